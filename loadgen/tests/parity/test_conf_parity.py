@@ -1,0 +1,341 @@
+"""Config files, good and bad, read by the official wheel at hand and by `loadgen.conf`.
+
+Compared for each drawn case: the return code, every attribute that the wheel shows, and what only
+a run shows (logged config errors, `accuracy_log_sampling_target`, `sample_concatenate_permutation`,
+the last one as 4 issued queries instead of 3). A file that strict reading accepts must mean the same.
+
+For 6.0 files are read with `conf_type=2`: 1 counts its calls process-wide and loads built-in rules
+first, 0 ignores the file for those rules.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import mlperf_loadgen
+import pytest
+
+from loadgen.conf import ConfError, ConfWarning, read_official, settings_from
+from loadgen.conf_keys import KEYS
+from loadgen.rules import load_round, round_names
+from loadgen.settings import Revision, Scenario, TestSettings
+
+IS_4_0 = not hasattr(mlperf_loadgen.TestSettings, "accuracy_log_sampling_target")
+REVISION = Revision.V4_0 if IS_4_0 else Revision.V6_0
+ATTRIBUTES = {  # the wheel's name -> ours
+    name: f"server_{name}" if name in ("ttft_latency", "tpot_latency") else name
+    for name in dir(mlperf_loadgen.TestSettings)
+    if not name.startswith("_") and name not in ("FromConfig", "scenario")
+}
+DOUBLES = {
+    ours
+    for theirs, ours in ATTRIBUTES.items()
+    if isinstance(getattr(mlperf_loadgen.TestSettings(), theirs), float)
+}
+MODELS = ("bert", "3d-unet", "llama2-70b", "stable-diffusion-xl", "a.b", "*")
+SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline", "server", "*", "")
+
+
+@dataclass
+class Report:
+    """How many cases, which differ, and how often each trait was drawn."""
+
+    cases: int = 0
+    mismatches: list[str] = field(default_factory=list)
+    coverage: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader makes of a sequence of files."""
+
+    codes: tuple[int, ...]
+    attributes: Mapping[str, str]
+    errors: tuple[str, ...]
+    sampling_target: int
+    is_concatenated: bool
+
+
+def run_cases(seed: int, count: int) -> Report:
+    """Draw `count` cases from `seed` and read each both ways."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _run_cases(seed, count, Path(folder))
+
+
+def _run_cases(seed: int, count: int, folder: Path) -> Report:
+    rng = random.Random(seed)
+    report = Report()
+    for number in range(count):
+        model, scenario = rng.choice(MODELS), rng.choice(SCENARIOS)
+        paths = [_drawn_path(rng, folder / f"{index}.conf") for index in range(rng.choice((1, 1, 2, 3)))]
+        ours, theirs = ours_of(paths, model, scenario), official_of(paths, model, scenario, folder)
+        texts = [path.read_bytes() if path.is_file() else b"" for path in paths]
+        if ours != theirs:
+            report.mismatches.append(
+                f"seed {seed} case {number}: {model} {scenario} {texts}\n {ours}\n {theirs}"
+            )
+        if scenario in Scenario.__members__ and not _strict_agrees(
+            paths, model, Scenario[scenario], theirs, report
+        ):
+            report.mismatches.append(
+                f"seed {seed} case {number}: strict reading of {model} {scenario} {texts}"
+            )
+        report.cases += 1
+        report.coverage.update([f"scenario {scenario!r}", f"code {theirs.codes[-1]}", f"files {len(paths)}"])
+        report.coverage.update({f"key {key}" for key in _keys_in(texts)})
+    return report
+
+
+def ours_of(paths: list[Path], model: str, scenario: str) -> Reading:
+    """Read by `loadgen.conf`."""
+    settings = TestSettings(revision=REVISION)
+    codes, errors = [], []
+    for path in paths:
+        outcome = read_official(path, model, scenario, settings)
+        settings = outcome.settings
+        codes.append(outcome.code)
+        errors += outcome.errors
+    return Reading(
+        tuple(codes),
+        _attributes(settings, ATTRIBUTES.values()),
+        tuple(errors),
+        settings.accuracy_log_sampling_target,
+        settings.sample_concatenate_permutation,
+    )
+
+
+def official_of(paths: list[Path], model: str, scenario: str, folder: Path) -> Reading:
+    """Read by the wheel, with a run of a few queries for what only a run shows."""
+    settings = mlperf_loadgen.TestSettings()
+    more = () if IS_4_0 else (2,)
+    codes = tuple(settings.FromConfig(str(path), model, scenario, *more) for path in paths)
+    attributes = _attributes(settings, ATTRIBUTES)
+    issued, entries = _short_run(settings, folder)
+    return Reading(
+        codes,
+        {ATTRIBUTES[name]: value for name, value in attributes.items()},
+        tuple(entry["value"] for entry in entries if entry["key"] == "error_invalid_config"),
+        next(e["value"] for e in entries if e["key"] == "requested_accuracy_log_sampling_target"),
+        issued == 4,  # 3 queries are asked for; equal issue fills up a set of 4 samples
+    )
+
+
+def _attributes(settings: Any, names: Iterable[str]) -> dict[str, str]:
+    return {name: _comparable(getattr(settings, name), ATTRIBUTES.get(name, name)) for name in names}
+
+
+def _comparable(value: Any, ours: str) -> str:
+    """Enums by number, doubles to the last bit, nan equal to itself."""
+    if hasattr(value, "value"):
+        return f"mode {value.value}"
+    return float(value).hex() if ours in DOUBLES else str(value)
+
+
+def _short_run(settings: Any, folder: Path) -> tuple[int, list[dict[str, Any]]]:
+    """Run the settings' hidden fields: 3 Server queries in no time, whatever the file asked for."""
+    settings.scenario = mlperf_loadgen.TestScenario.Server
+    settings.mode = mlperf_loadgen.TestMode.PerformanceOnly
+    settings.server_target_qps, settings.min_query_count = 1e6, 3
+    settings.server_target_latency_percentile = 0.99  # a nan would not be JSON in the log
+    zeros = ("min_duration_ms", "max_duration_ms", "max_query_count", "server_max_async_queries")
+    flags = ("performance_issue_unique", "performance_issue_same", "use_token_latencies", "test05")
+    more = ("performance_sample_count_override", "accuracy_log_probability", "accuracy_sample_count_override")
+    for name in (*zeros, *more):
+        if hasattr(settings, name):
+            setattr(settings, name, 0)
+    for name in (*flags, "print_timestamps", "infer_token_latencies", "server_coalesce_queries"):
+        setattr(settings, name, False)
+    issued = []
+
+    def issue(samples: Any) -> None:
+        issued.extend(samples)
+        answers = [mlperf_loadgen.QuerySampleResponse(sample.id, 0, 0) for sample in samples]
+        mlperf_loadgen.QuerySamplesComplete(answers)
+
+    logs = mlperf_loadgen.LogSettings()
+    output = mlperf_loadgen.LogOutputSettings()
+    output.outdir = str(folder)
+    logs.log_output, logs.enable_trace = output, False
+    sut = mlperf_loadgen.ConstructSUT(issue, lambda: None)
+    library = mlperf_loadgen.ConstructQSL(4, 4, lambda samples: None, lambda samples: None)
+    mlperf_loadgen.StartTestWithLogSettings(sut, library, settings, logs, str(folder / "no audit.config"))
+    mlperf_loadgen.DestroyQSL(library)
+    mlperf_loadgen.DestroySUT(sut)
+    lines = (folder / "mlperf_log_detail.txt").read_text().splitlines()
+    return len(issued), [json.loads(line.removeprefix(":::MLLOG ")) for line in lines]
+
+
+def _strict_agrees(
+    paths: list[Path], model: str, scenario: Scenario, theirs: Reading, report: Report
+) -> bool:
+    """Whether strict reading refuses these files, or means what the wheel means."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConfWarning)
+            settings = settings_from(paths, model, scenario, TestSettings(revision=REVISION))
+    except ConfError:
+        return True
+    report.coverage["strict accepts"] += 1
+    is_same = _attributes(settings, ATTRIBUTES.values()) == theirs.attributes and not theirs.errors
+    hidden = settings.accuracy_log_sampling_target, settings.sample_concatenate_permutation
+    return is_same and hidden == (theirs.sampling_target, theirs.is_concatenated)
+
+
+# Drawing.
+
+INTEGERS = ("0", "1", "2", "3", "8", "64", "600000", "13281865557512327830", "18446744073709551615")
+DECIMALS = ("0.5", "99", "99.9", "15.7", "1.0", "1e3", "2.5e-3", ".5", "5.", "1500.25", "10")
+WARTS = (
+    *(
+        "-1",
+        "010",
+        "08",
+        "0x10",
+        "0X1f",
+        "+7",
+        "-0",
+        "1e400",
+        "1e-400",
+        "inf",
+        "-INF",
+        "infinity",
+        "nan",
+        "-nan",
+    ),
+    *("nan(12)", "0x1p4", "0x.8", "0x1p9999", "-0x10", "00", "2147483647", "2147483648", "4294967301"),
+    *(
+        "18446744073710",
+        "18446744073709551616",
+        "99999999999999999999",
+        "-99999999999999999999",
+        "1_0",
+        "1,5",
+    ),
+    *(
+        "0x",
+        "0b11",
+        "+",
+        "-",
+        ".",
+        "e5",
+        "1e",
+        "1e+",
+        "true",
+        "\uff11",
+        "nan(",
+        "0x1p",
+        "1.5.2",
+        "5\0",
+        "--1",
+        "1f",
+    ),
+)
+BAD_LINES = (
+    *(
+        "#foo",
+        "#foo bar",
+        "#foo = 1",
+        "# foo bar",
+        "#",
+        "key",
+        "key =",
+        "key = # x",
+        "key # x",
+        "key x",
+        "= = 3",
+    ),
+    *(
+        "k = 5 = 6",
+        "k = 5 # six",
+        "*.*.min_query_count=5",
+        "*.*.min_query_count =5",
+        "*.*.min_query_count= 5",
+    ),
+    *("*.Server.target_duration = 0", "*.Offline.target_latency_percentile = 90", "*.*.min_querry_count = 3"),
+    *(
+        "*.server.min_query_count = 4",
+        "min_query_count = 4",
+        "*.min_query_count = 4",
+        "..min_query_count = 9",
+    ),
+    *("*.*.server_target_qps = 3", "*.*.mode = 4", "*.*.mode = -1", "\ufeff*.*.min_query_count = 6"),
+    *("*.*.min_query_count = 1 2", "*.*.min_query_count = 1 x", "*.*.min_query_count\xa0=\xa07"),
+)
+
+
+def _drawn_path(rng: random.Random, path: Path) -> Path:
+    """A config file; now and then a missing one or a folder."""
+    if rng.random() < 0.03:
+        return rng.choice((path.parent, path.parent / "missing.conf"))
+    taste = rng.choice(("good", "good", "good", "warts", "warts", "bad"))
+    lines = [_drawn_line(rng, taste) for _ in range(rng.choice((1, 4, 12, 40)))]
+    end = rng.choice(("\n", "\n", "\n", "\r\n", " \n", "\n\n"))
+    path.write_bytes(
+        (end.join(lines) + rng.choice(("", "\n"))).encode() + rng.choice((b"", b"", b"# \xff\n"))
+    )
+    return path
+
+
+def _drawn_line(rng: random.Random, taste: str) -> str:
+    if taste == "bad" and rng.random() < 0.2:
+        return rng.choice(BAD_LINES)
+    if rng.random() < 0.1:
+        return rng.choice(("", "# a comment", "   ", "\t# two = words x"))
+    (lookup, name), key = rng.choice(list(KEYS.items()))
+    scope = rng.choice((lookup, "*", rng.choice(SCENARIOS)))
+    line = f"{rng.choice(('*', '*', rng.choice(MODELS)))}.{scope}.{name}"
+    gap = rng.choice((" ", " ", "  ", "\t", "\v", "\f"))
+    return f"{rng.choice(('', '', ' '))}{line}{gap}={gap}{_drawn_value(rng, key.kind, taste)}"
+
+
+def _drawn_value(rng: random.Random, kind: str, taste: str) -> str:
+    if taste != "good" and rng.random() < 0.3:
+        every = WARTS if taste == "bad" else [wart for wart in WARTS if _is_readable(wart)]
+        return rng.choice(every)
+    if kind.startswith("is "):
+        return rng.choice(("0", "1", "1", "2")) if taste != "good" else rng.choice(("0", "1"))
+    if kind == "mode":
+        return rng.choice("0123")
+    return rng.choice(INTEGERS + DECIMALS if kind in ("double", "percent") or taste != "good" else INTEGERS)
+
+
+def _is_readable(wart: str) -> bool:
+    """Roughly: a number that does not end the reading, so that what it means gets compared."""
+    return wart[-1] in "0123456789fFnNyY)p" and not set("_,bt\uff11\0") & set(wart) and wart.count(".") < 2
+
+
+def _keys_in(texts: list[bytes]) -> set[str]:
+    names = {name for _, name in KEYS}
+    return {name for text in texts for name in names if f".{name} ".encode() in text.replace(b"\t", b" ")}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_drawn_files_read_as_officially(seed: int) -> None:
+    report = run_cases(seed, 300)
+    assert report.mismatches == []
+    assert {f"key {name}" for _, name in KEYS} <= set(report.coverage)
+    assert {"code 0", "code -22", "code -2", "strict accepts"} <= set(report.coverage)
+
+
+@pytest.mark.parametrize("name", round_names())
+def test_round_as_mlperf_conf_reads_as_officially(name: str, tmp_path: Path) -> None:
+    rules = load_round(name)
+    path = tmp_path / "mlperf.conf"
+    path.write_text(rules.conf_text())
+    for model in rules.models:
+        for scenario in Scenario:
+            theirs = official_of([path], model, scenario.name, tmp_path)
+            assert theirs.errors == ()
+            assert ours_of([path], model, scenario.name) == theirs
+            if IS_4_0:  # 6.0 takes no seeds from a file
+                ours = replace(rules.settings(model, scenario), revision=REVISION)
+                assert _attributes(ours, ATTRIBUTES.values()) == theirs.attributes
+                assert ours.sample_concatenate_permutation == theirs.is_concatenated
