@@ -98,3 +98,179 @@ class TestSettings:
     token_latency_scaling_factor: int = 0
 
     revision: Revision = Revision.V4_0
+
+
+@dataclass(frozen=True)
+class EffectiveSettings:
+    """What a requested test comes down to for one scenario and one library."""
+
+    requested: TestSettings
+    scenario: Scenario
+    mode: Mode
+    samples_per_query: int
+    target_qps: float
+    target_latency_ns: int  # 0 where the scenario has no limit
+    target_latency_percentile: float
+    max_async_queries: int
+    target_duration_ms: int
+    min_duration_ms: int
+    max_duration_ms: int
+    min_query_count: int
+    max_query_count: int
+    min_sample_count: int
+    qsl_rng_seed: int
+    sample_index_rng_seed: int
+    schedule_rng_seed: int
+    accuracy_log_rng_seed: int
+    accuracy_log_probability: float
+    accuracy_log_sampling_target: int
+    print_timestamps: bool
+    performance_issue_unique: bool
+    performance_issue_same: bool
+    performance_issue_same_index: int
+    performance_sample_count: int
+    accuracy_sample_count: int
+    problems: tuple[str, ...]
+    """Settings that were replaced or cannot be met: the official `error_invalid_test_settings`."""
+
+
+def with_test05_seeds(settings: TestSettings) -> TestSettings:
+    """The compliance test TEST05: performance mode with the three alternative seeds."""
+    return replace(
+        settings,
+        mode=Mode.PerformanceOnly,
+        qsl_rng_seed=settings.test05_qsl_rng_seed,
+        sample_index_rng_seed=settings.test05_sample_index_rng_seed,
+        schedule_rng_seed=settings.test05_schedule_rng_seed,
+    )
+
+
+def effective(settings: TestSettings, total_count: int, performance_count: int) -> EffectiveSettings:
+    """Derive the test that runs from the requested one and the library's two counts.
+
+    Raises SettingsError where the official LoadGen would compute nonsense or never end.
+    """
+    problems: list[str] = []
+    target_qps = _target_qps(settings, problems)
+    sample_count = settings.performance_sample_count_override or performance_count
+    if total_count < 1 or sample_count < 1:
+        raise SettingsError(
+            f"the sample library offers {total_count} samples, {sample_count} of them at once: "
+            "give it at least one sample (see SampleLibrary.total_count and performance_count)"
+        )
+    samples_per_query, min_query_count, target_duration_ms = _query_shape(
+        settings, target_qps, sample_count, performance_count
+    )
+    problems += _issue_problems(settings, sample_count)
+    _refuse_impossible(settings, sample_count, problems)
+    percentile, latency_ns, max_async = _limits(settings)
+    return EffectiveSettings(
+        requested=settings,
+        scenario=settings.scenario,
+        mode=settings.mode,
+        samples_per_query=samples_per_query,
+        target_qps=target_qps,
+        target_latency_ns=latency_ns,
+        target_latency_percentile=percentile,
+        max_async_queries=max_async,
+        target_duration_ms=target_duration_ms,
+        min_duration_ms=settings.min_duration_ms,
+        max_duration_ms=settings.max_duration_ms,
+        min_query_count=min_query_count,
+        max_query_count=settings.max_query_count,
+        min_sample_count=min_query_count * samples_per_query,
+        qsl_rng_seed=settings.qsl_rng_seed,
+        sample_index_rng_seed=settings.sample_index_rng_seed,
+        schedule_rng_seed=settings.schedule_rng_seed,
+        accuracy_log_rng_seed=settings.accuracy_log_rng_seed,
+        accuracy_log_probability=settings.accuracy_log_probability,
+        accuracy_log_sampling_target=settings.accuracy_log_sampling_target,
+        print_timestamps=settings.print_timestamps,
+        performance_issue_unique=settings.performance_issue_unique,
+        performance_issue_same=settings.performance_issue_same,
+        performance_issue_same_index=settings.performance_issue_same_index,
+        performance_sample_count=sample_count,
+        accuracy_sample_count=settings.accuracy_sample_count_override or total_count,
+        problems=tuple(problems),
+    )
+
+
+def _target_qps(settings: TestSettings, problems: list[str]) -> float:
+    """Queries a second (Offline: samples a second) that the schedule is made for."""
+    expected_ns = {
+        Scenario.SingleStream: settings.single_stream_expected_latency_ns,
+        Scenario.MultiStream: settings.multi_stream_expected_latency_ns,
+    }
+    if settings.scenario in expected_ns:
+        if expected_ns[settings.scenario] <= 0:
+            raise SettingsError("the expected latency is 0 ns: set target_latency to what a query takes")
+        return 1e9 / expected_ns[settings.scenario]
+    server = settings.scenario is Scenario.Server
+    name = "server_target_qps" if server else "offline_expected_qps"
+    qps = settings.server_target_qps if server else settings.offline_expected_qps
+    if qps == 0:
+        raise SettingsError(f"{name} is 0: a test needs a positive target_qps")
+    if qps < 0:
+        problems.append(f"Invalid value for {name} requested. requested: {qps:g} using: 1")
+        return 1.0
+    return qps
+
+
+def _query_shape(
+    settings: TestSettings, target_qps: float, sample_count: int, library_count: int
+) -> tuple[int, int, int]:
+    """(samples per query, minimum query count, target duration in ms)."""
+    duration_ms, queries = settings.min_duration_ms, settings.min_query_count
+    if settings.scenario is Scenario.Offline:
+        if settings.performance_issue_unique:
+            return sample_count, 1, 0
+        slack = 1.1  # of the official code: the query outlasts the minimum duration by a tenth
+        return max(queries, int(slack * (duration_ms / 1000) * target_qps)), 1, 0
+    if settings.scenario is Scenario.MultiStream:
+        return settings.multi_stream_samples_per_query, queries, duration_ms
+    if settings.scenario is Scenario.SingleStream and settings.sample_concatenate_permutation:
+        queries = max(queries, int(2.0 * (duration_ms / 1000) * target_qps))
+        queries += library_count - queries % library_count  # a whole set more where it divides evenly
+    return 1, queries, duration_ms
+
+
+def _issue_problems(settings: TestSettings, sample_count: int) -> list[str]:
+    problems = []
+    if settings.performance_issue_same and settings.performance_issue_same_index >= sample_count:
+        problems.append(
+            "Sample Idx to be repeated in performance_issue_same mode cannot be greater than loaded "
+            f"performance_sample_count. Requested index: {settings.performance_issue_same_index} "
+            f"performance_sample_count: {sample_count}"
+        )
+    if settings.performance_issue_same and settings.performance_issue_unique:
+        problems.append("performance_issue_same and performance_issue_unique cannot both be set")
+    return problems
+
+
+def _refuse_impossible(settings: TestSettings, sample_count: int, problems: list[str]) -> None:
+    """Raise where the official code reads beyond its own lists."""
+    if settings.performance_issue_same and settings.performance_issue_same_index >= sample_count:
+        raise SettingsError(problems[0])
+    multi_stream = settings.scenario is Scenario.MultiStream
+    if multi_stream and settings.multi_stream_samples_per_query < 1:
+        raise SettingsError("multi_stream_samples_per_query is 0: a MultiStream query needs samples")
+    if multi_stream and settings.performance_issue_unique and settings.sample_concatenate_permutation:
+        raise SettingsError(
+            "performance_issue_unique and sample_concatenate_permutation exclude each other in MultiStream: "
+            "equal issue asks for more queries than there are unique samples; unset one"
+        )
+
+
+def _limits(settings: TestSettings) -> tuple[float, int, int]:
+    """(target percentile, latency limit in ns, outstanding queries allowed; 0 is no limit)."""
+    if settings.scenario is Scenario.SingleStream:
+        return settings.single_stream_target_latency_percentile, 0, 1
+    if settings.scenario is Scenario.MultiStream:
+        return settings.multi_stream_target_latency_percentile, 0, 1
+    if settings.scenario is Scenario.Offline:
+        return 0.99, 0, 1
+    return (
+        settings.server_target_latency_percentile,
+        settings.server_target_latency_ns,
+        settings.server_max_async_queries,
+    )
