@@ -101,8 +101,17 @@ def verdict_entries(settings: EffectiveSettings, verdict: Verdict) -> Iterator[P
     yield "result_min_queries_met", verdict.min_queries_met
     yield "early_stopping_met", verdict.early_stopping_met
     if not verdict.valid:
-        yield "result_invalid_reason", "".join(f"{advice} " for advice in verdict.recommendations)
+        yield "result_invalid_reason", _invalid_reason(verdict)
     for name, text in verdict.early_stopping.items():
         key = f"early_stopping_{name.lower()}_result" if name else "early_stopping_result"
         yield key, text.replace("\n", " ")
     yield from verdict.metrics.items()
+
+
+def _invalid_reason(verdict: Verdict) -> str:
+    """Constraints are joined by " * " as in a list; a space follows each reason but the last possible."""
+    constraints = [a for a in verdict.recommendations if "target QPS to improve" in a]
+    others = [a for a in verdict.recommendations if a not in constraints]
+    joined = "  * ".join(constraints)
+    reasons = "".join(f"{reason} " for reason in [joined, *others] if reason)
+    return reasons if verdict.min_queries_met else reasons.rstrip()

@@ -64,7 +64,7 @@ class Verdict:
     target_percentiles: Mapping[str, int]
     """ns at the target percentile: of "latency" (MultiStream: of whole queries) and "first_token"."""
     tokens_per_second: float
-    """Generated tokens over the sum of all latencies; 0 without tokens."""
+    """Generated tokens over the sample count times the truncated mean latency; 0 without tokens."""
     metrics: Mapping[str, Value]
 
     @property
@@ -144,7 +144,7 @@ def judge(settings: EffectiveSettings, records: Records) -> Verdict:
             "latency": percentile(column, settings.target_latency_percentile),
             "first_token": percentile(tokens.ttft, settings.target_latency_percentile) if tokens else 0,
         },
-        tokens_per_second=_rate(tokens.total * 1e9, int(latencies.sum())) if tokens else 0.0,
+        tokens_per_second=_rate(tokens.total * 1e9, _mean(latencies) * len(latencies)) if tokens else 0.0,
         metrics=_metrics(settings, records, latencies, queries, tokens, stopping),
     )
 
@@ -155,10 +155,7 @@ _DURATION_ADVICE = {
     Scenario.Server: "Increase the target QPS so the loadgen pre-generates more queries.",
     Scenario.Offline: "Increase expected QPS so the loadgen pre-generates a larger (coalesced) query.",
 }
-_QUERY_ADVICE = (
-    "The test exited early, before enough queries were issued.\n"
-    "   See the detailed log for why this may have occurred."
-)
+_QUERY_ADVICE = "The test exited early, before enough queries were issued."
 
 
 @dataclass(frozen=True)
@@ -224,9 +221,11 @@ def _early_stopping(
     if tokens is None:
         column = queries if settings.scenario is Scenario.MultiStream else latencies
         return {"": _stop(settings, column, settings.target_latency_ns)}
-    tpot = _stop(settings, tokens.tpot, settings.requested.server_tpot_latency)
-    skipped = _Stopping(True, "")
-    ttft = _stop(settings, tokens.ttft, settings.requested.server_ttft_latency) if tpot.met else skipped
+    multi = settings.scenario is Scenario.MultiStream  # looks at query latencies even for tokens
+    tpot = _stop(settings, queries if multi else tokens.tpot, settings.requested.server_tpot_latency)
+    if not tpot.met:
+        return {"TTFT": _Stopping(True, ""), "TPOT": tpot}
+    ttft = _stop(settings, queries if multi else tokens.ttft, settings.requested.server_ttft_latency)
     return {"TTFT": ttft, "TPOT": tpot}
 
 
@@ -305,7 +304,7 @@ def _metrics(
     metrics: dict[str, Value] = {"result_query_count": len(records.issued_ns)}
     if not len(latencies):
         return metrics
-    n, mean = len(latencies), int(latencies.sum()) // len(latencies)
+    n, mean = len(latencies), _mean(latencies)
     last = _last_query(records)
     estimate = next(iter(stopping.values())).estimate_ns
     if settings.scenario is Scenario.SingleStream:
@@ -374,12 +373,16 @@ def _rate(count: float, time: float) -> float:
         return float(np.float64(count) / np.float64(time))
 
 
+def _mean(column: I64) -> int:
+    return int(column.sum()) // len(column) if len(column) else 0
+
+
 def _spread(name: str, percentile_name: str, ordered: I64) -> dict[str, Value]:
     """Minimum, maximum, mean and the official percentiles of a sorted column."""
     values: dict[str, Value] = {
         name.format("min"): int(ordered[0]),
         name.format("max"): int(ordered[-1]),
-        name.format("mean"): int(ordered.sum()) // len(ordered),
+        name.format("mean"): _mean(ordered),
     }
     for p in PERCENTILES:
         values[percentile_name.format(f"{p * 100:.2f}")] = percentile(ordered, p)

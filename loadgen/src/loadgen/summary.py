@@ -55,7 +55,10 @@ def _verdict(settings: EffectiveSettings, verdict: Verdict) -> list[str]:
         f"  Early stopping satisfied: {_yes(verdict.early_stopping_met)}",
     ]
     if not verdict.valid:
-        lines += ["Recommendations:", *(f" * {advice}" for advice in verdict.recommendations)]
+        lines.append("Recommendations:")
+        lines += [f" * {advice}" for advice in verdict.recommendations]
+        if not verdict.min_queries_met:
+            lines.append("   See the detailed log for why this may have occurred.")
     if settings.scenario is not Scenario.Offline:
         for name, text in verdict.early_stopping.items():
             lines += [f"{name} Early Stopping Result:".lstrip(), text]
@@ -78,7 +81,7 @@ def _stats(settings: EffectiveSettings, verdict: Verdict) -> list[str]:
         lines.append("Per-query latency:  ")
     of = "query_latency_ns" if multi else "latency_ns"
     lines += [
-        f"{bound.title()} latency (ns)                {' ' * (bound != 'mean')}: {m.get(f'result_{bound}_{of}', 0)}"
+        f"{f'{bound.title()} latency (ns)':<32}: {m.get(f'result_{bound}_{of}', 0)}"
         for bound in ("min", "max", "mean")
     ]
     key = "per_query_latency_ns" if multi else "latency_ns"
@@ -102,19 +105,16 @@ def _token_stats(settings: EffectiveSettings, verdict: Verdict) -> list[str]:
         tps = _fixed(m, "result_completed_tokens_per_second")
         lines.append(f"Completed tokens per second                 : {tps}")
     for bound in ("min", "max", "mean"):
-        pad = " " * (bound != "mean")
-        lines.append(
-            f"{bound.title()} First Token latency (ns)                {pad}: {m[f'result_first_token_{bound}_latency_ns']}"
-        )
+        value = m[f"result_first_token_{bound}_latency_ns"]
+        lines.append(f"{f'{bound.title()} First Token latency (ns)':<44}: {value}")
     for p in PERCENTILES:
         value = m[f"result_first_token_{p * 100:.2f}_percentile_latency_ns"]
         lines.append(f"{p * 100:.2f} percentile first token latency (ns)   : {value}")
     word = "per" if settings.requested.revision is Revision.V6_0 else "to"
     lines.append("")
     for bound in ("min", "max", "mean"):
-        pad = " " * (bound != "mean")
         value = m[f"result_time_to_output_token_{bound}"]
-        lines.append(f"{bound.title()} Time {word} Output Token (ns)                {pad}: {value}")
+        lines.append(f"{f'{bound.title()} Time {word} Output Token (ns)':<{43 + len(word)}}: {value}")
     for p in PERCENTILES:
         value = m[f"result_time_per_output_token_{p * 100:.2f}_percentile_ns"]
         lines.append(f"{p * 100:.2f} percentile time to output token (ns)   : {value}")
@@ -148,7 +148,12 @@ def _parameters(settings: EffectiveSettings) -> list[str]:
     return lines
 
 
-_EQUAL_ISSUE_WARNING: list[str] = []
+_EQUAL_ISSUE_WARNING = [
+    "WARNING: sample_concatenate_permutation was set to true. ",
+    "Generated samples per query might be different as the one in the setting.",
+    "Check the generated_samples_per_query line in the detailed log for the real",
+    "samples_per_query value",
+]
 
 
 def _trailer(warnings: int, errors: int) -> list[str]:
@@ -166,7 +171,8 @@ def _trailer(warnings: int, errors: int) -> list[str]:
 
 
 def _fixed(metrics: object, key: str) -> str:
-    return f"{_number(metrics, key):.2f}"
+    value = _number(metrics, key)
+    return "-nan" if value != value else f"{value:.2f}"  # as x86 prints 0 / 0
 
 
 def _general(metrics: object, key: str) -> str:
