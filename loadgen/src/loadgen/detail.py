@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 from loadgen.contracts import SampleLibrary
 from loadgen.results import Verdict
-from loadgen.settings import EffectiveSettings, Revision, Scenario
+from loadgen.settings import EffectiveSettings, Revision, Scenario, TestSettings
 
 Pair = tuple[str, Any]
 
@@ -54,6 +55,7 @@ _REQUESTED = (
     "print_timestamps performance_issue_unique performance_issue_same performance_issue_same_index "
     "performance_sample_count_override"
 ).split()
+_DOUBLES = {f.name for f in fields(TestSettings) if f.type == "float"}  # %g, even where given as integers
 _EFFECTIVE = (
     "samples_per_query target_qps target_latency_ns target_latency_percentile max_async_queries "
     "target_duration_ms min_duration_ms max_duration_ms min_query_count max_query_count min_sample_count "
@@ -75,7 +77,8 @@ def requested_entries(settings: EffectiveSettings) -> Iterator[Pair]:
     yield "requested_scenario", spelled(settings.scenario, requested.revision)
     yield "requested_test_mode", requested.mode.name
     for name in names:
-        yield f"requested_{name}", getattr(requested, name)
+        value = getattr(requested, name)
+        yield f"requested_{name}", float(value) if name in _DOUBLES else value
 
 
 def effective_entries(settings: EffectiveSettings) -> Iterator[Pair]:

@@ -48,10 +48,10 @@ class TestSettings:
     scenario: Scenario = Scenario.SingleStream
     mode: Mode = Mode.PerformanceOnly
 
-    single_stream_expected_latency_ns: int = 1_000_000
+    single_stream_expected_latency_ns: float = 1e6
     single_stream_target_latency_percentile: float = 0.90
 
-    multi_stream_expected_latency_ns: int = 8_000_000
+    multi_stream_expected_latency_ns: float = 8e6
     multi_stream_target_latency_percentile: float = 0.99
     multi_stream_samples_per_query: int = 8
 
