@@ -20,6 +20,11 @@ Ints: TypeAlias = "int | Sequence[int] | npt.NDArray[np.int64]"
 Buffer: TypeAlias = "bytes | bytearray | memoryview | npt.NDArray[Any]"
 
 
+class InputError(Exception):
+    """A user's input cannot be used. The message names the file, key or sample and what to do next;
+    the command line prints it alone, without a traceback, and exits with 2."""
+
+
 class SampleLibrary(Protocol):
     """The samples that a run draws from."""
 

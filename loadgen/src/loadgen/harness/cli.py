@@ -1,0 +1,178 @@
+"""The command line of every benchmark. Imports nothing heavy until a command runs."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from loadgen.harness.benchmark import Benchmark
+
+if TYPE_CHECKING:
+    from loadgen.harness.session import Request
+
+_EXITS = """\b
+Exit codes:
+  0    every test VALID and every accuracy target met
+  1    a test INVALID or an accuracy target missed
+  2    wrong usage or input that cannot be used
+  3    the system or the model failed
+  130  interrupted; what was measured is kept, marked INVALID
+"""
+
+_COMMON = [
+    click.option("--profile", default="", help="Where files come from; see the list above."),
+    click.option("--data", type=click.Path(path_type=Path), help="Folder that holds data/ and model/."),
+    click.option("--round", "round_", default="v4.0", show_default=True, help="Rules to follow."),
+    click.option("--quiet", is_flag=True, help="Print nothing but errors."),
+]
+_RUN = [
+    click.option("--scenario", multiple=True, help="SingleStream, MultiStream, Server or Offline; repeatable."),
+    click.option("--backend", default="", help="Runtime; see the list above."),
+    click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
+    click.option("--dtype", default="float32", show_default=True, help="Number format of the model."),
+    click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Most samples a batch."),
+    click.option(
+        "--max-wait-ms", type=click.FloatRange(0), default=2.0, show_default=True, help="Longest wait for a batch."
+    ),
+    click.option("--threads", type=click.IntRange(0), default=0, help="Threads of the runtime; 0: its choice."),
+    click.option("--duration", type=float, help="Seconds that a performance test lasts at least."),
+    click.option("--qps", type=float, help="Target rate of Server, expected rate of Offline."),
+    click.option("--user-conf", type=click.Path(path_type=Path), help="A user.conf with your settings."),
+    click.option("--audit-conf", type=click.Path(path_type=Path), help="An audit.config of a compliance test."),
+]
+
+
+def main(benchmark: Benchmark) -> NoReturn:
+    """Run the command line of one benchmark; ends the process with a documented exit code."""
+    sys.exit(invoke(benchmark, sys.argv[1:]))
+
+
+def invoke(benchmark: Benchmark, arguments: list[str]) -> int:
+    """As `main`, but returns the exit code."""
+    try:
+        return int(command(benchmark).main(arguments, prog_name=f"bench_{benchmark.name}", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted before anything was measured", err=True)
+        return 130
+    except Exception as error:
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """A bad input prints one message; anything else is a bug and prints where it happened."""
+    from loadgen.conf import ConfError
+    from loadgen.contracts import InputError
+    from loadgen.rules import RulesError
+    from loadgen.settings import SettingsError
+
+    if isinstance(error, (InputError, ConfError, RulesError, SettingsError, OSError)):
+        click.echo(f"error: {error}", err=True)
+        return 2
+    traceback.print_exception(error)
+    return 3
+
+
+def command(benchmark: Benchmark) -> click.Group:
+    """The click command group of one benchmark."""
+    offers = "\n".join(
+        [
+            f"  scenarios  {', '.join(s.name for s in benchmark.scenarios)}",
+            f"  backends   {', '.join(benchmark.backends)}",
+            *(f"  profile    {name}: {profile.summary}" for name, profile in benchmark.profiles.items()),
+        ]
+    )
+
+    @click.group(
+        invoke_without_command=True,
+        help=f"{benchmark.title}. Without a command: run.\n\n\b\n{offers}",
+        epilog=_EXITS,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    @click.pass_context
+    def group(context: click.Context) -> int:
+        if context.invoked_subcommand is None:
+            return int(context.invoke(run))
+        return 0
+
+    @group.command(help="Run tests: by default every scenario, performance and accuracy.", epilog=_EXITS)
+    @_options(_RUN + _COMMON)
+    @click.option(
+        "--mode", type=click.Choice(["performance", "accuracy", "both"]), default="both", show_default=True
+    )
+    @click.option("--output", type=click.Path(path_type=Path), help="Folder for logs and results.")
+    @click.option("--trace", is_flag=True, help="Write mlperf_log_trace.json too.")
+    def run(**options: Any) -> int:
+        from loadgen.harness.session import execute
+
+        return execute(benchmark, _request(**options))
+
+    @group.command(help="Score the accuracy log LOG (a file or its folder).")
+    @click.argument("log", type=click.Path(path_type=Path))
+    @_options(_COMMON)
+    def accuracy(log: Path, **options: Any) -> int:
+        from loadgen.harness.session import score_existing
+
+        return score_existing(benchmark, _request(**options), log)
+
+    @group.command(help="Say what would run, with each setting's origin, and on what machine.")
+    @_options(_RUN + _COMMON)
+    def info(**options: Any) -> int:
+        from loadgen.harness.session import describe_run
+
+        for line in describe_run(benchmark, _request(**options)):
+            click.echo(line)
+        return 0
+
+    return group
+
+
+def _options(options: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _request(
+    *,
+    profile: str,
+    data: Path | None,
+    round_: str,
+    quiet: bool,
+    scenario: tuple[str, ...] = (),
+    mode: str = "both",
+    duration: float | None = None,
+    qps: float | None = None,
+    user_conf: Path | None = None,
+    audit_conf: Path | None = None,
+    **rest: Any,
+) -> Request:
+    """Options as click gives them, parsed once into the frozen request."""
+    from loadgen.harness.layers import Overrides
+    from loadgen.harness.session import Request
+    from loadgen.settings import Mode
+
+    modes = {
+        "performance": (Mode.PerformanceOnly,),
+        "accuracy": (Mode.AccuracyOnly,),
+        "both": (Mode.PerformanceOnly, Mode.AccuracyOnly),
+    }
+    return Request(
+        scenarios=scenario,
+        modes=modes[mode],
+        profile=profile,
+        data=data,
+        quiet=quiet,
+        overrides=Overrides(duration, qps, user_conf, audit_conf, round_),
+        **rest,
+    )

@@ -1,0 +1,322 @@
+"""One command's work: prepare files, load the model once, run every test, score, report."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from loadgen.contracts import Backend, BackendOptions, Dataset, InputError
+from loadgen.harness import display
+from loadgen.harness.batching import BatchingSystem
+from loadgen.harness.benchmark import Benchmark, Profile
+from loadgen.harness.layers import Layered, Overrides, layered
+from loadgen.harness.machine import machine
+from loadgen.logs import LogSettings, read_accuracy
+from loadgen.results import Result
+from loadgen.rules import load_round
+from loadgen.run import result_record, run
+from loadgen.settings import Mode, Scenario
+
+EXIT_OK, EXIT_INVALID, EXIT_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for. Empty: the benchmark's default."""
+
+    scenarios: tuple[str, ...] = ()
+    modes: tuple[Mode, ...] = (Mode.PerformanceOnly, Mode.AccuracyOnly)
+    profile: str = ""
+    backend: str = ""
+    device: str = "cpu"
+    dtype: str = "float32"
+    batch: int = 8
+    max_wait_ms: float = 2.0
+    threads: int = 0
+    output: Path | None = None
+    data: Path | None = None
+    quiet: bool = False
+    trace: bool = False
+    overrides: Overrides = field(default_factory=Overrides)
+
+
+@dataclass(frozen=True)
+class Score:
+    """An accuracy test against its target."""
+
+    values: dict[str, float]
+    targets: dict[str, float]
+    """Lowest value that passes, for each judged metric."""
+
+    @property
+    def met(self) -> bool:
+        return all(self.values[name] >= least for name, least in self.targets.items())
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{name} {self.values[name]:.3f} {'>=' if self.values[name] >= least else '<'} {least:.3f}"
+            for name, least in self.targets.items()
+        )
+
+
+def choose(benchmark: Benchmark, request: Request) -> tuple[str, Profile, str, list[Scenario]]:
+    """(profile name, profile, backend name, scenarios). Raises InputError that lists what there is."""
+    profile = request.profile or next(iter(benchmark.profiles))
+    if profile not in benchmark.profiles:
+        raise InputError(f"{benchmark.name} has no profile {profile!r}: choose {_listed(benchmark.profiles)}")
+    backend = request.backend or next(iter(benchmark.backends))
+    if backend not in benchmark.backends:
+        raise InputError(f"{benchmark.name} has no backend {backend!r}: choose {_listed(benchmark.backends)}")
+    offered = {s.name: s for s in benchmark.scenarios}
+    for name in request.scenarios:
+        if name not in offered:
+            raise InputError(f"{benchmark.name} has no scenario {name!r}: choose {_listed(offered)}")
+    chosen = [offered[name] for name in request.scenarios] or list(benchmark.scenarios)
+    return profile, benchmark.profiles[profile], backend, chosen
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(names)
+
+
+def data_folder(benchmark: Benchmark, profile: str, asked: Path | None) -> Path:
+    """Where the profile's files are: the folder asked for, else a cache that can be written."""
+    if asked is not None:
+        return asked
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "inference-bench" / benchmark.name / profile
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.gettempdir()) / f"inference-bench-{os.getuid()}" / benchmark.name / profile
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def import_name(dotted: str, what: str, benchmark: Benchmark) -> Any:
+    """`"module:name"` or `"module"`. A package that is not installed is an InputError with the command."""
+    module, _, name = dotted.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == module.split(".")[0]:
+            raise
+        raise InputError(
+            f"{what} needs the package {error.name}, which is not installed: "
+            f"pip install './benchmarks/{benchmark.name}[{what.split()[-1]}]'"
+        ) from error
+    return getattr(found, name) if name else found
+
+
+def execute(benchmark: Benchmark, request: Request) -> int:
+    """Run what was asked and print it. Returns the exit code."""
+    profile_name, profile, backend_name, scenarios = choose(benchmark, request)
+    tests = [(s, m, layered(benchmark, profile, s, m, request.overrides)) for s in scenarios for m in request.modes]
+    out = display.console(request.quiet)
+    output = output_folder(benchmark, request.output)
+    out.print(f"{benchmark.title}: profile {profile_name} ({profile.summary}), backend {backend_name}")
+    folder = data_folder(benchmark, profile_name, request.data)
+    import_name(profile.prepare, "the profile", benchmark)(folder)
+    dataset = import_name(benchmark.dataset, "the dataset", benchmark)(folder / "data", **profile.dataset_options)
+    options = BackendOptions(
+        model=folder / "model",
+        device=request.device,
+        dtype=request.dtype,
+        threads=request.threads,
+        max_batch=request.batch,
+        extra=profile.model_options,
+    )
+    backend: Backend = import_name(benchmark.backends[backend_name], f"backend {backend_name}", benchmark)(options)
+    report = Report(benchmark, request, profile_name, profile, output)
+    try:
+        with contextlib.closing(backend):
+            began = time.monotonic()
+            backend.load()
+            out.print(f"model loaded in {time.monotonic() - began:.1f} s; {dataset.total_count:,} samples")
+            for scenario, mode, layers in tests:
+                _one_test(report, dataset, backend, scenario, mode, layers, out)
+                if report.results[-1].interrupted:
+                    break
+    finally:
+        report.finish(out)
+    return report.exit_code
+
+
+def output_folder(benchmark: Benchmark, asked: Path | None) -> Path:
+    """A new folder for the results. Raises InputError if it cannot be written."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    folder = asked or Path("results") / benchmark.name / stamp
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"the output folder {folder} cannot be written ({error.strerror}): choose another with --output"
+        ) from error
+    return folder
+
+
+class Report:
+    """Collects results, and writes and prints them at the end, also after an error or Ctrl-C."""
+
+    def __init__(
+        self, benchmark: Benchmark, request: Request, profile_name: str, profile: Profile, output: Path
+    ) -> None:
+        self.benchmark, self.request = benchmark, request
+        self.profile_name, self.profile, self.output = profile_name, profile, output
+        self.results: list[Result] = []
+        self.scores: list[Score | None] = []
+        self.rows: list[display.Row] = []
+
+    def add(self, result: Result, score: Score | None, seconds: float, folder: Path) -> None:
+        accuracy = result.mode is Mode.AccuracyOnly
+        head = result.headline
+        measured = str(score) if score else f"{head.name} {head.value:.4g} {head.unit}" if head else "-"
+        verdict = "VALID" if result.valid else "INVALID"
+        if score and result.valid:
+            verdict = "met" if score.met else "MISSED"
+        self.results.append(result)
+        self.scores.append(score)
+        self.rows.append(
+            display.Row(
+                scenario=result.scenario.name,
+                mode="accuracy" if accuracy else "performance",
+                measured=measured,
+                verdict=verdict,
+                queries=result.query_count,
+                seconds=seconds,
+                folder=str(folder),
+            )
+        )
+
+    @property
+    def exit_code(self) -> int:
+        if any(r.interrupted for r in self.results):
+            return EXIT_INTERRUPTED
+        if any(r.errors for r in self.results):
+            return EXIT_FAILED
+        missed = any(s is not None and not s.met for s in self.scores)
+        return EXIT_INVALID if missed or not all(r.valid for r in self.results) else EXIT_OK
+
+    def finish(self, out: Console) -> None:
+        """Print the table and the reasons, write `results.json`."""
+        if not self.results:
+            return
+        out.print()
+        out.print(display.table(self.benchmark.title, self.rows))
+        for row, result in zip(self.rows, self.results, strict=True):
+            for reason in result.reasons:
+                out.print(f"{row.scenario} {row.mode} is INVALID: {reason}", style="red", markup=False)
+        if not self.profile.is_official:
+            out.print(f"The {self.profile_name} profile is no benchmark result: {self.profile.summary}.")
+        self._write()
+        out.print(f"logs and results: {self.output}", soft_wrap=True)
+
+    def _write(self) -> None:
+        record = {
+            "schema": 1,
+            "benchmark": self.benchmark.name,
+            "profile": self.profile_name,
+            "benchmark_result": self.profile.is_official,
+            "machine": machine(),
+            "tests": [
+                {**result_record(result), "accuracy": asdict(score) if score else None, "folder": row.folder}
+                for result, score, row in zip(self.results, self.scores, self.rows, strict=True)
+            ],
+        }
+        (self.output / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _one_test(
+    report: Report,
+    dataset: Dataset,
+    backend: Backend,
+    scenario: Scenario,
+    mode: Mode,
+    layers: Layered,
+    out: Console,
+) -> None:
+    request, benchmark = report.request, report.benchmark
+    kind = "accuracy" if mode is Mode.AccuracyOnly else "performance"
+    folder = report.output / scenario.name / kind
+    log = LogSettings(outdir=folder, enable_trace=request.trace)
+    system = BatchingSystem(
+        benchmark.name,
+        backend,
+        dataset,
+        import_name(benchmark.postprocess, "the postprocessing", benchmark).encode,
+        max_batch=request.batch,
+        max_wait_s=request.max_wait_ms / 1e3,
+    )
+    began = time.monotonic()
+    with display.watching(f"{scenario.name} {kind}", out) as progress:
+        result = run(system, dataset, layers.settings, log=log, progress=progress)
+    score = None
+    if mode is Mode.AccuracyOnly and result.valid:
+        score = score_log(benchmark, report.profile, request.overrides.round, dataset, log.path("accuracy.json"))
+    report.add(result, score, time.monotonic() - began, folder)
+    row = report.rows[-1]
+    out.print(f"{row.scenario} {row.mode}: {row.measured}  {row.verdict}  ({row.seconds:.1f} s)", markup=False)
+
+
+def score_log(benchmark: Benchmark, profile: Profile, round_name: str, dataset: Dataset, log: Path) -> Score:
+    """Score an accuracy log and write `accuracy.txt` beside it. Raises InputError for a damaged log."""
+    rules = load_round(round_name).model(benchmark.model)
+    module = import_name(benchmark.accuracy, "the accuracy metric", benchmark)
+    try:
+        values = module.score(_entries(log), dataset)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    line = rules.write_accuracy(values)
+    (log.parent / "accuracy.txt").write_text(line + "\n")
+    ratio = min(rules.ratios)
+    least = {name: low for name, (low, _) in rules.limits(ratio).items()}
+    least |= {name: reference * ratio for name, reference in profile.reference.items()}
+    return Score({k: float(v) for k, v in values.items()}, least)
+
+
+def _entries(log: Path) -> Iterator[tuple[int, bytes]]:
+    for entry in read_accuracy(log):
+        yield entry.qsl_idx, entry.data
+
+
+def score_existing(benchmark: Benchmark, request: Request, log: Path) -> int:
+    """The `accuracy` command: score a log that an earlier run wrote."""
+    profile_name, profile, _, _ = choose(benchmark, request)
+    file = log / "mlperf_log_accuracy.json" if log.is_dir() else log
+    if not file.is_file():
+        raise InputError(f"{file} is not there: give an mlperf_log_accuracy.json or its folder")
+    folder = data_folder(benchmark, profile_name, request.data)
+    import_name(profile.prepare, "the profile", benchmark)(folder)
+    dataset = import_name(benchmark.dataset, "the dataset", benchmark)(folder / "data", **profile.dataset_options)
+    score = score_log(benchmark, profile, request.overrides.round, dataset, file)
+    out = display.console(request.quiet)
+    out.print(f"{score}: {'met' if score.met else 'MISSED'}")
+    return EXIT_OK if score.met else EXIT_INVALID
+
+
+def describe_run(benchmark: Benchmark, request: Request) -> Sequence[str]:
+    """The `info` command: what would run, with which settings from where, on what machine."""
+    profile_name, profile, backend, scenarios = choose(benchmark, request)
+    lines = [f"{benchmark.title}", f"profile {profile_name}: {profile.summary}", f"backend {backend}"]
+    lines.append(f"files {data_folder(benchmark, profile_name, request.data)}")
+    lines += [f"{name} {value}" for name, value in machine().items()]
+    for scenario in scenarios:
+        layers = layered(benchmark, profile, scenario, Mode.PerformanceOnly, request.overrides)
+        lines.append(f"{scenario.name}:")
+        lines += [
+            f"  {name} = {getattr(layers.settings, name)}  ({origin})"
+            for name, origin in sorted(layers.origin.items())
+        ]
+    return lines
