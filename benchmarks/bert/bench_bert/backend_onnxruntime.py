@@ -1,0 +1,95 @@
+"""BERT on ONNX Runtime: `model.onnx`, the official fp32 file or one of the same inputs and outputs."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort  # type: ignore[import-untyped]
+from loadgen.contracts import BackendOptions, InputError
+
+from bench_bert.dataset import Batch
+from bench_bert.postprocess import full_width
+
+OUTPUTS = ["output_start_logits", "output_end_logits"]
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+# The official files name the same three inputs in two ways: the fp32 one first, the int8 one second.
+_INPUT_NAMES = {
+    "input_ids": "input_ids",
+    "input_mask": "input_mask",
+    "segment_ids": "segment_ids",
+    "attention_mask": "input_mask",
+    "token_type_ids": "segment_ids",
+}
+
+
+class Backend:
+    """See `loadgen.contracts.Backend`. Computes inside `submit`, on the caller's thread."""
+
+    def __init__(self, options: BackendOptions) -> None:
+        """Raises InputError for a device or dtype that this backend does not have."""
+        if options.device not in _PROVIDERS:
+            raise InputError(f"device {options.device!r}: use {' or '.join(_PROVIDERS)}")
+        if options.dtype != "float32":
+            raise InputError(
+                f"dtype {options.dtype!r}: model.onnx decides what is computed in; "
+                "leave dtype at float32, or use backend pytorch"
+            )
+        if _PROVIDERS[options.device] not in ort.get_available_providers():
+            raise InputError(
+                f"device {options.device!r}: this ONNX Runtime {ort.__version__} has none. "
+                "Install onnxruntime-gpu in its place, or use device cpu"
+            )
+        self.options = options
+
+    def load(self) -> None:
+        """Read `model.onnx` and run it once. Raises InputError naming the file."""
+        path = self.options.model / "model.onnx"
+        if not path.is_file():
+            raise InputError(f"{path}: no such file. Put the official model.onnx there")
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = self.options.threads
+        provider = _PROVIDERS[self.options.device]
+        try:
+            self.session = ort.InferenceSession(str(path), settings, providers=[provider])
+        except Exception as error:  # the runtime raises a dozen types without a common base
+            raise InputError(f"{path}: ONNX Runtime cannot load it ({error}). Fetch it again") from error
+        if provider not in self.session.get_providers():  # the runtime falls back to the CPU in silence
+            raise InputError(f"device {self.options.device!r}: {provider} did not start; use device cpu")
+        self._check_interface(str(path))
+        one = np.ones((1, 8), np.int64)
+        self.predict(Batch(one, one, one, width=self.length or 8))
+
+    def _check_interface(self, path: str) -> None:
+        inputs = self.session.get_inputs()
+        self.inputs = [node.name for node in inputs]
+        outputs = [node.name for node in self.session.get_outputs()]
+        columns = {_INPUT_NAMES.get(name) for name in self.inputs}
+        if columns != set(_INPUT_NAMES.values()) or not set(OUTPUTS) <= set(outputs):
+            raise InputError(
+                f"{path}: inputs {self.inputs}, outputs {outputs}; expected inputs "
+                f"{list(_INPUT_NAMES)[:3]}, outputs {OUTPUTS}: use a BERT exported for SQuAD"
+            )
+        length = inputs[0].shape[1]
+        self.length: int | None = length if isinstance(length, int) else None  # None: takes any
+
+    def predict(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """Answers [n, width, 2]; pads first if the model has one fixed length."""
+        if self.length is not None:
+            batch = batch.padded_to(self.length)
+        feed = {name: getattr(batch, _INPUT_NAMES[name]) for name in self.inputs}
+        start, end = self.session.run(OUTPUTS, feed)
+        return full_width(start, end, batch)
+
+    def submit(self, batch: Batch) -> Future[Any]:
+        """A finished future of `predict`'s answers. Raises what ONNX Runtime raises."""
+        future: Future[Any] = Future()
+        future.set_result(self.predict(batch))
+        return future
+
+    def close(self) -> None:
+        """Frees the session."""
+        self.__dict__.pop("session", None)

@@ -1,0 +1,96 @@
+"""BERT on PyTorch: `model.pytorch`, the official state dict, and `bert_config.json`."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from loadgen.contracts import BackendOptions, InputError
+
+from bench_bert.config import BertConfig, read_config
+from bench_bert.dataset import Batch
+from bench_bert.formats import check_weights
+from bench_bert.model import BertForQuestionAnswering
+from bench_bert.postprocess import full_width
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# In the official file, but no part of question answering: the pooler and a table of 0, 1, 2, ...
+_UNUSED = ("bert.pooler.", "bert.embeddings.position_ids")
+
+
+class Backend:
+    """See `loadgen.contracts.Backend`. Batches are padded to their longest sample only."""
+
+    def __init__(self, options: BackendOptions) -> None:
+        """Raises InputError for a device or dtype that this machine or backend does not have."""
+        if options.device.split(":")[0] not in ("cpu", "cuda"):
+            raise InputError(f"device {options.device!r}: use cpu, cuda or cuda:N")
+        if options.device != "cpu" and not torch.cuda.is_available():
+            raise InputError(
+                f"device {options.device!r}: PyTorch {torch.__version__} sees no GPU. "
+                "Install a CUDA build and a driver, or use device cpu"
+            )
+        if options.dtype not in DTYPES:
+            raise InputError(f"dtype {options.dtype!r}: use one of {', '.join(DTYPES)}")
+        self.options = options
+        self.device = torch.device(options.device)
+
+    def load(self) -> None:
+        """Read the weights and run once. Raises InputError naming file and tensor."""
+        if self.options.threads:
+            torch.set_num_threads(self.options.threads)
+        config = read_config(self.options.model / "bert_config.json")
+        state = read_state(self.options.model / "model.pytorch", config)
+        with torch.device("meta"):  # no random values are made only to be replaced
+            self.model = BertForQuestionAnswering(config)
+        self.model.load_state_dict(state, strict=True, assign=True)
+        self.model.eval().requires_grad_(False).to(self.device, DTYPES[self.options.dtype])
+        one = np.ones((1, 8), np.int64)
+        self.predict(Batch(one, one, one, width=8))
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """Answers [n, width, 2] in float32, whatever the model computes in."""
+        arrays = batch.input_ids, batch.input_mask, batch.segment_ids
+        ids, mask, segments = (torch.from_numpy(array).to(self.device) for array in arrays)
+        # Without padding the mask is all ones, and attention without one takes a faster path.
+        needs_mask = not batch.input_mask.all()
+        start, end = self.model(ids, mask if needs_mask else None, segments)
+        return full_width(start.float().cpu().numpy(), end.float().cpu().numpy(), batch)
+
+    def submit(self, batch: Batch) -> Future[Any]:
+        """A finished future of `predict`'s answers. Raises what PyTorch raises."""
+        future: Future[Any] = Future()
+        future.set_result(self.predict(batch))
+        return future
+
+    def close(self) -> None:
+        """Frees the weights."""
+        self.__dict__.pop("model", None)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def read_state(path: Path, config: BertConfig) -> dict[str, torch.Tensor]:
+    """The float tensors of `model.pytorch`, on the CPU, without those that no answer depends on.
+
+    Raises InputError naming the file, the tensor, its shape and the expected one.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Put the official model.pytorch there")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not a PyTorch state dict ({first}). Fetch it again") from error
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise InputError(f"{path}: holds a {type(loaded).__name__}, no dict of tensors. Fetch it again")
+    state = {name: value for name, value in loaded.items() if not name.startswith(_UNUSED)}
+    check_weights({name: tuple(value.shape) for name, value in state.items()}, config, str(path))
+    return state

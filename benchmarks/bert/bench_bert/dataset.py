@@ -1,0 +1,187 @@
+"""SQuAD v1.1 as BERT reads it: one sample is one window of one question's context.
+
+The steps and their order are the reference's: words at whitespace, WordPieces of each word, a
+window `[CLS] question [SEP] context part [SEP]`, and a stride on to the next window until the
+context ends. 10,570 questions of dev-v1.1.json become 10,833 samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from loadgen.contracts import InputError
+
+from bench_bert.squad import Question, read_squad
+from bench_bert.tokenizer import Tokenizer, read_vocabulary
+
+Ids: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One window. Position i of the context part is token `context_at + i` of the input."""
+
+    question: int
+    ids: npt.NDArray[np.int32]
+    context_at: int
+    """Tokens before the context part: [CLS], the question and [SEP]."""
+    pieces: tuple[str, ...]
+    """The context part."""
+    words: tuple[int, ...]
+    """Of each piece, the index of the context's word that it came from."""
+    is_max_context: tuple[bool, ...]
+    """Of each piece, whether this window shows more around it than the question's others do."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Three int64 arrays [n, longest of the batch], zero-padded, under their official names."""
+
+    input_ids: Ids
+    input_mask: Ids
+    segment_ids: Ids
+    width: int
+    """The benchmark's sequence length: what a fixed-shape runtime pads to, and an answer's length."""
+
+    def padded_to(self, length: int) -> Batch:
+        """The same batch with longer rows. Raises InputError if a row is longer than that."""
+        more = length - self.input_ids.shape[1]
+        if more < 0:
+            raise InputError(
+                f"the model takes {length} tokens, a sample has {self.input_ids.shape[1]}: "
+                "use a model of the benchmark's sequence length, or a smaller max_seq_length"
+            )
+        columns = (self.input_ids, self.input_mask, self.segment_ids)
+        ids, mask, segments = (np.pad(column, ((0, 0), (0, more))) for column in columns)
+        return Batch(ids, mask, segments, self.width)
+
+
+class Dataset:
+    """The windows of `dev-v1.1.json`, made with `vocab.txt` beside it (see `contracts.Dataset`)."""
+
+    def __init__(
+        self, folder: Path, *, max_seq_length: int = 384, max_query_length: int = 64, doc_stride: int = 128
+    ) -> None:
+        """Lengths in tokens; the defaults are the benchmark's. Raises what `read_squad` raises."""
+        self.max_seq_length = max_seq_length
+        self.questions = read_squad(folder / "dev-v1.1.json")
+        tokenizer = Tokenizer(read_vocabulary(folder / "vocab.txt"))
+        self.features = build_features(
+            self.questions, tokenizer, max_seq_length, max_query_length, doc_stride
+        )
+
+    @property
+    def name(self) -> str:
+        return "SQuAD v1.1"
+
+    @property
+    def total_count(self) -> int:
+        return len(self.features)
+
+    @property
+    def performance_count(self) -> int:
+        """All: the official set takes 20 MB."""
+        return len(self.features)
+
+    def load(self, indices: Sequence[int]) -> None:
+        """Nothing to do: reading the file made every window."""
+
+    def unload(self, indices: Sequence[int]) -> None:
+        """Nothing to do."""
+
+    def gather(self, indices: Sequence[int]) -> Batch:
+        """Pads to the longest of the batch only: real windows fill half of 384 tokens on average,
+        and a backend whose model has a fixed length pads on with `Batch.padded_to`."""
+        features = [self.features[index] for index in indices]
+        shape = len(features), max(len(feature.ids) for feature in features)
+        ids, mask, segments = (np.zeros(shape, np.int64) for _ in range(3))
+        for row, feature in enumerate(features):
+            length = len(feature.ids)
+            ids[row, :length] = feature.ids
+            mask[row, :length] = 1
+            segments[row, feature.context_at : length] = 1
+        return Batch(ids, mask, segments, self.max_seq_length)
+
+    def cost(self, index: int) -> int:
+        """Tokens of a window."""
+        return len(self.features[index].ids)
+
+
+def build_features(
+    questions: Sequence[Question],
+    tokenizer: Tokenizer,
+    max_seq_length: int,
+    max_query_length: int,
+    doc_stride: int,
+) -> list[Feature]:
+    """The windows of all questions, in order. Lengths in tokens.
+
+    Raises InputError if the lengths leave no room for context or windows would skip tokens.
+    """
+    room = max_seq_length - max_query_length - 3  # [CLS] and two [SEP]
+    if not 0 < doc_stride <= room:
+        raise InputError(
+            f"doc_stride {doc_stride} must be between 1 and the {room} context tokens that max_seq_length "
+            f"{max_seq_length} leaves beside max_query_length {max_query_length}: change one of the three"
+        )
+    features: list[Feature] = []
+    words: tuple[str, ...] = ()
+    for number, question in enumerate(questions):
+        if question.words is not words:  # questions of one paragraph follow each other
+            words = question.words
+            pieces, origins = _pieces_of_words(words, tokenizer)
+        query = tokenizer.pieces(question.text)[:max_query_length]
+        room = max_seq_length - len(query) - 3
+        spans = window_spans(len(pieces), room, doc_stride)
+        best = best_windows(len(pieces), spans)
+        for window, (start, end) in enumerate(spans):
+            tokens = ["[CLS]", *query, "[SEP]", *pieces[start:end], "[SEP]"]
+            features.append(
+                Feature(
+                    question=number,
+                    ids=np.array([tokenizer.ids[token] for token in tokens], np.int32),
+                    context_at=len(query) + 2,
+                    pieces=tuple(pieces[start:end]),
+                    words=tuple(origins[start:end]),
+                    is_max_context=tuple((best[start:end] == window).tolist()),
+                )
+            )
+    return features
+
+
+def _pieces_of_words(words: Sequence[str], tokenizer: Tokenizer) -> tuple[list[str], list[int]]:
+    """All WordPieces of a context, and the index of the word that each came from."""
+    pieces: list[str] = []
+    origins: list[int] = []
+    for index, word in enumerate(words):
+        parts = tokenizer.pieces(word)
+        pieces += parts
+        origins += [index] * len(parts)
+    return pieces, origins
+
+
+def window_spans(length: int, room: int, stride: int) -> list[tuple[int, int]]:
+    """[start, end) of the windows over `length` tokens, each `room` long at most."""
+    spans = [(0, min(length, room))]
+    while spans[-1][1] < length:
+        start = spans[-1][0] + min(room, stride)
+        spans.append((start, min(length, start + room)))
+    return spans
+
+
+def best_windows(length: int, spans: Sequence[tuple[int, int]]) -> Ids:
+    """Of each token, the window that shows most on its poorer side; the first where several do.
+
+    The reference adds 0.01 * window length, so that a longer window wins between equal ones.
+    """
+    position = np.arange(length)
+    scores = np.full((len(spans), length), -np.inf)
+    for row, (start, end) in zip(scores, spans, strict=True):
+        inside = position[start:end]
+        row[start:end] = np.minimum(inside - start, end - 1 - inside) + 0.01 * (end - start)
+    return np.argmax(scores, axis=0).astype(np.int64)

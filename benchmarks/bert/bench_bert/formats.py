@@ -1,0 +1,175 @@
+"""Writes BERT checkpoints in the official formats, from sizes and numpy tensors.
+
+Tensors go by their names in the official `model.pytorch` (see `config.weight_shapes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from loadgen.contracts import InputError
+
+from bench_bert.config import BertConfig, weight_shapes
+
+if TYPE_CHECKING:
+    from onnx import NodeProto, TensorProto
+
+Tensors: TypeAlias = "Mapping[str, npt.NDArray[Any]]"
+
+OPSET = 17
+"""The official file has 11; from 17 on, layer normalisation is one operator instead of nine."""
+_IR_VERSION = 8  # the one of opset 17, so that older runtimes read the file too
+
+
+def check_weights(shapes: Mapping[str, tuple[int, ...]], config: BertConfig, source: str) -> None:
+    """Raise InputError naming the first tensor that is missing, surplus or of another shape."""
+    expected = weight_shapes(config)
+    advice = "use the weights and bert_config.json of one model"
+    for name, shape in expected.items():
+        if name not in shapes:
+            raise InputError(f"{source}: tensor {name!r} {list(shape)} is missing: {advice}")
+        if tuple(shapes[name]) != shape:
+            raise InputError(
+                f"{source}: tensor {name!r} has shape {list(shapes[name])}, expected {list(shape)}: {advice}"
+            )
+    surplus = sorted(set(shapes) - set(expected))
+    if surplus:
+        raise InputError(f"{source}: tensor {surplus[0]!r} is unknown to this BERT: {advice}")
+
+
+def write_pytorch(path: Path, config: BertConfig, tensors: Tensors) -> None:
+    """`model.pytorch`: a float32 state dict with the names of Hugging Face's BertForQuestionAnswering.
+
+    Needs torch. Raises InputError as `check_weights`.
+    """
+    import torch
+
+    check_weights({name: value.shape for name, value in tensors.items()}, config, "tensors to write")
+    torch.save({name: torch.from_numpy(np.array(value, np.float32)) for name, value in tensors.items()}, path)
+
+
+def write_onnx(path: Path, config: BertConfig, tensors: Tensors, sequence: int | None = None) -> None:
+    """`model.onnx`: int64 input_ids, input_mask, segment_ids [batch, sequence] -> float32
+    output_start_logits, output_end_logits of that shape; one file, so below 2 GiB of weights.
+
+    sequence: a fixed length; None takes any. Needs onnx, not torch. Raises InputError as `check_weights`.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    check_weights({name: value.shape for name, value in tensors.items()}, config, "tensors to write")
+    graph = _Graph(tensors)
+    start, end = _question_answering(graph, config)
+    shape = ["batch", sequence or "sequence"]
+    inputs = ("input_ids", "input_mask", "segment_ids")
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "bert_squad",
+            [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name in inputs],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in (start, end)],
+            graph.constants,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=_IR_VERSION,
+    )
+    onnx.checker.check_model(model)
+    onnx.save_model(model, str(path))
+
+
+class _Graph:
+    """Nodes and constants as they are added; every method gives the name of its result."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self.tensors = tensors
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+
+    def node(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        from onnx import helper
+
+        output = output or f"{operator}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
+        return output
+
+    def constant(self, value: npt.ArrayLike, name: str = "") -> str:
+        from onnx import numpy_helper
+
+        name = name or f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
+        return name
+
+    def weight(self, name: str) -> str:
+        """A tensor under its official name; matrices of linear layers lie as `x @ w` reads them."""
+        value = np.asarray(self.tensors[name], np.float32)
+        is_linear = name.endswith(".weight") and value.ndim == 2 and "_embeddings." not in name
+        return self.constant(value.T if is_linear else value, name)
+
+    def linear(self, x: str, name: str) -> str:
+        product = self.node("MatMul", x, self.weight(f"{name}.weight"))
+        return self.node("Add", product, self.weight(f"{name}.bias"))
+
+    def norm(self, x: str, name: str, epsilon: float) -> str:
+        scale, bias = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
+        return self.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
+
+
+def _question_answering(graph: _Graph, config: BertConfig) -> tuple[str, str]:
+    x = _embeddings(graph, config)
+    # 0 on tokens and a large negative number on padding, added to the scores before the softmax
+    mask = graph.node("Cast", "input_mask", to=1)  # 1: float32
+    mask = graph.node("Unsqueeze", mask, graph.constant(np.array([1, 2], np.int64)))
+    absent = graph.node("Sub", graph.constant(np.float32(1)), mask)
+    mask = graph.node("Mul", absent, graph.constant(np.float32(-10000)))
+    for number in range(config.num_hidden_layers):
+        layer = f"bert.encoder.layer.{number}"
+        attended = graph.linear(_attention(graph, x, mask, layer, config), f"{layer}.attention.output.dense")
+        x = graph.node("Add", attended, x)
+        x = graph.norm(x, f"{layer}.attention.output.LayerNorm", config.layer_norm_eps)
+        inner = _gelu(graph, graph.linear(x, f"{layer}.intermediate.dense"))
+        x = graph.node("Add", graph.linear(inner, f"{layer}.output.dense"), x)
+        x = graph.norm(x, f"{layer}.output.LayerNorm", config.layer_norm_eps)
+    logits = graph.linear(x, "qa_outputs")
+    start, end = (
+        graph.node("Gather", logits, graph.constant(np.int64(column)), axis=2, output=f"output_{name}_logits")
+        for column, name in enumerate(("start", "end"))
+    )
+    return start, end
+
+
+def _embeddings(graph: _Graph, config: BertConfig) -> str:
+    words = graph.node("Gather", graph.weight("bert.embeddings.word_embeddings.weight"), "input_ids")
+    kinds = graph.node("Gather", graph.weight("bert.embeddings.token_type_embeddings.weight"), "segment_ids")
+    length = graph.node("Shape", "input_ids", start=1)
+    table = graph.weight("bert.embeddings.position_embeddings.weight")
+    first = axis = graph.constant(np.array([0]))
+    positions = graph.node("Slice", table, first, length, axis)
+    summed = graph.node("Add", graph.node("Add", words, kinds), positions)
+    return graph.norm(summed, "bert.embeddings.LayerNorm", config.layer_norm_eps)
+
+
+def _attention(graph: _Graph, x: str, mask: str, layer: str, config: BertConfig) -> str:
+    size = config.hidden_size // config.num_attention_heads
+    apart = graph.constant(np.array([0, 0, config.num_attention_heads, size]))  # 0 keeps an axis
+    query, key, value = (
+        graph.node("Reshape", graph.linear(x, f"{layer}.attention.self.{part}"), apart)
+        for part in ("query", "key", "value")
+    )
+    query = graph.node("Transpose", query, perm=[0, 2, 1, 3])
+    key = graph.node("Transpose", key, perm=[0, 2, 3, 1])
+    value = graph.node("Transpose", value, perm=[0, 2, 1, 3])
+    scores = graph.node("Div", graph.node("MatMul", query, key), graph.constant(np.float32(np.sqrt(size))))
+    weights = graph.node("Softmax", graph.node("Add", scores, mask), axis=-1)
+    mixed = graph.node("Transpose", graph.node("MatMul", weights, value), perm=[0, 2, 1, 3])
+    return graph.node("Reshape", mixed, graph.constant(np.array([0, 0, config.hidden_size])))
+
+
+def _gelu(graph: _Graph, x: str) -> str:
+    """x/2 * (1 + erf(x/sqrt(2))): the exact one that BERT was trained with."""
+    erf = graph.node("Erf", graph.node("Div", x, graph.constant(np.float32(np.sqrt(2)))))
+    doubled = graph.node("Mul", x, graph.node("Add", erf, graph.constant(np.float32(1))))
+    return graph.node("Mul", doubled, graph.constant(np.float32(0.5)))

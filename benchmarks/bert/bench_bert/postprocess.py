@@ -1,0 +1,40 @@
+"""An answer on the wire: float32 [384, 2], a start and an end logit of each token, 3,072 bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench_bert.dataset import Batch
+
+PADDING = -10000.0
+"""The logit of a token that is not there: what the official accuracy script pads short answers with."""
+
+
+def full_width(start: npt.NDArray[Any], end: npt.NDArray[Any], batch: Batch) -> npt.NDArray[np.float32]:
+    """A backend's [n, S] logits as answers [n, width, 2].
+
+    Positions without a token get PADDING, so an answer does not depend on what it was batched with.
+    """
+    count, length = batch.input_mask.shape
+    output = np.full((count, batch.width, 2), PADDING, np.float32)
+    present = batch.input_mask != 0
+    output[:, :length, 0][present] = start[:, :length][present]
+    output[:, :length, 1][present] = end[:, :length][present]
+    return output
+
+
+def encode(outputs: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """One buffer of all answers and the byte positions that cut it, from [n, S, 2]."""
+    buffer = np.ascontiguousarray(outputs, dtype=np.float32)
+    size = buffer[0].nbytes if len(buffer) else 0
+    return buffer, np.arange(len(buffer) + 1, dtype=np.int64) * size
+
+
+def decode(data: bytes) -> npt.NDArray[np.float32]:
+    """[S, 2] from the bytes of one answer. Raises ValueError if they are no pairs of float32."""
+    if len(data) == 0 or len(data) % 8:
+        raise ValueError(f"{len(data)} bytes are no list of (start, end) float32 pairs of 8 bytes each")
+    return np.frombuffer(data, np.float32).reshape(-1, 2)
