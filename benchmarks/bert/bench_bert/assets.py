@@ -28,7 +28,8 @@ def prepare(folder: Path) -> None:
     data, model = folder / "data", folder / "model"
     wanted = [f"  {data / name}  ({source})" for name, source in DATA.items() if not (data / name).is_file()]
     if not any((model / name).is_file() for name in WEIGHTS):
-        wanted += [f"  {model / name}  ({source}; one model file is enough)" for name, source in WEIGHTS.items()]
+        choice = " or\n".join(f"  {model / name}  ({source})" for name, source in WEIGHTS.items())
+        wanted.append(choice)
     if wanted:
         raise InputError(
             "official files are missing. Put them there, or name a folder with data/ and model/ by --data:\n"

@@ -184,4 +184,5 @@ def best_windows(length: int, spans: Sequence[tuple[int, int]]) -> Ids:
     for row, (start, end) in zip(scores, spans, strict=True):
         inside = position[start:end]
         row[start:end] = np.minimum(inside - start, end - 1 - inside) + 0.01 * (end - start)
-    return np.argmax(scores, axis=0).astype(np.int64)
+    best: Ids = np.argmax(scores, axis=0)
+    return best

@@ -41,6 +41,17 @@ def check_weights(shapes: Mapping[str, tuple[int, ...]], config: BertConfig, sou
         raise InputError(f"{source}: tensor {surplus[0]!r} is unknown to this BERT: {advice}")
 
 
+def random_tensors(config: BertConfig, seed: int) -> dict[str, npt.NDArray[np.float32]]:
+    """Weights of every shape from a seed, as a net is before training: no answer of it means anything."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in weight_shapes(config).items():
+        scale = 0.02 if "embeddings" in name else shape[-1] ** -0.5
+        values = scale * rng.standard_normal(shape, np.float32)
+        tensors[name] = values + np.float32(name.endswith("LayerNorm.weight"))
+    return tensors
+
+
 def write_pytorch(path: Path, config: BertConfig, tensors: Tensors) -> None:
     """`model.pytorch`: a float32 state dict with the names of Hugging Face's BertForQuestionAnswering.
 

@@ -1,0 +1,54 @@
+"""Files that several tests read: the miniature, written once, and small SQuAD datasets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_bert.dataset import Dataset
+from bench_bert.mini import SIZES
+from bench_bert.mini.prepare import prepare
+
+Paragraph = tuple[str, list[tuple[str, list[str]]]]
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature's folder."""
+    folder = tmp_path_factory.mktemp("mini")
+    prepare(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mini_dataset(mini: Path) -> Dataset:
+    return Dataset(mini / "data", **SIZES)
+
+
+@pytest.fixture(scope="session")
+def squad_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[Paragraph], list[str]], Path]:
+    """Writes (context, [(question, answers)]) as SQuAD v1.1, ids q0, q1, ..., with a `vocab.txt`."""
+
+    def write(paragraphs: list[Paragraph], pieces: list[str]) -> Path:
+        folder = tmp_path_factory.mktemp("squad")
+        (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+        (folder / "dev-v1.1.json").write_text(json.dumps(_document(paragraphs)), encoding="utf-8")
+        return folder
+
+    return write
+
+
+def _document(paragraphs: list[Paragraph]) -> dict[str, Any]:
+    numbers = count()
+    body = []
+    for context, asked in paragraphs:
+        qas = []
+        for question, answers in asked:
+            spans = [{"text": answer, "answer_start": context.find(answer)} for answer in answers]
+            qas.append({"id": f"q{next(numbers)}", "question": question, "answers": spans})
+        body.append({"context": context, "qas": qas})
+    return {"version": "1.1", "data": [{"title": "t", "paragraphs": body}]}

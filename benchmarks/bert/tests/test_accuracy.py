@@ -1,0 +1,214 @@
+"""Golden scores: worked out by hand from SQuAD's rules, and against an implementation that is not ours."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from bench_bert.accuracy import exact_match, f1, normalized, predict, score
+from bench_bert.dataset import Dataset
+from bench_bert.postprocess import PADDING, decode, encode, full_width
+from bench_bert.span_text import final_text
+from loadgen.contracts import InputError
+from transformers.data.metrics import squad_metrics
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz'.,-0123456789?"]
+PIECES += [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
+CONTEXT = "Zoë Smith's cat, born in the Old-Town, is 9."
+
+
+@pytest.fixture
+def one(squad_folder: Callable[..., Path]) -> Dataset:
+    """Q0 and q1 on one short context, a window each. Every letter is a piece."""
+    asked = [("who?", ["Zoë", "Zoë Smith"]), ("where?", ["the Old-Town"])]
+    return Dataset(squad_folder([(CONTEXT, asked)], PIECES))
+
+
+def answer(dataset: Dataset, index: int, span: str, weight: float = 5.0) -> bytes:
+    """Logits that point at this text of the context (lower case, accents off, as pieces)."""
+    feature = dataset.features[index]
+    joined = "".join(piece.removeprefix("##") for piece in feature.pieces)
+    at = feature.context_at + joined.index(span)
+    logits = np.zeros((len(feature.ids), 2), np.float32)
+    logits[at, 0] = logits[at + len(span) - 1, 1] = weight
+    return logits.tobytes()
+
+
+def test_normal_form_by_hand() -> None:
+    assert normalized("  The Cat's,\ta  hat — An apple! ") == "cats hat — apple"
+    assert normalized("another theory") == "another theory", "articles are whole words"
+
+
+def test_f1_and_exact_match_by_hand() -> None:
+    assert exact_match("The red-kite.", "redkite") == 1.0
+    assert f1("the red kite", "kite") == pytest.approx(2 / 3)  # precision 1/2, recall 1
+    assert f1("a b b c", "b b b d") == pytest.approx(2 * 2 / (3 + 4))  # "a" is an article; b counts twice
+    assert (f1("x", "y"), f1("", ""), exact_match("the", "")) == (0.0, 0.0, 1.0)
+
+
+def test_text_has_the_original_case_and_accents(one: Dataset) -> None:
+    entries = [(0, answer(one, 0, "zoe")), (1, answer(one, 1, "theold-town"))]
+    assert predict([decode(data) for _, data in entries], one) == ["Zoë", "the Old-Town"]
+    assert score(entries, one) == {"exact_match": 100.0, "f1": 100.0}
+
+
+def test_a_part_of_a_word_is_cut_out(one: Dataset) -> None:
+    entries = [(0, answer(one, 0, "smith")), (1, answer(one, 1, "town"))]
+    assert predict([decode(data) for _, data in entries], one) == ["Smith", "Town"]
+    # q0: "smith" against "zoë smith" is 2/3. q1: "town" against "oldtown" shares no word.
+    assert score(entries, one) == {"exact_match": 0.0, "f1": pytest.approx(100 / 3)}
+
+
+def test_the_words_are_the_answer_where_pieces_do_not_line_up() -> None:
+    assert final_text(["[UNK]"], ["Ωmega!"]) == "Ωmega!"
+    assert final_text(["smith"], ["Smith's"]) == "Smith"
+    assert final_text(["stein", "##metz"], ["O'Steinmetz,"]) == "Steinmetz"
+
+
+def test_spans_longer_than_30_pieces_are_passed_over(one: Dataset) -> None:
+    context = one.features[0].context_at
+    for length, expected in ((30, True), (31, False)):
+        logits = np.full((len(one.features[0].ids), 2), -1.0, np.float32)
+        logits[context, 0] = logits[context + length - 1, 1] = 9.0
+        logits[context + 2, 1] = 2.0  # the next best end: "zoe"
+        text = predict([logits, logits], one)[0]
+        assert (text != "Zoë") is expected, text
+
+
+def test_spans_outside_the_context_or_backwards_are_passed_over(one: Dataset) -> None:
+    feature = one.features[0]
+    logits = np.zeros((len(feature.ids), 2), np.float32)
+    logits[0] = logits[2] = logits[-1] = 50.0  # [CLS], the question, the last [SEP]
+    logits[feature.context_at + 3, 0] = logits[feature.context_at + 7, 1] = 9.0  # "smith"
+    logits[feature.context_at, 1] = 12.0  # an end before the start, better with another start only
+    assert predict([logits, logits], one)[0] in ("Smith", "Z")
+    logits[feature.context_at, 1] = 8.0
+    assert predict([logits, logits], one)[0] == "Smith"
+
+
+def test_windows_of_one_question_are_compared(squad_folder: Callable[..., Path]) -> None:
+    words = " ".join(f"{number:02d}" for number in range(30))
+    sizes = {"max_seq_length": 40, "max_query_length": 8, "doc_stride": 16}
+    data = Dataset(squad_folder([(words, [("a", ["07"]), ("b", ["25"])])], PIECES), **sizes)
+    windows = [feature.question for feature in data.features]
+    assert windows.count(0) == windows.count(1) == 3
+
+    def logits(index: int, word: str, weight: float) -> Any:
+        feature = data.features[index]
+        values = np.zeros((len(feature.ids), 2), np.float32)
+        for position, piece in enumerate(feature.pieces):
+            if feature.words[position] == int(word):
+                values[feature.context_at + position, int(piece.startswith("##"))] = weight
+        return values
+
+    first = [logits(0, "07", 5.0), logits(1, "10", 4.0), logits(2, "29", 4.5)]
+    second = [logits(3, "07", 4.0), logits(4, "14", 4.0), logits(5, "25", 4.5)]
+    assert predict(first + second, data) == ["07", "25"]
+    # Word 16 stands at the end of window 0 and in the middle of window 1: only there does it count.
+    edge = [logits(0, "16", 9.0), logits(1, "16", 5.0), logits(2, "29", 4.0)]
+    assert not data.features[0].is_max_context[-1]
+    assert predict(edge + second, data)[0] == "16"
+
+
+def test_a_short_answer_is_padded(one: Dataset) -> None:
+    entries = [(0, answer(one, 0, "zoe")[: 8 * 12]), (1, answer(one, 1, "theold-town"))]
+    assert score(entries, one)["exact_match"] == 100.0
+
+
+def test_repeated_bytes_count_once(one: Dataset) -> None:
+    entries = [(1, answer(one, 1, "town")), (0, answer(one, 0, "zoe"))] * 2
+    assert score(entries, one)["exact_match"] == 50.0
+
+
+def test_wrong_entries_are_named(one: Dataset) -> None:
+    right = [(0, answer(one, 0, "zoe")), (1, answer(one, 1, "town"))]
+    not_finite = np.full((8, 2), np.nan, np.float32).tobytes()
+    cases = [
+        (right[:1], r"1 of 2 samples have no answer, first sample 1 \(question 'q1'\)"),
+        ([*right, (0, answer(one, 0, "cat"))], "sample 0 is answered twice"),
+        ([*right, (2, right[0][1])], "sample 2 is answered, but the dataset has 2 samples"),
+        ([right[0], (1, b"123")], "sample 1: 3 bytes"),
+        ([right[0], (1, b"")], "sample 1: 0 bytes"),
+        ([right[0], (1, bytes(8 * 385))], "sample 1: 385 positions, at most 384"),
+        ([right[0], (1, not_finite)], "sample 1: the answer holds a logit that is not finite"),
+    ]
+    for entries, message in cases:
+        with pytest.raises(InputError, match=message):
+            score(entries, one)
+
+
+def test_answers_on_the_wire(one: Dataset) -> None:
+    batch = one.gather([0, 1])
+    shape = batch.input_ids.shape
+    start, end = np.arange(np.prod(shape), dtype=np.float32).reshape(shape), np.ones(shape, np.float32)
+    buffer, offsets = encode(full_width(start, end, batch))
+    assert offsets.tolist() == [0, 3072, 6144], "384 pairs of float32"
+    back = decode(buffer.tobytes()[3072:])
+    length = one.cost(1)
+    assert back[:length].tolist() == [[value, 1.0] for value in start[1, :length].tolist()]
+    assert (back[length:] == PADDING).all()
+
+
+def _random_case(folder: Callable[..., Path], seed: int) -> tuple[Dataset, list[Any]]:
+    """Contexts with case, accents and marks, some of several windows, and random logits."""
+    rng, numbers = random.Random(seed), np.random.default_rng(seed)
+
+    def text(words: int) -> str:
+        letters = "abcdeÉüGHIß中9"
+        made = ("".join(rng.choice(letters) for _ in range(rng.randint(1, 6))) for _ in range(words))
+        return " ".join(word + rng.choice(["", "", "'s", ",", ".", "-x"]) for word in made)
+
+    paragraphs = []
+    for length in (5, 15, 30, 60):
+        context = text(length)
+        words = context.split(" ")
+        paragraphs.append((context, [(text(3), [" ".join(words[i : i + 3])]) for i in range(3)]))
+    data = Dataset(folder(paragraphs, PIECES), max_seq_length=96, max_query_length=24, doc_stride=32)
+    return data, [numbers.normal(size=(len(f.ids), 2)).astype(np.float32) * 3 for f in data.features]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_equals_transformers(seed: int, squad_folder: Callable[..., Path], tmp_path: Path) -> None:
+    data, logits = _random_case(squad_folder, seed)
+    examples = [SimpleNamespace(qas_id=q.id, doc_tokens=list(q.words)) for q in data.questions]
+    features, results = [], []
+    for number, (feature, values) in enumerate(zip(data.features, logits, strict=True)):
+        at = feature.context_at
+        tokens = ["x"] * at + [*feature.pieces, "[SEP]"]
+        features.append(
+            SimpleNamespace(
+                example_index=feature.question,
+                unique_id=number,
+                tokens=tokens,
+                token_to_orig_map=dict(enumerate(feature.words, at)),
+                token_is_max_context=dict(enumerate(feature.is_max_context, at)),
+            )
+        )
+        results.append(
+            SimpleNamespace(
+                unique_id=number, start_logits=values[:, 0].tolist(), end_logits=values[:, 1].tolist()
+            )
+        )
+    files = [str(tmp_path / name) for name in ("predictions", "nbest", "null")]
+    # The reference also removes a leading "##", which this implementation would keep.
+    joined = SimpleNamespace(
+        convert_tokens_to_string=lambda t: " ".join(t).replace(" ##", "").replace("##", "").strip()
+    )
+    theirs = squad_metrics.compute_predictions_logits(
+        examples, features, results, 20, 30, True, *files, False, False, 0.0, joined
+    )
+    assert predict(logits, data) == list(theirs.values())
+    assert json.loads(Path(files[0]).read_text()) == theirs
+    texts = list(theirs.values())
+    pairs = list(zip(texts, data.questions, strict=True))
+    expected_f1 = sum(max(squad_metrics.compute_f1(a, t) for a in q.answers) for t, q in pairs) / len(pairs)
+    expected_em = sum(max(squad_metrics.compute_exact(a, t) for a in q.answers) for t, q in pairs) / len(pairs)
+    ours = score([(i, values.tobytes()) for i, values in enumerate(logits)], data)
+    assert ours["f1"] == pytest.approx(100 * expected_f1)
+    assert ours["exact_match"] == pytest.approx(100 * expected_em)

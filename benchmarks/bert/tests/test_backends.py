@@ -1,0 +1,252 @@
+"""Both backends against an implementation that is not ours, and what they say to files that do not fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from bench_bert import backend_onnxruntime, backend_pytorch
+from bench_bert.config import BertConfig, read_config, weight_shapes, write_config
+from bench_bert.dataset import Batch
+from bench_bert.formats import random_tensors, write_onnx, write_pytorch
+from bench_bert.postprocess import PADDING
+from loadgen.contracts import BackendOptions, InputError
+from transformers import BertConfig as TheirConfig
+from transformers import BertForQuestionAnswering as TheirBert
+
+SMALL = BertConfig(
+    vocab_size=50,
+    hidden_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    intermediate_size=96,
+    max_position_embeddings=40,
+)
+LENGTHS = (32, 7, 19, 1)
+WIDTH = 36
+BACKENDS = {"onnxruntime": backend_onnxruntime.Backend, "pytorch": backend_pytorch.Backend}
+TOLERANCE = 1e-4  # of logits around 1; measured: 2e-6
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, Any]:
+    rng = np.random.default_rng(3)  # biases and norms off their starting values too
+    return {k: v + 0.1 * rng.standard_normal(v.shape, np.float32) for k, v in random_tensors(SMALL, 1).items()}
+
+
+@pytest.fixture(scope="module")
+def model(tensors: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    write_config(folder / "bert_config.json", SMALL)
+    write_onnx(folder / "model.onnx", SMALL, tensors)
+    write_pytorch(folder / "model.pytorch", SMALL, tensors)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    rng = np.random.default_rng(2)
+    mask = (np.arange(max(LENGTHS)) < np.array(LENGTHS)[:, None]).astype(np.int64)
+    ids = rng.integers(1, SMALL.vocab_size, mask.shape) * mask
+    segments = (np.arange(max(LENGTHS)) >= 3) * mask
+    return Batch(ids, mask, segments, width=WIDTH)
+
+
+@pytest.fixture(scope="module")
+def expected(tensors: dict[str, Any], batch: Batch) -> Any:
+    """Answers [n, 36, 2] of transformers' model with the same weights."""
+    sizes = {key: value for key, value in asdict(SMALL).items()}
+    theirs = TheirBert(TheirConfig(**sizes, hidden_act="gelu", attn_implementation="eager")).eval()
+    state = {name: torch.from_numpy(value) for name, value in tensors.items()}
+    theirs.load_state_dict(state, strict=True)
+    with torch.inference_mode():
+        output = theirs(
+            input_ids=torch.from_numpy(batch.input_ids),
+            attention_mask=torch.from_numpy(batch.input_mask),
+            token_type_ids=torch.from_numpy(batch.segment_ids),
+        )
+    logits = np.stack([output.start_logits.numpy(), output.end_logits.numpy()], axis=-1)
+    answers = np.full((len(LENGTHS), WIDTH, 2), PADDING, np.float32)
+    for row, length in enumerate(LENGTHS):
+        answers[row, :length] = logits[row, :length]
+    return answers
+
+
+def loaded(name: str, folder: Path, **options: Any) -> Any:
+    backend = BACKENDS[name](BackendOptions(folder, threads=1, **options))
+    backend.load()
+    return backend
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_equals_transformers(name: str, model: Path, batch: Batch, expected: Any) -> None:
+    answers = loaded(name, model).submit(batch).result()
+    assert answers.shape == (len(LENGTHS), WIDTH, 2)
+    assert answers.dtype == np.float32
+    assert np.abs(expected[0, :32]).max() > 0.5, "logits large enough for the tolerance to mean something"
+    assert np.abs(answers - expected).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_an_answer_does_not_depend_on_its_batch(name: str, model: Path, batch: Batch, expected: Any) -> None:
+    backend = loaded(name, model)
+    for row, length in enumerate(LENGTHS):
+        columns = (batch.input_ids, batch.input_mask, batch.segment_ids)
+        alone = Batch(*(column[row : row + 1, :length] for column in columns), width=WIDTH)
+        assert np.abs(backend.predict(alone) - expected[row]).max() < TOLERANCE
+
+
+def test_onnx_of_one_fixed_length_and_the_int8_names(
+    tensors: dict[str, Any], batch: Batch, expected: Any, tmp_path: Path
+) -> None:
+    write_onnx(tmp_path / "model.onnx", SMALL, tensors, sequence=WIDTH)
+    assert np.abs(loaded("onnxruntime", tmp_path).predict(batch) - expected).max() < TOLERANCE
+    document = onnx.load(tmp_path / "model.onnx")
+    assert [d.dim_value for d in document.graph.input[0].type.tensor_type.shape.dim] == [0, WIDTH]
+    names = {"input_mask": "attention_mask", "segment_ids": "token_type_ids"}
+    for node in [*document.graph.input, *document.graph.node]:
+        for slot in [node] if isinstance(node, onnx.ValueInfoProto) else []:
+            slot.name = names.get(slot.name, slot.name)
+        if isinstance(node, onnx.NodeProto):
+            node.input[:] = [names.get(i, i) for i in node.input]
+    onnx.save(document, tmp_path / "model.onnx")
+    assert np.abs(loaded("onnxruntime", tmp_path).predict(batch) - expected).max() < TOLERANCE
+
+
+def test_the_onnx_file_is_as_the_official_one(model: Path) -> None:
+    graph = onnx.load(model / "model.onnx").graph
+    assert [i.name for i in graph.input] == ["input_ids", "input_mask", "segment_ids"]
+    assert {i.type.tensor_type.elem_type for i in graph.input} == {onnx.TensorProto.INT64}
+    assert [o.name for o in graph.output] == ["output_start_logits", "output_end_logits"]
+
+
+def test_bfloat16_is_close(model: Path, batch: Batch, expected: Any) -> None:
+    answers = loaded("pytorch", model, dtype="bfloat16").predict(batch)
+    assert TOLERANCE < np.abs(answers - expected).max() < 0.1
+
+
+def test_surplus_tensors_of_the_official_file_are_passed_over(
+    model: Path, batch: Batch, expected: Any, tmp_path: Path
+) -> None:
+    state = torch.load(model / "model.pytorch", weights_only=True)
+    state["bert.pooler.dense.weight"] = torch.zeros(48, 48)
+    state["bert.embeddings.position_ids"] = torch.arange(40)[None]
+    write_config(tmp_path / "bert_config.json", SMALL)
+    torch.save(state, tmp_path / "model.pytorch")
+    assert np.abs(loaded("pytorch", tmp_path).predict(batch) - expected).max() < TOLERANCE
+
+
+def test_names_and_sizes_of_bert_large() -> None:
+    config = TheirConfig(
+        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, num_labels=2
+    )
+    with torch.device("meta"):
+        theirs = TheirBert(config).state_dict()
+    assert {k: tuple(v.shape) for k, v in theirs.items()} == weight_shapes(BertConfig())
+    # Devlin et al.'s 340 M has the pooler and the two heads of pre-training, which this task has not.
+    assert sum(int(np.prod(shape)) for shape in weight_shapes(BertConfig()).values()) == 334_094_338
+
+
+def _drop(state: dict[str, Any]) -> None:
+    del state["bert.encoder.layer.1.output.dense.bias"]
+
+
+def _reshape(state: dict[str, Any]) -> None:
+    state["qa_outputs.weight"] = torch.zeros(3, 48)
+
+
+def _add(state: dict[str, Any]) -> None:
+    state["bert.encoder.layer.3.output.dense.bias"] = torch.zeros(48)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_drop, r"'bert.encoder.layer.1.output.dense.bias' \[48\] is missing"),
+        (_reshape, r"'qa_outputs.weight' has shape \[3, 48\], expected \[2, 48\]"),
+        (_add, "'bert.encoder.layer.3.output.dense.bias' is unknown"),
+    ],
+)
+def test_weights_of_another_shape_are_named(
+    change: Callable[[dict[str, Any]], None], message: str, model: Path, tmp_path: Path
+) -> None:
+    state = torch.load(model / "model.pytorch", weights_only=True)
+    change(state)
+    torch.save(state, tmp_path / "model.pytorch")
+    write_config(tmp_path / "bert_config.json", SMALL)
+    with pytest.raises(InputError, match=message) as caught:
+        loaded("pytorch", tmp_path)
+    assert str(tmp_path / "model.pytorch") in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "file"), [("onnxruntime", "model.onnx"), ("pytorch", "model.pytorch")])
+@pytest.mark.parametrize("content", [None, b"", b"\x00\x01garbage" * 100, "cut"])
+def test_weights_missing_or_damaged(name: str, file: str, content: Any, model: Path, tmp_path: Path) -> None:
+    write_config(tmp_path / "bert_config.json", SMALL)
+    whole = (model / file).read_bytes()
+    if content is not None:
+        (tmp_path / file).write_bytes(whole[: len(whole) // 2] if content == "cut" else content)
+    with pytest.raises(InputError, match="no such file" if content is None else "etch it again") as caught:
+        loaded(name, tmp_path)
+    assert str(tmp_path / file) in str(caught.value)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
+    write_config(tmp_path / "bert_config.json", SMALL)
+    torch.save({"weight": Path("x")}, tmp_path / "model.pytorch")
+    with pytest.raises(InputError, match="not a PyTorch state dict"):
+        loaded("pytorch", tmp_path)
+
+
+def test_an_onnx_file_of_another_model_is_named(tmp_path: Path) -> None:
+    x, y = (onnx.helper.make_tensor_value_info(name, 1, [1]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    document = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(document, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match=r"inputs \['x'\], outputs \['y'\]; expected inputs \['input_ids'"):
+        loaded("onnxruntime", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        ("{", "not JSON"),
+        ("[]", "no JSON object"),
+        (json.dumps(asdict(SMALL) | {"hidden_size": "48"}), "'hidden_size' is '48', expected a positive whole"),
+        (json.dumps(asdict(replace(SMALL, num_attention_heads=5))), "48 is no multiple of num_attention_heads 5"),
+    ],
+)
+def test_a_wrong_config_is_named(content: str | None, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "bert_config.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_config(tmp_path / "bert_config.json")
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_cuda_without_a_gpu_is_an_error(name: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(backend_onnxruntime.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(InputError, match="device 'cuda': .*use device cpu"):
+        loaded(name, model, device="cuda")
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_an_unknown_device_or_dtype_is_an_error(name: str, model: Path) -> None:
+    with pytest.raises(InputError, match="device 'tpu': use cpu"):
+        loaded(name, model, device="tpu")
+    with pytest.raises(InputError, match="dtype 'int4'"):
+        loaded(name, model, dtype="int4")
+
+
+def test_tensors_that_do_not_fit_are_not_written(tensors: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="tensors to write: tensor 'bert.encoder.layer.3"):
+        write_onnx(tmp_path / "model.onnx", replace(SMALL, num_hidden_layers=4), tensors)

@@ -1,0 +1,144 @@
+"""The miniature is a real test of accuracy: trained, scored in FP32, hurt by what hurts a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bench_bert import backend_onnxruntime, backend_pytorch
+from bench_bert.accuracy import score
+from bench_bert.benchmark import MINI
+from bench_bert.dataset import Dataset
+from bench_bert.formats import write_onnx
+from bench_bert.mini import SIZES, generate
+from bench_bert.mini.prepare import WEIGHTS, prepare, read_weights
+from bench_bert.postprocess import PADDING, encode
+from loadgen.contracts import BackendOptions
+
+TARGET = 0.99 * MINI.reference["f1"]
+Tensors = dict[str, Any]
+
+
+def entries(backend: Any, data: Dataset, batch: int = 16) -> list[tuple[int, bytes]]:
+    """Every sample's answer, as an accuracy log holds it."""
+    backend.load()
+    made = []
+    for first in range(0, data.total_count, batch):
+        indices = range(first, min(first + batch, data.total_count))
+        buffer, offsets = encode(backend.submit(data.gather(indices)).result())
+        raw = buffer.tobytes()
+        made += [(i, raw[a:b]) for i, a, b in zip(indices, offsets[:-1], offsets[1:], strict=True)]
+    backend.close()
+    return made
+
+
+@pytest.fixture(scope="module")
+def fp32(mini: Path, mini_dataset: Dataset) -> list[tuple[int, bytes]]:
+    return entries(backend_onnxruntime.Backend(BackendOptions(mini / "model", threads=1)), mini_dataset)
+
+
+def with_weights(change: Callable[[str, Any], Any], folder: Path, data: Dataset) -> float:
+    """F1 on ONNX Runtime with every tensor changed."""
+    config, tensors = read_weights()
+    write_onnx(folder / "model.onnx", config, {name: change(name, value) for name, value in tensors.items()})
+    backend = backend_onnxruntime.Backend(BackendOptions(folder, threads=1))
+    return score(entries(backend, data), data)["f1"]
+
+
+def int8(value: Any, axis: int | None) -> Any:
+    """Rounded to 8 bits and back; one scale for all (axis None) or one a row (axis 1)."""
+    if value.ndim < 2:
+        return value
+    scale = np.abs(value).max(axis=axis, keepdims=True) / 127
+    return np.round(value / scale) * scale
+
+
+def test_the_data_is_as_hard_as_promised(mini_dataset: Dataset) -> None:
+    windows: dict[tuple[str, ...], int] = {}
+    for feature in mini_dataset.features:
+        question = mini_dataset.questions[feature.question]
+        windows[question.words] = max(windows.get(question.words, 1), 1 + int(not all(feature.is_max_context)))
+    long = sum(count > 1 for count in windows.values())
+    assert 300 <= len(mini_dataset.questions) <= 500
+    assert long >= 0.1 * len(windows)
+    assert all(len(question.answers) == 3 for question in mini_dataset.questions)
+
+
+def test_answers_stand_where_the_file_says(mini: Path) -> None:
+    document = generate.squad(generate.DEV_SEED, generate.DEV_PARAGRAPHS)
+    paragraphs = [p for article in document["data"] for p in article["paragraphs"]]  # type: ignore[attr-defined]
+    for paragraph in paragraphs:
+        for answer in (a for qa in paragraph["qas"] for a in qa["answers"]):
+            at = answer["answer_start"]
+            assert paragraph["context"][at : at + len(answer["text"])] == answer["text"]
+
+
+def test_every_word_is_in_the_vocabulary(mini_dataset: Dataset, mini: Path) -> None:
+    unknown = (mini / "data" / "vocab.txt").read_text().split("\n").index("[UNK]")
+    assert not any((feature.ids == unknown).any() for feature in mini_dataset.features)
+
+
+def test_files_are_the_same_each_time(mini: Path, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    for file in ("data/dev-v1.1.json", "data/vocab.txt", "model/model.onnx", "model/bert_config.json"):
+        assert (tmp_path / file).read_bytes() == (mini / file).read_bytes(), file
+
+
+def test_prepare_repairs_and_leaves_alone(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    kept = (tmp_path / "model" / "model.pytorch").stat().st_mtime_ns
+    (tmp_path / "model" / "model.onnx").unlink()
+    prepare(tmp_path)
+    assert (tmp_path / "model" / "model.onnx").is_file()
+    assert (tmp_path / "model" / "model.pytorch").stat().st_mtime_ns == kept
+
+
+def test_the_weights_are_small() -> None:
+    assert WEIGHTS.stat().st_size < 2_000_000
+
+
+def test_fp32_gives_the_stated_score(fp32: list[tuple[int, bytes]], mini_dataset: Dataset) -> None:
+    f1 = score(fp32, mini_dataset)["f1"]
+    assert f1 == pytest.approx(MINI.reference["f1"], abs=0.01)
+    assert 87 <= f1 <= 95
+
+
+def test_pytorch_scores_within_a_thousandth(
+    fp32: list[tuple[int, bytes]], mini: Path, mini_dataset: Dataset
+) -> None:
+    torch_entries = entries(backend_pytorch.Backend(BackendOptions(mini / "model", threads=1)), mini_dataset)
+    ours, other = (score(e, mini_dataset)["f1"] for e in (fp32, torch_entries))
+    assert other == pytest.approx(ours, rel=1e-3)
+
+
+def test_one_window_a_question_misses_the_target(
+    fp32: list[tuple[int, bytes]], mini_dataset: Dataset
+) -> None:
+    """As if inputs were cut off where the first window ends."""
+    nothing = np.full((SIZES["max_seq_length"], 2), PADDING, np.float32).tobytes()
+    seen: set[int] = set()
+    cut = []
+    for index, data in fp32:
+        question = mini_dataset.features[index].question
+        cut.append((index, nothing if question in seen else data))
+        seen.add(question)
+    assert score(cut, mini_dataset)["f1"] < TARGET - 2
+
+
+def test_careless_int8_misses_the_target(mini_dataset: Dataset, tmp_path: Path) -> None:
+    """One scale a tensor: channels of queries and keys differ by up to 2^8, so the small ones vanish."""
+    assert with_weights(lambda _, value: int8(value, None), tmp_path, mini_dataset) < TARGET - 2
+
+
+def test_careful_int8_meets_the_target(mini_dataset: Dataset, tmp_path: Path) -> None:
+    """One scale an output channel keeps the small ones."""
+    assert with_weights(lambda _, value: int8(value, 1), tmp_path, mini_dataset) >= TARGET
+
+
+def test_untrained_weights_score_nothing(mini_dataset: Dataset, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = with_weights(lambda _, v: rng.permutation(v.ravel()).reshape(v.shape), tmp_path, mini_dataset)
+    assert noise < 20
