@@ -1,6 +1,6 @@
 """BERT-large on SQuAD v1.1, all in one literal. Targets and limits are the rules' (`loadgen.rules`).
 
-`nox -s bert` runs the miniature: about a minute on 2 cores, F1 about 93.
+`nox -s bert` runs the miniature: about a minute on 2 cores, F1 92.1.
 """
 
 from __future__ import annotations
@@ -10,27 +10,32 @@ from loadgen.settings import Scenario
 
 from bench_bert.mini import SIZES
 
+_WHOLE = {"performance_sample_count_override": 0}  # the rules' 10,833 is the size of SQuAD's dev set
+
 MINI = Profile(
     summary="a BERT of 2 layers on generated questions, embedded",
     prepare="bench_bert.mini.prepare:prepare",
     dataset_options=SIZES,
-    reference={"f1": 93.0},  # FP32, of the committed weights; measured by tests/test_miniature.py
+    reference={"f1": 92.1286},  # FP32, of the committed weights; measured by tests/test_miniature.py
     settings={
         Scenario.SingleStream: {
-            "single_stream_expected_latency_ns": 1_000_000,
-            "min_duration_ms": 8_000,
-            "min_query_count": 64,  # the rules of early stopping: fewest that judge a 90th percentile
+            "single_stream_expected_latency_ns": 100_000.0,  # pre-generates enough for any machine
+            "min_duration_ms": 10_000,
+            "min_query_count": 64,  # the fewest from which early stopping judges a 90th percentile
+            **_WHOLE,
         },
         Scenario.Server: {
             "server_target_qps": 90.0,
             "server_target_latency_ns": 130_000_000,  # the benchmark's own limit
-            "min_duration_ms": 10_000,
+            "min_duration_ms": 15_000,
             "min_query_count": 800,  # early stopping wants 662 at the 99th percentile, more if one is late
+            **_WHOLE,
         },
         Scenario.Offline: {
-            "offline_expected_qps": 1_000.0,
-            "min_duration_ms": 8_000,
+            "offline_expected_qps": 20_000.0,  # 22,000 samples: 2 slow cores take 7 s
+            "min_duration_ms": 1_000,
             "min_query_count": 1,
+            **_WHOLE,
         },
     },
 )

@@ -24,6 +24,8 @@ Exit codes:
   130  interrupted; what was measured is kept, marked INVALID
 """
 
+_HELP = ["-h", "--help"]
+
 _COMMON = [
     click.option("--profile", default="", help="Where files come from; see the list above."),
     click.option("--data", type=click.Path(path_type=Path), help="Folder that holds data/ and model/."),
@@ -37,7 +39,7 @@ _RUN = [
     click.option("--dtype", default="float32", show_default=True, help="Number format of the model."),
     click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Most samples a batch."),
     click.option(
-        "--max-wait-ms", type=click.FloatRange(0), default=2.0, show_default=True, help="Longest wait for a batch."
+        "--max-wait-ms", type=click.FloatRange(0), default=0.0, show_default=True, help="Wait for a fuller batch."
     ),
     click.option("--threads", type=click.IntRange(0), default=0, help="Threads of the runtime; 0: its choice."),
     click.option("--duration", type=float, help="Seconds that a performance test lasts at least."),
@@ -54,8 +56,11 @@ def main(benchmark: Benchmark) -> NoReturn:
 
 def invoke(benchmark: Benchmark, arguments: list[str]) -> int:
     """As `main`, but returns the exit code."""
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in _HELP):
+        arguments = ["run", *arguments]
     try:
-        return int(command(benchmark).main(arguments, prog_name=f"bench_{benchmark.name}", standalone_mode=False) or 0)
+        name = f"bench_{benchmark.name}"
+        return int(command(benchmark).main(arguments, prog_name=name, standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         return 2
@@ -91,16 +96,11 @@ def command(benchmark: Benchmark) -> click.Group:
     )
 
     @click.group(
-        invoke_without_command=True,
         help=f"{benchmark.title}. Without a command: run.\n\n\b\n{offers}",
         epilog=_EXITS,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        context_settings={"help_option_names": _HELP, "max_content_width": 100},
     )
-    @click.pass_context
-    def group(context: click.Context) -> int:
-        if context.invoked_subcommand is None:
-            return int(context.invoke(run))
-        return 0
+    def group() -> None: ...
 
     @group.command(help="Run tests: by default every scenario, performance and accuracy.", epilog=_EXITS)
     @_options(_RUN + _COMMON)

@@ -41,7 +41,7 @@ class Request:
     device: str = "cpu"
     dtype: str = "float32"
     batch: int = 8
-    max_wait_ms: float = 2.0
+    max_wait_ms: float = 0.0
     threads: int = 0
     output: Path | None = None
     data: Path | None = None
@@ -63,10 +63,11 @@ class Score:
         return all(self.values[name] >= least for name, least in self.targets.items())
 
     def __str__(self) -> str:
-        return ", ".join(
+        parts = (
             f"{name} {self.values[name]:.3f} {'>=' if self.values[name] >= least else '<'} {least:.3f}"
             for name, least in self.targets.items()
         )
+        return f"{', '.join(parts)}: {'met' if self.met else 'MISSED'}"
 
 
 def choose(benchmark: Benchmark, request: Request) -> tuple[str, Profile, str, list[Scenario]]:
@@ -126,8 +127,7 @@ def execute(benchmark: Benchmark, request: Request) -> int:
     output = output_folder(benchmark, request.output)
     out.print(f"{benchmark.title}: profile {profile_name} ({profile.summary}), backend {backend_name}")
     folder = data_folder(benchmark, profile_name, request.data)
-    import_name(profile.prepare, "the profile", benchmark)(folder)
-    dataset = import_name(benchmark.dataset, "the dataset", benchmark)(folder / "data", **profile.dataset_options)
+    dataset = open_dataset(benchmark, profile, folder)
     options = BackendOptions(
         model=folder / "model",
         device=request.device,
@@ -136,12 +136,15 @@ def execute(benchmark: Benchmark, request: Request) -> int:
         max_batch=request.batch,
         extra=profile.model_options,
     )
-    backend: Backend = import_name(benchmark.backends[backend_name], f"backend {backend_name}", benchmark)(options)
+    make_backend = import_name(benchmark.backends[backend_name], f"backend {backend_name}", benchmark)
+    with bad_input():
+        backend: Backend = make_backend(options)
     report = Report(benchmark, request, profile_name, profile, output)
     try:
         with contextlib.closing(backend):
             began = time.monotonic()
-            backend.load()
+            with bad_input():
+                backend.load()
             out.print(f"model loaded in {time.monotonic() - began:.1f} s; {dataset.total_count:,} samples")
             for scenario, mode, layers in tests:
                 _one_test(report, dataset, backend, scenario, mode, layers, out)
@@ -150,6 +153,25 @@ def execute(benchmark: Benchmark, request: Request) -> int:
     finally:
         report.finish(out)
     return report.exit_code
+
+
+@contextlib.contextmanager
+def bad_input() -> Iterator[None]:
+    """Files and options are read inside: a ValueError there is the user's to mend, not a bug."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def open_dataset(benchmark: Benchmark, profile: Profile, folder: Path) -> Dataset:
+    """Make or check the profile's files, then read its data."""
+    prepare = import_name(profile.prepare, "the profile", benchmark)
+    dataset = import_name(benchmark.dataset, "the dataset", benchmark)
+    with bad_input():
+        prepare(folder)
+        opened: Dataset = dataset(folder / "data", **profile.dataset_options)
+    return opened
 
 
 def output_folder(benchmark: Benchmark, asked: Path | None) -> Path:
@@ -184,8 +206,6 @@ class Report:
         head = result.headline
         measured = str(score) if score else f"{head.name} {head.value:.4g} {head.unit}" if head else "-"
         verdict = "VALID" if result.valid else "INVALID"
-        if score and result.valid:
-            verdict = "met" if score.met else "MISSED"
         self.results.append(result)
         self.scores.append(score)
         self.rows.append(
@@ -274,10 +294,8 @@ def score_log(benchmark: Benchmark, profile: Profile, round_name: str, dataset: 
     """Score an accuracy log and write `accuracy.txt` beside it. Raises InputError for a damaged log."""
     rules = load_round(round_name).model(benchmark.model)
     module = import_name(benchmark.accuracy, "the accuracy metric", benchmark)
-    try:
+    with bad_input():
         values = module.score(_entries(log), dataset)
-    except ValueError as error:
-        raise InputError(str(error)) from error
     line = rules.write_accuracy(values)
     (log.parent / "accuracy.txt").write_text(line + "\n")
     ratio = min(rules.ratios)
@@ -297,12 +315,10 @@ def score_existing(benchmark: Benchmark, request: Request, log: Path) -> int:
     file = log / "mlperf_log_accuracy.json" if log.is_dir() else log
     if not file.is_file():
         raise InputError(f"{file} is not there: give an mlperf_log_accuracy.json or its folder")
-    folder = data_folder(benchmark, profile_name, request.data)
-    import_name(profile.prepare, "the profile", benchmark)(folder)
-    dataset = import_name(benchmark.dataset, "the dataset", benchmark)(folder / "data", **profile.dataset_options)
+    dataset = open_dataset(benchmark, profile, data_folder(benchmark, profile_name, request.data))
     score = score_log(benchmark, profile, request.overrides.round, dataset, file)
     out = display.console(request.quiet)
-    out.print(f"{score}: {'met' if score.met else 'MISSED'}")
+    out.print(str(score))
     return EXIT_OK if score.met else EXIT_INVALID
 
 

@@ -1,0 +1,62 @@
+"""Writes the miniature's files: `data/` as SQuAD v1.1, `model/` in each official checkpoint format."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from bench_bert.config import BertConfig, write_config
+from bench_bert.formats import write_onnx, write_pytorch
+from bench_bert.mini import SIZES, generate
+
+WEIGHTS = Path(__file__).with_name("weights.npz")
+_HEADS = 4  # the one size that the weights do not show
+
+
+def prepare(folder: Path) -> None:
+    """Fill `folder/data` and `folder/model`; at once if an earlier call of this version did.
+
+    A format whose package (onnx, torch) is not installed is left out: its backend cannot run either.
+    """
+    writers = {"model.onnx": ("onnx", write_onnx), "model.pytorch": ("torch", write_pytorch)}
+    stamp, version = folder / "made-from", _version()
+    known = stamp.is_file() and stamp.read_text() == version
+    if not known:
+        generate.write(folder / "data")
+    model = folder / "model"
+    model.mkdir(parents=True, exist_ok=True)
+    config, tensors = read_weights()
+    write_config(model / "bert_config.json", config)
+    for name, (package, write) in writers.items():
+        if (known and (model / name).is_file()) or importlib.util.find_spec(package) is None:
+            continue
+        part = model / f"{name}.part"  # a run that is stopped here leaves no half file under the name
+        write(part, config, tensors)
+        part.replace(model / name)
+    stamp.write_text(version)
+
+
+def read_weights() -> tuple[BertConfig, dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]]:
+    """The committed weights by their official names, and the sizes that follow from their shapes."""
+    with np.load(WEIGHTS) as stored:
+        tensors = {name: stored[name].astype(np.float32) for name in stored.files}
+    words = tensors["bert.embeddings.word_embeddings.weight"]
+    config = BertConfig(
+        vocab_size=words.shape[0],
+        hidden_size=words.shape[1],
+        num_hidden_layers=len({name.split(".")[3] for name in tensors if ".layer." in name}),
+        num_attention_heads=_HEADS,
+        intermediate_size=len(tensors["bert.encoder.layer.0.intermediate.dense.bias"]),
+        max_position_embeddings=SIZES["max_seq_length"],
+    )
+    return config, tensors
+
+
+def _version() -> str:
+    """Of everything that the files follow from."""
+    package = Path(__file__).parent
+    sources = [WEIGHTS, package / "generate.py", package.parent / "formats.py", package.parent / "config.py"]
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
