@@ -15,6 +15,7 @@ from bench_bert.dataset import Dataset
 from bench_bert.formats import write_onnx
 from bench_bert.mini import SIZES, generate
 from bench_bert.mini.prepare import WEIGHTS, prepare, read_weights
+from bench_bert.mini.train import spread_channels
 from bench_bert.postprocess import PADDING, encode
 from loadgen.contracts import BackendOptions
 
@@ -136,6 +137,18 @@ def test_careless_int8_misses_the_target(mini_dataset: Dataset, tmp_path: Path) 
 def test_careful_int8_meets_the_target(mini_dataset: Dataset, tmp_path: Path) -> None:
     """One scale an output channel keeps the small ones."""
     assert with_weights(lambda _, value: int8(value, 1), tmp_path, mini_dataset) >= TARGET
+
+
+def test_channels_are_spread_without_changing_an_answer(
+    fp32: list[tuple[int, bytes]], mini_dataset: Dataset, tmp_path: Path
+) -> None:
+    """What makes careless int8 visible is the weights' form, not what they compute."""
+    config, tensors = read_weights()
+    write_onnx(tmp_path / "model.onnx", config, spread_channels(tensors))
+    again = entries(backend_onnxruntime.Backend(BackendOptions(tmp_path, threads=1)), mini_dataset)
+    queries = [np.abs(v).max(axis=1) for name, v in tensors.items() if name.endswith("query.weight")]
+    assert all(q.max() / q.min() > 64 for q in queries), "the committed weights are spread already"
+    assert [data for _, data in again] == [data for _, data in fp32], "powers of two round nothing"
 
 
 def test_untrained_weights_score_nothing(mini_dataset: Dataset, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def _loss(model: BertForQuestionAnswering, ids: Tensor, segments: Tensor, labels
     return F.cross_entropy(start.float(), labels[:, 0]) + F.cross_entropy(end.float(), labels[:, 1])
 
 
-def spread_channels(tensors: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def spread_channels(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """The same function with channels of very different size, as large trained Transformers have them.
 
     Each query channel is multiplied by a power of two between 1/16 and 16, and its key channel divided by
@@ -134,13 +134,13 @@ def spread_channels(tensors: Mapping[str, Any], seed: int) -> dict[str, Any]:
     show the difference (Bondarenko et al. 2021, Understanding and Overcoming the Challenges of Efficient
     Transformer Quantization).
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     spread = dict(tensors)
     for name in [n.removesuffix("query.bias") for n in tensors if n.endswith("query.bias")]:
         factor = 2.0 ** rng.integers(-4, 5, size=len(tensors[f"{name}query.bias"]))
         for part, scale in (("query", factor), ("key", 1 / factor)):
-            spread[f"{name}{part}.weight"] = (tensors[f"{name}{part}.weight"] * scale[:, None]).astype(np.float32)
-            spread[f"{name}{part}.bias"] = (tensors[f"{name}{part}.bias"] * scale).astype(np.float32)
+            for kind, column in (("weight", scale[:, None]), ("bias", scale)):
+                spread[f"{name}{part}.{kind}"] = (tensors[f"{name}{part}.{kind}"] * column).astype(np.float32)
     return spread
 
 
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     args = parser.parse_args()
     tensors = train(args.seed, args.steps, args.batch, args.rate, args.windows, args.workers)
-    np.savez(args.out, **spread_channels(tensors, args.seed))
+    np.savez(args.out, **spread_channels(tensors))
 
 
 if __name__ == "__main__":
