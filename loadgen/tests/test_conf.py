@@ -34,16 +34,12 @@ def conf(tmp_path: Path) -> Path:
     return tmp_path / "user.conf"
 
 
-def strict(
-    path: Path, text: str, scenario: Scenario = Scenario.Server, base: TestSettings = BASE
-) -> TestSettings:
+def strict(path: Path, text: str, scenario: Scenario = Scenario.Server, base: TestSettings = BASE) -> TestSettings:
     path.write_bytes(text.encode())
     return settings_from([path], "bert", scenario, base)
 
 
-def official(
-    path: Path, text: str, base: TestSettings = BASE, scenario: str = "Server"
-) -> tuple[int, TestSettings]:
+def official(path: Path, text: str, base: TestSettings = BASE, scenario: str = "Server") -> tuple[int, TestSettings]:
     path.write_bytes(text.encode())
     return from_config(path, "bert", scenario, base)
 
@@ -153,9 +149,7 @@ SEEDS = "*.*.qsl_rng_seed = 5\n*.*.test05 = 1\n*.*.accuracy_log_probability = 1\
 
 def test_revision_6_takes_seeds_from_the_rules_alone(conf: Path) -> None:
     assert official(conf, SEEDS, V6_0) == (0, V6_0)
-    assert official(conf, SEEDS)[1] == replace(
-        BASE, qsl_rng_seed=5, test05=True, accuracy_log_probability=0.01
-    )
+    assert official(conf, SEEDS)[1] == replace(BASE, qsl_rng_seed=5, test05=True, accuracy_log_probability=0.01)
     rules = settings_from([Text("rules", SEEDS)], "bert", Scenario.SingleStream, V6_0)
     assert rules == replace(V6_0, qsl_rng_seed=5, test05=True, accuracy_log_probability=0.01)
     with pytest.warns(ConfWarning, match="revision 6.0 does not read it here"):
@@ -260,9 +254,7 @@ def test_ignored_lines_are_listed_and_warned_about(conf: Path, text: str, note: 
 
 
 def test_lines_for_others_are_no_news(conf: Path) -> None:
-    conf.write_text(
-        "rnnt.Server.target_latency = 1000\n*.Offline.target_qps = 9\nllama.Server.ttft_latency = 3\n"
-    )
+    conf.write_text("rnnt.Server.target_latency = 1000\n*.Offline.target_qps = 9\nllama.Server.ttft_latency = 3\n")
     assert ignored([conf], "bert", Scenario.Server) == []
 
 
@@ -271,9 +263,7 @@ def test_lines_for_others_are_no_news(conf: Path) -> None:
 
 def test_explain_names_the_origin_of_every_setting(tmp_path: Path) -> None:
     first, second = tmp_path / "mlperf.conf", tmp_path / "user.conf"
-    first.write_text(
-        "*.Server.target_latency = 10\nbert.Server.target_latency = 130\n*.*.min_duration = 600000\n"
-    )
+    first.write_text("*.Server.target_latency = 10\nbert.Server.target_latency = 130\n*.*.min_duration = 600000\n")
     second.write_text("\n*.Server.target_qps = 25.5\n*.*.min_duration = 1000\n")
     base = replace(BASE, max_query_count=3)
     rows = {row.field: row for row in explain([first, second], "bert", Scenario.Server, base)}
@@ -358,9 +348,7 @@ good_values = {
 @IN_TMP
 @given(st.sampled_from(sorted(KEYS)).flatmap(lambda k: st.tuples(st.just(k), good_values[KEYS[k].kind])))
 @pytest.mark.filterwarnings("ignore::loadgen.conf.ConfWarning")
-def test_every_good_value_is_accepted_and_found_in_explain(
-    conf: Path, drawn: tuple[tuple[str, str], float]
-) -> None:
+def test_every_good_value_is_accepted_and_found_in_explain(conf: Path, drawn: tuple[tuple[str, str], float]) -> None:
     (lookup, name), value = drawn
     scenario = Scenario.Server if lookup == "*" else Scenario[lookup]
     switches = "*.*.use_token_latencies = 1\n*.*.infer_token_latencies = 1\n"

@@ -84,9 +84,7 @@ def test_settings_keep_the_base() -> None:
 
 @pytest.mark.parametrize("scenario", Scenario)
 @pytest.mark.parametrize("model", MODELS)
-def test_conf_text_read_officially_gives_the_same_settings(
-    model: str, scenario: Scenario, tmp_path: Path
-) -> None:
+def test_conf_text_read_officially_gives_the_same_settings(model: str, scenario: Scenario, tmp_path: Path) -> None:
     path = tmp_path / "mlperf.conf"
     path.write_text(V4_0.conf_text())
     outcome = read_official(path, model, scenario.name, TestSettings(scenario=scenario))
@@ -212,8 +210,7 @@ def test_accuracy_line(model: str) -> None:
     rules = V4_0.model(model)
     assert rules.write_accuracy(SCORES[model]) == LINES[model]
     from_numpy: dict[str, Any] = {
-        name: np.int64(score) if isinstance(score, int) else np.float64(score)
-        for name, score in SCORES[model].items()
+        name: np.int64(score) if isinstance(score, int) else np.float64(score) for name, score in SCORES[model].items()
     }
     assert rules.write_accuracy(from_numpy) == LINES[model]
     assert rules.read_accuracy(f"Results\n\n{LINES[model]}\nhash={'0' * 64}\n") == {

@@ -98,9 +98,7 @@ def read_official(path: str | os.PathLike[str], model: str, scenario: str, setti
     return apply_official(data, model, scenario, settings, is_rules=False)
 
 
-def apply_official(
-    data: bytes, model: str, scenario: str, settings: TestSettings, *, is_rules: bool
-) -> Outcome:
+def apply_official(data: bytes, model: str, scenario: str, settings: TestSettings, *, is_rules: bool) -> Outcome:
     """`read_official` of a file's content. `is_rules` is 6.0's `conf_type=0`."""
     pairs: dict[str, str] = {}
     errors: list[str] = []
@@ -164,9 +162,7 @@ class Effective(NamedTuple):
     """`file:line`, `default`, or `base` where the caller's settings differ from the default."""
 
 
-def settings_from(
-    sources: Sequence[Source], model: str, scenario: Scenario, base: TestSettings
-) -> TestSettings:
+def settings_from(sources: Sequence[Source], model: str, scenario: Scenario, base: TestSettings) -> TestSettings:
     """`base` for `scenario`, with the files applied in order.
 
     Raises ConfError for what the official LoadGen would refuse, misread, or not know; warns
@@ -206,8 +202,7 @@ def format_explanation(rows: Sequence[Effective], notes: Sequence[str] = ()) -> 
     cells = [(row.field, _shown(row.value), row.origin, row.key) for row in rows]
     widths = [max((len(row[column]) for row in cells), default=0) for column in range(3)]
     lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
-        for row in cells
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in cells
     ]
     return "\n".join([*lines, *(f"ignored: {note}" for note in notes)])
 
@@ -216,9 +211,7 @@ def _shown(value: Value) -> str:
     return value.name if isinstance(value, Mode) else str(value)
 
 
-def ignored(
-    sources: Sequence[Source], model: str, scenario: Scenario, base: TestSettings | None = None
-) -> list[str]:
+def ignored(sources: Sequence[Source], model: str, scenario: Scenario, base: TestSettings | None = None) -> list[str]:
     """Lines that no test reads, or that a later line of the same file replaces, each with why."""
     return [
         f"{line.origin}: {line.key} has no effect: {why}"
@@ -239,9 +232,7 @@ class _Step(NamedTuple):
     after: TestSettings
 
 
-def _steps(
-    sources: Sequence[Source], model: str, scenario: Scenario, settings: TestSettings
-) -> Iterator[_Step]:
+def _steps(sources: Sequence[Source], model: str, scenario: Scenario, settings: TestSettings) -> Iterator[_Step]:
     for source in sources:
         every = list(_lines(source))
         lines = {line.key: line for line in every}

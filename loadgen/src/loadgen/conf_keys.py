@@ -54,13 +54,9 @@ KEYS: Mapping[tuple[str, str], Key] = {
     ("*", "accuracy_sample_count_override"): Key("accuracy_sample_count_override", "uint64"),
     ("*", "sample_concatenate_permutation"): Key("sample_concatenate_permutation", "is one"),
     ("SingleStream", "target_latency"): Key("single_stream_expected_latency_ns", "double", _MS_TO_NS),
-    ("SingleStream", "target_latency_percentile"): Key(
-        "single_stream_target_latency_percentile", "percent", _PERCENT
-    ),
+    ("SingleStream", "target_latency_percentile"): Key("single_stream_target_latency_percentile", "percent", _PERCENT),
     ("MultiStream", "target_latency"): Key("multi_stream_expected_latency_ns", "double", _MS_TO_NS),
-    ("MultiStream", "target_latency_percentile"): Key(
-        "multi_stream_target_latency_percentile", "percent", _PERCENT
-    ),
+    ("MultiStream", "target_latency_percentile"): Key("multi_stream_target_latency_percentile", "percent", _PERCENT),
     ("MultiStream", "samples_per_query"): Key("multi_stream_samples_per_query", "uint64"),
     ("Server", "target_qps"): Key("server_target_qps", "double"),
     ("Server", "target_latency"): Key("server_target_latency_ns", "uint64", _MS_TO_NS),

@@ -49,8 +49,11 @@ class SampleLibrary(Protocol):
 class Responder(Protocol):
     """Given by the run to the system: how answers come back. Any thread may call it.
 
-    Neither method raises for a bad id: the run records the error, names the id and ends INVALID.
+    No method raises for a bad id: the run records the error, names the id and ends INVALID.
     """
+
+    def fail(self, message: str) -> None:
+        """The system cannot answer any more: end the run at once, INVALID, with this reason."""
 
     def complete(
         self,

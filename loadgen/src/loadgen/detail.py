@@ -19,7 +19,13 @@ def header_entries(sut_name: str, library: SampleLibrary) -> Iterator[Pair]:
     """Who made the log. The official build facts have no counterpart in an installed Python package."""
     version = importlib.metadata.version("inference-loadgen")
     yield "loadgen_version", f"4.0 @ inference-loadgen {version}"
-    for key in ("build_date_local", "build_date_utc", "git_commit_date", "git_log_message", "git_status_message"):
+    for key in (
+        "build_date_local",
+        "build_date_utc",
+        "git_commit_date",
+        "git_log_message",
+        "git_status_message",
+    ):
         yield f"loadgen_{key}", ""
     yield "loadgen_file_sha1", {}
     yield "test_datetime", time.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -15,13 +15,7 @@ CONFIDENCE = 0.99  # of the official rules
 
 def _log_choose_term(n: int, k: int, p: float) -> float:
     """log of C(n, k) p^(n-k) (1-p)^k."""
-    return (
-        math.lgamma(n + 1)
-        - math.lgamma(k + 1)
-        - math.lgamma(n - k + 1)
-        + (n - k) * math.log(p)
-        + k * math.log1p(-p)
-    )
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + (n - k) * math.log(p) + k * math.log1p(-p)
 
 
 def tail_probability(under: int, over: int, percentile: float) -> float:

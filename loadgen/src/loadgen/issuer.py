@@ -128,7 +128,7 @@ def _single_stream(work: Issue) -> None:
                 return
             sample += 1
             query += 1
-            if at >= until_ns and query >= enough or query >= most or at > latest_ns:
+            if (at >= until_ns and query >= enough) or query >= most or at > latest_ns:
                 if _check_limits(work, query, at):
                     return
         if recorder.failed:
@@ -226,9 +226,7 @@ def _coalesced(work: Issue) -> None:
         ready = max(query + 1, int(np.searchsorted(dues, at, side="right")))
         work.scheduled.extend(dues[query:ready].tolist())
         work.issued.extend([at] * (ready - query))
-        work.sut.issue(
-            range(work.first_id + query, work.first_id + ready), work.series.indices[query:ready].tolist()
-        )
+        work.sut.issue(range(work.first_id + query, work.first_id + ready), work.series.indices[query:ready].tolist())
         query = ready
         if recorder.failed:
             return

@@ -219,7 +219,7 @@ class Recorder:
 
     def _fresh(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """True where a position is answered for the first time; the others become errors."""
-        fresh = self.done_view[rows] == 0
+        fresh: npt.NDArray[np.bool_] = self.done_view[rows] == 0
         if len(rows) > 1 and not (rows[1:] > rows[:-1]).all():
             _, firsts = np.unique(rows, return_index=True)
             once = np.zeros(len(rows), bool)
@@ -230,9 +230,7 @@ class Recorder:
                 self._refuse(int(i))
         return fresh
 
-    def _count_tokens(
-        self, rows: npt.NDArray[np.int64], n_tokens: Ints | None, at: int
-    ) -> npt.NDArray[np.int64]:
+    def _count_tokens(self, rows: npt.NDArray[np.int64], n_tokens: Ints | None, at: int) -> npt.NDArray[np.int64]:
         counts = np.broadcast_to(np.asarray(0 if n_tokens is None else n_tokens, np.int64), rows.shape).copy()
         for i, n in zip(rows[counts < 2].tolist(), counts[counts < 2].tolist(), strict=True):
             self.errors.add(f"{_token_problem(n)}: id {i}, n_tokens {n}")
@@ -240,9 +238,7 @@ class Recorder:
         self.tokens[rows] = counts
         if self._needs_first:
             for i in rows[self.first[rows] == 0]:
-                self.errors.add(
-                    f"Attempted to record a sample latency before it's first token latency: id {i}"
-                )
+                self.errors.add(f"Attempted to record a sample latency before it's first token latency: id {i}")
         return rows
 
     def _store(
@@ -262,7 +258,7 @@ class Recorder:
             self.fail(f"id {rows[0]}: {error}")
             return
         with self._spool_lock:
-            for j in np.flatnonzero(wanted):
+            for j in np.flatnonzero(wanted).tolist():
                 piece = view[int(bounds[j]) : int(bounds[j + 1])]
                 self._spool.write(piece)
                 yield int(rows[j]), self._spooled, len(piece)
@@ -289,7 +285,7 @@ class Recorder:
 
 
 def _flat(data: Buffer) -> memoryview:
-    view = memoryview(np.ascontiguousarray(data)) if isinstance(data, np.ndarray) else memoryview(data)
+    view = np.ascontiguousarray(data).data if isinstance(data, np.ndarray) else memoryview(data)
     return view.cast("B") if view.nbytes else memoryview(b"")
 
 

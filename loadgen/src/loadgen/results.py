@@ -69,12 +69,7 @@ class Verdict:
 
     @property
     def valid(self) -> bool:
-        return (
-            self.perf_constraints_met
-            and self.min_duration_met
-            and self.min_queries_met
-            and self.early_stopping_met
-        )
+        return self.perf_constraints_met and self.min_duration_met and self.min_queries_met and self.early_stopping_met
 
 
 @dataclass(frozen=True)
@@ -122,10 +117,7 @@ def judge(settings: EffectiveSettings, records: Records) -> Verdict:
     tokens = _token_columns(settings, records)
     stopping = _early_stopping(settings, latencies, queries, tokens)
     duration_met = _duration_met(settings, records, latencies)
-    queries_met = (
-        len(records.issued_ns) >= settings.min_query_count
-        and len(latencies) >= settings.min_sample_count
-    )
+    queries_met = len(records.issued_ns) >= settings.min_query_count and len(latencies) >= settings.min_sample_count
     perf_met, perf_advice = _constraints(settings, latencies, tokens)
     column = queries if settings.scenario is Scenario.MultiStream else latencies
     advice = [*perf_advice]
@@ -197,9 +189,7 @@ def _duration_met(settings: EffectiveSettings, records: Records, latencies: I64)
     return int(column[-1]) >= needed
 
 
-def _constraints(
-    settings: EffectiveSettings, latencies: I64, tokens: _Tokens | None
-) -> tuple[bool, list[str]]:
+def _constraints(settings: EffectiveSettings, latencies: I64, tokens: _Tokens | None) -> tuple[bool, list[str]]:
     if settings.scenario is not Scenario.Server:
         return True, []
     p, reduce = settings.target_latency_percentile, "Reduce target QPS to improve latency."
@@ -258,8 +248,7 @@ def _stop_stream(settings: EffectiveSettings, ordered: I64) -> _Stopping:
     if n < needed:
         return _Stopping(
             False,
-            f" * Only processed {n} queries.\n"
-            f" * Need to process at least {needed} queries for early stopping.",
+            f" * Only processed {n} queries.\n * Need to process at least {needed} queries for early stopping.",
         )
     over = early_stopping.max_over(n, p)
     estimate = int(ordered[n - over])
@@ -336,15 +325,11 @@ def _token_metrics(
 ) -> dict[str, Value]:
     if settings.scenario is Scenario.Offline:
         return {"result_tokens_per_second": _rate(tokens.total, int(latencies[-1]) / 1e9)}
-    metrics = _spread(
-        "result_first_token_{}_latency_ns", "result_first_token_{}_percentile_latency_ns", tokens.ttft
-    )
+    metrics = _spread("result_first_token_{}_latency_ns", "result_first_token_{}_percentile_latency_ns", tokens.ttft)
     metrics["result_token_throughput_with_loadgen_overhead"] = _rate(tokens.total, last.issued_s)
     # tokens a nanosecond under a key that means a second: the official log has it so
     metrics["result_token_throughput"] = _rate(tokens.total, mean * len(latencies))
-    spread = _spread(
-        "result_time_to_output_token_{}", "result_time_per_output_token_{}_percentile_ns", tokens.tpot
-    )
+    spread = _spread("result_time_to_output_token_{}", "result_time_per_output_token_{}_percentile_ns", tokens.tpot)
     metrics |= {k: v for k, v in spread.items() if "percentile" in k}
     metrics |= {k: v for k, v in spread.items() if "percentile" not in k}
     metrics["result_completed_tokens_per_second"] = _rate(tokens.total, last.done_s)
@@ -362,9 +347,7 @@ class _Last:
 
 def _last_query(records: Records) -> _Last:
     done = records.completed_ns[-records.samples_per_query :].max()
-    return _Last(
-        int(records.scheduled_ns[-1]) / 1e9, int(records.issued_ns[-1]) / 1e9, int(done) / 1e9
-    )
+    return _Last(int(records.scheduled_ns[-1]) / 1e9, int(records.issued_ns[-1]) / 1e9, int(done) / 1e9)
 
 
 def _rate(count: float, time: float) -> float:

@@ -112,7 +112,7 @@ def _swap_targets(n: int, draws: I64) -> list[int]:
     targets[:lone] = draws[:lone]
     targets[lone::2] = draws[lone:] // divisors
     targets[lone + 1 :: 2] = draws[lone:] % divisors
-    return targets.tolist()  # type: ignore[no-any-return]
+    return targets.tolist()
 
 
 def shuffle(rng: Mt19937, values: list[int]) -> None:

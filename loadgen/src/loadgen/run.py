@@ -348,8 +348,11 @@ def _judge(state: _Run, log: LogSettings | None) -> tuple[Result, Verdict | None
         headline=headline(state.settings, verdict) if verdict else None,
         query_count=sum(p.issued_queries for p in state.parts if p.mode is part.mode),
         sample_count=int(
-            sum(np.count_nonzero(state.recorder.done_view[p.first_id : p.first_id + len(p.series.indices)])
-                for p in state.parts if p.mode is part.mode)
+            sum(
+                np.count_nonzero(state.recorder.done_view[p.first_id : p.first_id + len(p.series.indices)])
+                for p in state.parts
+                if p.mode is part.mode
+            )
         ),
         duration_ns=done_ns,
         interrupted=state.interrupted,

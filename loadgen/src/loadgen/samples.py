@@ -82,8 +82,9 @@ def query_indices(
     else:
         choice = uniform_ints(rng, n_queries, loaded.distinct)
     if settings.scenario is Scenario.MultiStream:
-        return pool[(choice[:, None] + np.arange(settings.samples_per_query)).ravel()]
-    return pool[choice]
+        choice = (choice[:, None] + np.arange(settings.samples_per_query)).ravel()
+    issued: I64 = pool[choice]
+    return issued
 
 
 def _equal_issue(rng: Mt19937, size: int, passes: int, wanted: bool) -> list[int]:

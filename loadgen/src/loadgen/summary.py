@@ -81,13 +81,10 @@ def _stats(settings: EffectiveSettings, verdict: Verdict) -> list[str]:
         lines.append("Per-query latency:  ")
     of = "query_latency_ns" if multi else "latency_ns"
     lines += [
-        f"{f'{bound.title()} latency (ns)':<32}: {m.get(f'result_{bound}_{of}', 0)}"
-        for bound in ("min", "max", "mean")
+        f"{f'{bound.title()} latency (ns)':<32}: {m.get(f'result_{bound}_{of}', 0)}" for bound in ("min", "max", "mean")
     ]
     key = "per_query_latency_ns" if multi else "latency_ns"
-    lines += [
-        f"{p * 100:.2f} percentile latency (ns)   : {m.get(percentile_key(p, key), 0)}" for p in PERCENTILES
-    ]
+    lines += [f"{p * 100:.2f} percentile latency (ns)   : {m.get(percentile_key(p, key), 0)}" for p in PERCENTILES]
     return [*lines, *(_token_stats(settings, verdict) if tokens else [])]
 
 
@@ -123,7 +120,10 @@ def _token_stats(settings: EffectiveSettings, verdict: Verdict) -> list[str]:
 
 def _parameters(settings: EffectiveSettings) -> list[str]:
     requested = settings.requested
-    lines = [f"samples_per_query : {settings.samples_per_query}", f"target_qps : {number(settings.target_qps)}"]
+    lines = [
+        f"samples_per_query : {settings.samples_per_query}",
+        f"target_qps : {number(settings.target_qps)}",
+    ]
     if requested.use_token_latencies:
         lines += [
             f"ttft_latency (ns): {requested.server_ttft_latency}",

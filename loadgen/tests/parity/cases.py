@@ -37,7 +37,12 @@ def _seed(rng: random.Random) -> int:
 
 def _size(rng: random.Random) -> int:
     return rng.choice(
-        [rng.randint(1, 10), rng.randint(2, 300), rng.randint(2, 5000), rng.choice([65535, 65536, rng.randint(5000, 70000)])]
+        [
+            rng.randint(1, 10),
+            rng.randint(2, 300),
+            rng.randint(2, 5000),
+            rng.choice([65535, 65536, rng.randint(5000, 70000)]),
+        ]
     )
 
 

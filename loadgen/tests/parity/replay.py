@@ -55,9 +55,7 @@ def records(observed: Observed, settings: EffectiveSettings, samples_per_query: 
     )
 
 
-def _start(
-    observed: Observed, settings: EffectiveSettings, scheduled: Any, issued: Any, tokens: int
-) -> int:
+def _start(observed: Observed, settings: EffectiveSettings, scheduled: Any, issued: Any, tokens: int) -> int:
     """When the series began. The trace does not say it for streams; the reported rate does."""
     if settings.scenario in (Scenario.Server, Scenario.Offline):
         return int(scheduled[0])

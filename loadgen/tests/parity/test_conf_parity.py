@@ -38,9 +38,7 @@ ATTRIBUTES = {  # the wheel's name -> ours
     if not name.startswith("_") and name not in ("FromConfig", "scenario")
 }
 DOUBLES = {
-    ours
-    for theirs, ours in ATTRIBUTES.items()
-    if isinstance(getattr(mlperf_loadgen.TestSettings(), theirs), float)
+    ours for theirs, ours in ATTRIBUTES.items() if isinstance(getattr(mlperf_loadgen.TestSettings(), theirs), float)
 }
 MODELS = ("bert", "3d-unet", "llama2-70b", "stable-diffusion-xl", "a.b", "*")
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline", "server", "*", "")
@@ -81,15 +79,9 @@ def _run_cases(seed: int, count: int, folder: Path) -> Report:
         ours, theirs = ours_of(paths, model, scenario), official_of(paths, model, scenario, folder)
         texts = [path.read_bytes() if path.is_file() else b"" for path in paths]
         if ours != theirs:
-            report.mismatches.append(
-                f"seed {seed} case {number}: {model} {scenario} {texts}\n {ours}\n {theirs}"
-            )
-        if scenario in Scenario.__members__ and not _strict_agrees(
-            paths, model, Scenario[scenario], theirs, report
-        ):
-            report.mismatches.append(
-                f"seed {seed} case {number}: strict reading of {model} {scenario} {texts}"
-            )
+            report.mismatches.append(f"seed {seed} case {number}: {model} {scenario} {texts}\n {ours}\n {theirs}")
+        if scenario in Scenario.__members__ and not _strict_agrees(paths, model, Scenario[scenario], theirs, report):
+            report.mismatches.append(f"seed {seed} case {number}: strict reading of {model} {scenario} {texts}")
         report.cases += 1
         report.coverage.update([f"scenario {scenario!r}", f"code {theirs.codes[-1]}", f"files {len(paths)}"])
         report.coverage.update({f"key {key}" for key in _keys_in(texts)})
@@ -196,9 +188,7 @@ def _short_run(settings: Any, folder: Path) -> int:
     return len(issued)
 
 
-def _strict_agrees(
-    paths: list[Path], model: str, scenario: Scenario, theirs: Reading, report: Report
-) -> bool:
+def _strict_agrees(paths: list[Path], model: str, scenario: Scenario, theirs: Reading, report: Report) -> bool:
     """Whether strict reading refuses these files, or means what the wheel means."""
     try:
         with warnings.catch_warnings():
@@ -268,9 +258,7 @@ def _drawn_path(rng: random.Random, path: Path) -> Path:
     taste = rng.choice(("good", "good", "good", "warts", "warts", "bad"))
     lines = [_drawn_line(rng, taste) for _ in range(rng.choice((1, 4, 12, 40)))]
     end = rng.choice(("\n", "\n", "\n", "\r\n", " \n", "\n\n"))
-    path.write_bytes(
-        (end.join(lines) + rng.choice(("", "\n"))).encode() + rng.choice((*[b""] * 9, b"# \xff\n"))
-    )
+    path.write_bytes((end.join(lines) + rng.choice(("", "\n"))).encode() + rng.choice((*[b""] * 9, b"# \xff\n")))
     return path
 
 

@@ -48,9 +48,7 @@ def requested_differences(case: Case, seen: official.Observed) -> list[str]:
     if [k for k, _ in ours] != [k for k, _ in theirs]:
         return [f"keys {[k for k, _ in ours]} != {[k for k, _ in theirs]}"]
     return [
-        f"{k}: official {b!r}, ours {a!r}"
-        for (k, a), (_, b) in zip(ours, theirs, strict=True)
-        if not replay.same(a, b)
+        f"{k}: official {b!r}, ours {a!r}" for (k, a), (_, b) in zip(ours, theirs, strict=True) if not replay.same(a, b)
     ]
 
 
@@ -70,9 +68,7 @@ def coverage() -> Iterator[collections.Counter[str]]:
     print(f"\nmlcommons-loadgen {official.VERSION}:", ", ".join(f"{k} {n}" for k, n in counts.most_common()))
 
 
-def test_drawn_cases(
-    tmp_path: Path, request: pytest.FixtureRequest, coverage: collections.Counter[str]
-) -> None:
+def test_drawn_cases(tmp_path: Path, request: pytest.FixtureRequest, coverage: collections.Counter[str]) -> None:
     """No difference in what is loaded, issued, scheduled, derived, judged or printed."""
     seed, count = request.config.getoption("--seed"), request.config.getoption("--cases")
     mismatches = []

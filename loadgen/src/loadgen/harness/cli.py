@@ -39,7 +39,11 @@ _RUN = [
     click.option("--dtype", default="float32", show_default=True, help="Number format of the model."),
     click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Most samples a batch."),
     click.option(
-        "--max-wait-ms", type=click.FloatRange(0), default=0.0, show_default=True, help="Wait for a fuller batch."
+        "--max-wait-ms",
+        type=click.FloatRange(0),
+        default=0.0,
+        show_default=True,
+        help="Wait for a fuller batch.",
     ),
     click.option("--threads", type=click.IntRange(0), default=0, help="Threads of the runtime; 0: its choice."),
     click.option("--duration", type=float, help="Seconds that a performance test lasts at least."),
@@ -104,9 +108,7 @@ def command(benchmark: Benchmark) -> click.Group:
 
     @group.command(help="Run tests: by default every scenario, performance and accuracy.", epilog=_EXITS)
     @_options(_RUN + _COMMON)
-    @click.option(
-        "--mode", type=click.Choice(["performance", "accuracy", "both"]), default="both", show_default=True
-    )
+    @click.option("--mode", type=click.Choice(["performance", "accuracy", "both"]), default="both", show_default=True)
     @click.option("--output", type=click.Path(path_type=Path), help="Folder for logs and results.")
     @click.option("--trace", is_flag=True, help="Write mlperf_log_trace.json too.")
     def run(**options: Any) -> int:

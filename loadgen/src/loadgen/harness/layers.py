@@ -24,9 +24,7 @@ class Layered:
     def then(self, name: str, settings: TestSettings) -> Layered:
         """The next layer; only fields that it changes get its name."""
         changed = {
-            f.name: name
-            for f in fields(settings)
-            if getattr(settings, f.name) != getattr(self.settings, f.name)
+            f.name: name for f in fields(settings) if getattr(settings, f.name) != getattr(self.settings, f.name)
         }
         return Layered(settings, {**self.origin, **changed})
 
@@ -47,9 +45,7 @@ class Overrides:
                 raise InputError(f"{name} {value:g}: give a number above 0")
 
 
-def layered(
-    benchmark: Benchmark, profile: Profile, scenario: Scenario, mode: Mode, overrides: Overrides
-) -> Layered:
+def layered(benchmark: Benchmark, profile: Profile, scenario: Scenario, mode: Mode, overrides: Overrides) -> Layered:
     """The settings of one test. Raises InputError, ConfError or SettingsError."""
     model = benchmark.model
     layers = Layered(TestSettings(scenario=scenario, mode=mode), {})

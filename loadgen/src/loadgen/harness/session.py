@@ -332,7 +332,6 @@ def describe_run(benchmark: Benchmark, request: Request) -> Sequence[str]:
         layers = layered(benchmark, profile, scenario, Mode.PerformanceOnly, request.overrides)
         lines.append(f"{scenario.name}:")
         lines += [
-            f"  {name} = {getattr(layers.settings, name)}  ({origin})"
-            for name, origin in sorted(layers.origin.items())
+            f"  {name} = {getattr(layers.settings, name)}  ({origin})" for name, origin in sorted(layers.origin.items())
         ]
     return lines

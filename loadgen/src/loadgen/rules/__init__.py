@@ -192,9 +192,7 @@ def load_round(name: str) -> Round:
         seeds=MappingProxyType(data["seeds"]),
         test05_seeds=MappingProxyType(data["test05_seeds"]),
         scenarios=MappingProxyType({Scenario[name]: keys for name, keys in data["scenarios"].items()}),
-        models=MappingProxyType(
-            {model: _model_rules(model, rules) for model, rules in data["models"].items()}
-        ),
+        models=MappingProxyType({model: _model_rules(model, rules) for model, rules in data["models"].items()}),
         high_accuracy_ratio=data["high_accuracy_ratio"],
         hash_regex=data["hash_regex"],
         hash_line=data["hash_line"],
@@ -217,9 +215,7 @@ def _model_rules(model: str, data: Mapping[str, Any]) -> ModelRules:
         scenarios=MappingProxyType(
             {name: tuple(Scenario[each] for each in rules["scenarios"]) for name, rules in categories.items()}
         ),
-        category_ratios=MappingProxyType(
-            {name: tuple(rules["ratios"]) for name, rules in categories.items()}
-        ),
+        category_ratios=MappingProxyType({name: tuple(rules["ratios"]) for name, rules in categories.items()}),
         metrics=MappingProxyType({name: Metric(name, **rules) for name, rules in data["metrics"].items()}),
         accuracy_line=data["accuracy_line"],
         conf=MappingProxyType(_conf_of(data)),

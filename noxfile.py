@@ -1,0 +1,132 @@
+"""What this project can do, as a menu: `nox -l`.
+
+`nox -s bert` sets up and runs a benchmark's miniature, `nox -s tests` everything that must pass. The same
+file serves the whole suite, a sparse checkout and a fork: benchmarks are the folders that are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = []  # plain `nox` would start hours of work: it shows the menu instead
+nox.options.stop_on_first_error = False
+
+ROOT = Path(__file__).parent
+BENCHMARKS = sorted(project.parent.name for project in ROOT.glob("benchmarks/*/pyproject.toml"))
+OFFICIAL_WHEELS = ("4.0", "6.0.17")
+CHECKERS = ("mypy==2.4.1", "ruff==0.17.6")
+TESTERS = ("pytest==9.2.0", "hypothesis==6.170.15")
+
+
+def install(session: nox.Session, *requirements: str, lock: Path | None = None) -> None:
+    """Install once: an environment whose requirements have not changed is used again, offline too.
+
+    `lock` is a constraints file: what is installed is what was tested. uv reads find-links under a
+    name of its own, so a machine with local wheels needs no flag.
+    """
+    if "PIP_FIND_LINKS" in os.environ:
+        session.env.setdefault("UV_FIND_LINKS", os.environ["PIP_FIND_LINKS"])
+    sources = [*ROOT.glob("loadgen/pyproject.toml"), *ROOT.glob("benchmarks/*/pyproject.toml")]
+    sources += [lock] if lock else []
+    texts = [*requirements, *(source.read_text() for source in sorted(sources))]
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    stamp = Path(session.virtualenv.location) / "installed.sha256"
+    if stamp.is_file() and stamp.read_text() == digest:
+        return
+    stamp.unlink(missing_ok=True)
+    session.install(*(("-c", str(lock)) if lock else ()), *requirements)
+    stamp.write_text(digest)
+
+
+def benchmark_requirements(name: str, *extras: str) -> tuple[str, ...]:
+    return "-e", "./loadgen[harness]", "-e", f"./benchmarks/{name}[{','.join(extras)}]"
+
+
+def default_backend(name: str) -> str:
+    """The extra of the miniature's backend: the first one in the benchmark's pyproject."""
+    text = (ROOT / "benchmarks" / name / "pyproject.toml").read_text()
+    return text.split("[project.optional-dependencies]\n")[1].split(" ")[0]
+
+
+def register(name: str) -> None:
+    """The sessions of one benchmark."""
+    folder = ROOT / "benchmarks" / name
+    lock = folder / "requirements.lock"
+
+    @nox.session(name=name)
+    def run(session: nox.Session) -> None:
+        backends = [b for a, b in zip(session.posargs, session.posargs[1:], strict=False) if a == "--backend"]
+        extras = backends[-1:] or [default_backend(name)]
+        install(session, *benchmark_requirements(name, *extras), lock=lock)
+        session.run("python", "-m", f"bench_{name}", *session.posargs)
+
+    @nox.session(name=f"tests-{name}")
+    def tests(session: nox.Session) -> None:
+        install(session, *benchmark_requirements(name, "tests"), *CHECKERS, *TESTERS, lock=lock)
+        session.chdir(folder)
+        session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", f"bench_{name}")
+        session.run("pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", ".", "tests", *session.posargs)
+
+    @nox.session(name=f"lock-{name}")
+    def relock(session: nox.Session) -> None:
+        session.run("python", "tools/lock.py", name)
+
+    run.__doc__ = f"Run {name}: the miniature by default; arguments after -- go to `python -m bench_{name}`."
+    tests.__doc__ = f"Type-check and test benchmarks/{name}."
+    relock.__doc__ = f"Choose the newest versions for {name} and write its requirements.lock."
+
+
+for benchmark in BENCHMARKS:
+    register(benchmark)
+
+
+@nox.session(python=False)
+def tests(session: nox.Session) -> None:
+    """Everything that must pass: lint, types, repository rules, loadgen, every benchmark."""
+    for name in ("lint", "typing", "rules", "tests-loadgen", *(f"tests-{name}" for name in BENCHMARKS)):
+        session.notify(name, posargs=[])
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting with ruff."""
+    install(session, *CHECKERS)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Type-check loadgen and tools strictly (a benchmark is checked with its tests)."""
+    install(session, "-e", "./loadgen[harness]", *CHECKERS, "nox")
+    session.run("mypy", "-p", "loadgen")
+    session.run("mypy", "noxfile.py", *(str(tool) for tool in sorted(ROOT.glob("tools/*.py"))))
+
+
+@nox.session
+def rules(session: nox.Session) -> None:
+    """Test the rules of the repository: layout, imports, docs."""
+    install(session, *TESTERS)
+    session.run("pytest", "tests", *session.posargs)
+
+
+@nox.session(name="tests-loadgen")
+def tests_loadgen(session: nox.Session) -> None:
+    """Test loadgen (the official wheel is not needed)."""
+    install(session, "-e", "./loadgen[harness]", *TESTERS)
+    session.run("pytest", "loadgen/tests", "--ignore", "loadgen/tests/parity", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("wheel", OFFICIAL_WHEELS)
+def parity(session: nox.Session, wheel: str) -> None:
+    """Compare loadgen with an official wheel; `-- --seed 5 --cases 500` draws other settings."""
+    install(session, "-e", "./loadgen", f"mlcommons-loadgen=={wheel}", *TESTERS)
+    session.run("pytest", "-q", "-s", "loadgen/tests/parity", *session.posargs)
