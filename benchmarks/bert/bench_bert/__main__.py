@@ -1,8 +1,7 @@
 """`python -m bench_bert`: the command line is the harness's, the benchmark is ours."""
 
-from loadgen.harness.cli import main
-
 from bench_bert.benchmark import BENCHMARK
+from loadgen.harness.cli import main
 
 if __name__ == "__main__":
     main(BENCHMARK)

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from loadgen.contracts import InputError
 
 from bench_bert.dataset import Dataset, Feature
 from bench_bert.postprocess import PADDING, decode
 from bench_bert.span_text import final_text
+from loadgen.contracts import InputError
 
 N_BEST = 20
 MAX_ANSWER_LENGTH = 30
@@ -51,9 +51,7 @@ def collect(entries: Iterable[tuple[int, bytes]], dataset: Dataset) -> list[npt.
                 "score the log with the data it was made with"
             )
         if answers.setdefault(index, data) != data:
-            raise InputError(
-                f"sample {index} is answered twice, differently: score the log of one accuracy run"
-            )
+            raise InputError(f"sample {index} is answered twice, differently: score the log of one accuracy run")
     missing = [index for index in range(dataset.total_count) if index not in answers]
     if missing:
         question = dataset.questions[dataset.features[missing[0]].question]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loadgen.contracts import InputError
-
 from bench_bert.config import BertConfig, write_config
+from loadgen.contracts import InputError
 
 DATA = {
     "dev-v1.1.json": "SQuAD v1.1 development set, from the SQuAD site (CC BY-SA 4.0)",

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort  # type: ignore[import-untyped]
-from loadgen.contracts import BackendOptions, InputError
+import onnxruntime as ort
 
 from bench_bert.dataset import Batch
 from bench_bert.postprocess import full_width
+from loadgen.contracts import BackendOptions, InputError
 
 OUTPUTS = ["output_start_logits", "output_end_logits"]
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

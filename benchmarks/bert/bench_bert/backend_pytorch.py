@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from loadgen.contracts import BackendOptions, InputError
 
 from bench_bert.config import BertConfig, read_config
 from bench_bert.dataset import Batch
 from bench_bert.formats import check_weights
 from bench_bert.model import BertForQuestionAnswering
 from bench_bert.postprocess import full_width
+from loadgen.contracts import BackendOptions, InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

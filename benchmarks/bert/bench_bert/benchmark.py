@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
+from bench_bert.mini import SIZES
 from loadgen.harness.benchmark import Benchmark, Profile
 from loadgen.settings import Scenario
-
-from bench_bert.mini import SIZES
 
 _WHOLE = {"performance_sample_count_override": 0}  # the rules' 10,833 is the size of SQuAD's dev set
 

@@ -14,10 +14,10 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from loadgen.contracts import InputError
 
 from bench_bert.squad import Question, read_squad
 from bench_bert.tokenizer import Tokenizer, read_vocabulary
+from loadgen.contracts import InputError
 
 Ids: TypeAlias = npt.NDArray[np.int64]
 
@@ -71,9 +71,7 @@ class Dataset:
         self.max_seq_length = max_seq_length
         self.questions = read_squad(folder / "dev-v1.1.json")
         tokenizer = Tokenizer(read_vocabulary(folder / "vocab.txt"))
-        self.features = build_features(
-            self.questions, tokenizer, max_seq_length, max_query_length, doc_stride
-        )
+        self.features = build_features(self.questions, tokenizer, max_seq_length, max_query_length, doc_stride)
 
     @property
     def name(self) -> str:

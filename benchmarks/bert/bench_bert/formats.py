@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from loadgen.contracts import InputError
 
 from bench_bert.config import BertConfig, weight_shapes
+from loadgen.contracts import InputError
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bench_bert.dataset import Dataset
 from bench_bert.mini import SIZES
 from bench_bert.mini.prepare import prepare

@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from transformers.data.metrics import squad_metrics as _squad_metrics
+
 from bench_bert.accuracy import exact_match, f1, normalized, predict, score
 from bench_bert.dataset import Dataset
 from bench_bert.postprocess import PADDING, decode, encode, full_width
 from bench_bert.span_text import final_text
 from loadgen.contracts import InputError
-from transformers.data.metrics import squad_metrics
+
+squad_metrics: Any = _squad_metrics  # has no types
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz'.,-0123456789?"]
 PIECES += [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
@@ -191,24 +194,32 @@ def test_equals_transformers(seed: int, squad_folder: Callable[..., Path], tmp_p
             )
         )
         results.append(
-            SimpleNamespace(
-                unique_id=number, start_logits=values[:, 0].tolist(), end_logits=values[:, 1].tolist()
-            )
+            SimpleNamespace(unique_id=number, start_logits=values[:, 0].tolist(), end_logits=values[:, 1].tolist())
         )
     files = [str(tmp_path / name) for name in ("predictions", "nbest", "null")]
+    n_best, longest, lower_case, verbose, version_2, threshold = 20, 30, True, False, False, 0.0
     # The reference also removes a leading "##", which this implementation would keep.
     joined = SimpleNamespace(
         convert_tokens_to_string=lambda t: " ".join(t).replace(" ##", "").replace("##", "").strip()
     )
     theirs = squad_metrics.compute_predictions_logits(
-        examples, features, results, 20, 30, True, *files, False, False, 0.0, joined
+        examples,
+        features,
+        results,
+        n_best,
+        longest,
+        lower_case,
+        *files,
+        verbose,
+        version_2,
+        threshold,
+        joined,
     )
     assert predict(logits, data) == list(theirs.values())
     assert json.loads(Path(files[0]).read_text()) == theirs
     texts = list(theirs.values())
     pairs = list(zip(texts, data.questions, strict=True))
-    expected_f1 = sum(max(squad_metrics.compute_f1(a, t) for a in q.answers) for t, q in pairs) / len(pairs)
-    expected_em = sum(max(squad_metrics.compute_exact(a, t) for a in q.answers) for t, q in pairs) / len(pairs)
     ours = score([(i, values.tobytes()) for i, values in enumerate(logits)], data)
-    assert ours["f1"] == pytest.approx(100 * expected_f1)
-    assert ours["exact_match"] == pytest.approx(100 * expected_em)
+    for name, metric in (("f1", squad_metrics.compute_f1), ("exact_match", squad_metrics.compute_exact)):
+        best = [max(metric(answer, text) for answer in question.answers) for text, question in pairs]
+        assert ours[name] == pytest.approx(100 * sum(best) / len(pairs))

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from bench_bert.benchmark import BENCHMARK
 from bench_bert.config import BertConfig, read_config
 from loadgen.harness.cli import invoke
@@ -25,10 +26,13 @@ def test_every_name_can_be_imported() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from bench_bert.__main__ import BENCHMARK, main; from loadgen.harness.cli import invoke;"
-        "invoke(BENCHMARK, ['--help']); print([m for m in ('numpy', 'torch', 'onnx', 'onnxruntime') if m in sys.modules])"
-    )
+    code = """
+import sys
+from bench_bert.__main__ import BENCHMARK
+from loadgen.harness.cli import invoke
+invoke(BENCHMARK, ["--help"])
+print([name for name in ("numpy", "torch", "onnx", "onnxruntime") if name in sys.modules])
+"""
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n"), done.stdout[-200:]
@@ -38,32 +42,36 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("backend", BENCHMARK.backends)
 def test_accuracy_through_the_harness(backend: str, mini: Path, tmp_path: Path) -> None:
-    arguments = ["run", "--mode", "accuracy", "--scenario", "Offline", "--backend", backend, "--threads", "1"]
-    assert invoke(BENCHMARK, [*arguments, "--data", str(mini), "--output", str(tmp_path)]) == 0
+    arguments = ["run", "--mode", "accuracy", "--scenario", "Offline", "--backend", backend]
+    arguments += ["--threads", "1", "--data", str(mini), "--output", str(tmp_path)]
+    assert invoke(BENCHMARK, arguments) == 0
     (test,) = json.loads((tmp_path / "results.json").read_text())["tests"]
-    assert test["accuracy"]["values"]["f1"] == pytest.approx(BENCHMARK.profiles["mini"].reference["f1"], abs=0.01)
+    reference = BENCHMARK.profiles["mini"].reference["f1"]
+    assert test["accuracy"]["values"]["f1"] == pytest.approx(reference, abs=0.01)
     line = (tmp_path / "Offline" / "accuracy" / "accuracy.txt").read_text()
     assert line.startswith('{"exact_match": ')
 
 
 def test_every_scenario_is_valid_through_the_harness(mini: Path, tmp_path: Path) -> None:
     """The default durations are the session `nox -s bert`'s; here only as long as the rules allow."""
-    arguments = ["run", "--mode", "performance", "--data", str(mini), "--output", str(tmp_path), "--threads", "1"]
-    assert invoke(BENCHMARK, [*arguments, "--duration", "1"]) == 0
+    arguments = ["run", "--mode", "performance", "--duration", "1", "--threads", "1"]
+    assert invoke(BENCHMARK, [*arguments, "--data", str(mini), "--output", str(tmp_path)]) == 0
     tests = json.loads((tmp_path / "results.json").read_text())["tests"]
     assert [test["scenario"] for test in tests] == ["SingleStream", "Server", "Offline"]
 
 
 def test_a_scenario_that_bert_does_not_have(capfd: pytest.CaptureFixture[str]) -> None:
     assert invoke(BENCHMARK, ["run", "--scenario", "MultiStream"]) == 2
-    assert "bert has no scenario 'MultiStream': choose SingleStream, Server, Offline" in capfd.readouterr().err
+    message = capfd.readouterr().err
+    assert "bert has no scenario 'MultiStream': choose SingleStream, Server, Offline" in message
 
 
 def test_the_full_profile_says_what_it_needs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["run", "--profile", "full", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
     assert invoke(BENCHMARK, arguments) == 2
     message = capfd.readouterr().err
-    for needed in ("dev-v1.1.json", "vocab.txt", "model.onnx", "model.pytorch", "3733868", "3733910", "3733896"):
+    records = ("3733868", "3733910", "3733896")
+    for needed in ("dev-v1.1.json", "vocab.txt", "model.onnx", "model.pytorch", *records):
         assert needed in message
     assert "Traceback" not in message
 

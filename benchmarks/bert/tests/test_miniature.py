@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from bench_bert import backend_onnxruntime, backend_pytorch
 from bench_bert.accuracy import score
 from bench_bert.benchmark import MINI
@@ -44,7 +45,8 @@ def fp32(mini: Path, mini_dataset: Dataset) -> list[tuple[int, bytes]]:
 def with_weights(change: Callable[[str, Any], Any], folder: Path, data: Dataset) -> float:
     """F1 on ONNX Runtime with every tensor changed."""
     config, tensors = read_weights()
-    write_onnx(folder / "model.onnx", config, {name: change(name, value) for name, value in tensors.items()})
+    changed = {name: change(name, value) for name, value in tensors.items()}
+    write_onnx(folder / "model.onnx", config, changed)
     backend = backend_onnxruntime.Backend(BackendOptions(folder, threads=1))
     return score(entries(backend, data), data)["f1"]
 
@@ -107,17 +109,13 @@ def test_fp32_gives_the_stated_score(fp32: list[tuple[int, bytes]], mini_dataset
     assert 87 <= f1 <= 95
 
 
-def test_pytorch_scores_within_a_thousandth(
-    fp32: list[tuple[int, bytes]], mini: Path, mini_dataset: Dataset
-) -> None:
+def test_pytorch_scores_within_a_thousandth(fp32: list[tuple[int, bytes]], mini: Path, mini_dataset: Dataset) -> None:
     torch_entries = entries(backend_pytorch.Backend(BackendOptions(mini / "model", threads=1)), mini_dataset)
     ours, other = (score(e, mini_dataset)["f1"] for e in (fp32, torch_entries))
     assert other == pytest.approx(ours, rel=1e-3)
 
 
-def test_one_window_a_question_misses_the_target(
-    fp32: list[tuple[int, bytes]], mini_dataset: Dataset
-) -> None:
+def test_one_window_a_question_misses_the_target(fp32: list[tuple[int, bytes]], mini_dataset: Dataset) -> None:
     """As if inputs were cut off where the first window ends."""
     nothing = np.full((SIZES["max_seq_length"], 2), PADDING, np.float32).tobytes()
     seen: set[int] = set()

@@ -19,17 +19,22 @@ DEV_SEED, DEV_PARAGRAPHS = 2024, 120  # the committed score is of these
 
 CONTRADICTIONS = 1 / 14  # of all facts; each spoils two, half of the time: 7 % of F1 cannot be had
 
-NAME_HEADS = "mar bel tor lin kas dav ed fin gar hel iv jon kel lor mir nor os pet ros sam".split()
-NAME_TAILS = "a en ik o us ette wyn ard ina elle or is eth ane ulf ey".split()
-PLACE_HEADS = "north east ald brook clear dun ember fair glen holm iron kings long mill oak".split()
-PLACE_TAILS = "ford ton wick field haven bury stead mouth".split()
-MATERIALS = "glass stone paper silver cotton amber copper ivory".split()
-TRADES = "painter carver trader cutter printer dyer smith sorter".split()
-COLOURS = "red grey black white brown golden spotted pale".split()
-ANIMALS = "kite goat hound mare heron ferret parrot tortoise".split()
-FRUITS = "plum apple onion barley walnut cherry fennel pumpkin".split()
-DISHES = "soup cake stew bread pudding dumplings tart porridge".split()
-INSTRUMENTS = "drum harp flute cello horn lute organ fiddle".split()
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+NAME_HEADS = _words("mar bel tor lin kas dav ed fin gar hel iv jon kel lor mir nor os pet ros sam")
+NAME_TAILS = _words("a en ik o us ette wyn ard ina elle or is eth ane ulf ey")
+PLACE_HEADS = _words("north east ald brook clear dun ember fair glen holm iron kings long mill oak")
+PLACE_TAILS = _words("ford ton wick field haven bury stead mouth")
+MATERIALS = _words("glass stone paper silver cotton amber copper ivory")
+TRADES = _words("painter carver trader cutter printer dyer smith sorter")
+COLOURS = _words("red grey black white brown golden spotted pale")
+ANIMALS = _words("kite goat hound mare heron ferret parrot tortoise")
+FRUITS = _words("plum apple onion barley walnut cherry fennel pumpkin")
+DISHES = _words("soup cake stew bread pudding dumplings tart porridge")
+INSTRUMENTS = _words("drum harp flute cello horn lute organ fiddle")
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,8 @@ def paragraph(rng: random.Random) -> tuple[str, list[Fact]]:
     count = rng.randint(12, 18) if rng.random() < 0.17 else rng.randint(3, 8)
     people = sorted({rng.choice(NAME_HEADS) + rng.choice(NAME_TAILS) for _ in range(max(2, count // 3))})
     left = {person: list(RELATIONS) for person in people}
-    text, facts, person = "", [], ""
+    facts: list[Fact] = []
+    text = person = ""
     for _ in range(min(count, len(people) * len(RELATIONS))):
         before = person
         if facts and rng.random() < CONTRADICTIONS:

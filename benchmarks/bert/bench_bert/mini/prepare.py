@@ -7,6 +7,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from bench_bert.config import BertConfig, write_config
 from bench_bert.formats import write_onnx, write_pytorch
@@ -39,7 +40,7 @@ def prepare(folder: Path) -> None:
     stamp.write_text(version)
 
 
-def read_weights() -> tuple[BertConfig, dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]]:
+def read_weights() -> tuple[BertConfig, dict[str, npt.NDArray[np.float32]]]:
     """The committed weights by their official names, and the sizes that follow from their shapes."""
     with np.load(WEIGHTS) as stored:
         tensors = {name: stored[name].astype(np.float32) for name in stored.files}

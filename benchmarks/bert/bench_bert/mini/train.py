@@ -38,7 +38,7 @@ CONFIG = BertConfig(
     intermediate_size=256,
     max_position_embeddings=SIZES["max_seq_length"],
 )
-Columns = tuple[Any, Any, Any]
+Columns = tuple[Any, ...]
 
 
 @cache
@@ -47,14 +47,16 @@ def _tokenizer() -> Tokenizer:
 
 
 def windows(seed: int, count: int) -> Columns:
-    """(ids [n, S], segments [n, S], labels [n, 2]): windows of fresh paragraphs, never those of the dev set."""
+    """(ids [n, S], segments [n, S], labels [n, 2]) of fresh paragraphs, never those of the dev set."""
     rng, length = random.Random(seed), SIZES["max_seq_length"]
     tokenizer = _tokenizer()
     numbers = tokenizer.ids
-    rows, segments, labels = [], [], []
+    rows: list[list[int]] = []
+    segments, labels = [], []
     while len(rows) < count:
         text, facts = paragraph(rng)
-        ids, at, position = [], {}, 0
+        ids: list[int] = []
+        at, position = {}, 0
         for word in text.split(" "):
             at[position] = len(ids)
             ids += [numbers[piece] for piece in tokenizer.pieces(word)]
@@ -71,7 +73,8 @@ def windows(seed: int, count: int) -> Columns:
                 rows.append(row + [0] * (length - len(row)))
                 segments.append([0] * (len(query) + 2) + [1] * (end - start + 1) + [0] * (length - len(row)))
                 labels.append((first + shift, last + shift) if inside else (0, 0))
-    return np.array(rows[:count], np.int16), np.array(segments[:count], np.uint8), np.array(labels[:count], np.int16)
+    columns = (rows, np.int16), (segments, np.uint8), (labels, np.int16)
+    return tuple(np.array(values[:count], kind) for values, kind in columns)
 
 
 def _task(job: tuple[int, int]) -> Columns:
@@ -101,7 +104,8 @@ def train(seed: int, steps: int, batch: int, rate: float, n_windows: int, worker
     warmup = min(1000, steps // 10)
 
     def schedule(step: int) -> float:
-        return min(1.0, (step + 1) / warmup) * max(0.02, 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+        return min(1.0, (step + 1) / warmup) * max(0.02, cosine)
 
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
     draw = torch.Generator(device=device).manual_seed(seed)
@@ -115,7 +119,8 @@ def train(seed: int, steps: int, batch: int, rate: float, n_windows: int, worker
         optimizer.step()
         scheduler.step()
         if step % 500 == 0 or step == steps - 1:
-            print(f"step {step} of {steps}: loss {loss.item():.3f}, {time.monotonic() - began:.0f} s", flush=True)
+            seconds = time.monotonic() - began
+            print(f"step {step} of {steps}: loss {loss.item():.3f}, {seconds:.0f} s", flush=True)
     return {name: value.cpu().numpy() for name, value in model.state_dict().items()}
 
 
@@ -145,7 +150,8 @@ def spread_channels(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("weights.npz"))
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--steps", type=int, default=16_000)
