@@ -76,6 +76,7 @@ def register(name: str) -> None:
 
     @nox.session(name=f"lock-{name}")
     def relock(session: nox.Session) -> None:
+        session.install("pip")  # uv's environments have none
         session.run("python", "tools/lock.py", name)
 
     run.__doc__ = f"Run {name}: the miniature by default; arguments after -- go to `python -m bench_{name}`."
