@@ -45,6 +45,13 @@ def install(session: nox.Session, *requirements: str, lock: Path | None = None) 
     stamp.write_text(digest)
 
 
+def pytest(session: nox.Session, folder: Path, *options: str) -> None:
+    """Run the tests below `folder`, from it: else importlib mode takes `loadgen/` for the package."""
+    with session.chdir(folder):
+        config = ("-c", str(ROOT / "pyproject.toml"), "--rootdir", ".")
+        session.run("pytest", *config, *options, *session.posargs)
+
+
 def benchmark_requirements(name: str, *extras: str) -> tuple[str, ...]:
     return "-e", "./loadgen[harness]", "-e", f"./benchmarks/{name}[{','.join(extras)}]"
 
@@ -70,9 +77,8 @@ def register(name: str) -> None:
     @nox.session(name=f"tests-{name}")
     def tests(session: nox.Session) -> None:
         install(session, *benchmark_requirements(name, "tests"), *CHECKERS, *TESTERS, lock=lock)
-        session.chdir(folder)
-        session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", f"bench_{name}")
-        session.run("pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", ".", "tests", *session.posargs)
+        session.run("mypy", "-p", f"bench_{name}")
+        pytest(session, folder)
 
     @nox.session(name=f"lock-{name}")
     def relock(session: nox.Session) -> None:
@@ -115,14 +121,14 @@ def typing(session: nox.Session) -> None:
 def rules(session: nox.Session) -> None:
     """Test the rules of the repository: layout, imports, docs."""
     install(session, *TESTERS)
-    session.run("pytest", "tests", *session.posargs)
+    pytest(session, ROOT, "tests")
 
 
 @nox.session(name="tests-loadgen")
 def tests_loadgen(session: nox.Session) -> None:
     """Test loadgen (the official wheel is not needed)."""
     install(session, "-e", "./loadgen[harness]", *TESTERS)
-    session.run("pytest", "loadgen/tests", "--ignore", "loadgen/tests/parity", *session.posargs)
+    pytest(session, ROOT / "loadgen", "--ignore", "tests/parity")
 
 
 @nox.session
@@ -130,4 +136,4 @@ def tests_loadgen(session: nox.Session) -> None:
 def parity(session: nox.Session, wheel: str) -> None:
     """Compare loadgen with an official wheel; `-- --seed 5 --cases 500` draws other settings."""
     install(session, "-e", "./loadgen", f"mlcommons-loadgen=={wheel}", *TESTERS)
-    session.run("pytest", "-q", "-s", "loadgen/tests/parity", *session.posargs)
+    pytest(session, ROOT / "loadgen" / "tests" / "parity", "-q", "-s", "--import-mode", "prepend")

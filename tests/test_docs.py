@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("loadgen/*.md"), *ROOT.glob("benchmarks/*/*.md")])
+FOLDERS = ("*.md", "docs/*.md", "loadgen/*.md", "benchmarks/*/*.md")
+PAGES = sorted(page for pattern in FOLDERS for page in ROOT.glob(pattern))
 BENCHMARKS = {project.parent.name for project in ROOT.glob("benchmarks/*/pyproject.toml")}
 
 

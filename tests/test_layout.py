@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 NAMES = {"resnet50", "retinanet", "bert", "dlrm_v2", "3d_unet", "rnnt", "gpt_j", "sdxl", "llama2_70b"}
 FILES = ["README.md", "pyproject.toml", "requirements.lock", "user.conf"]
 MODULES = ["__init__", "__main__", "benchmark", "dataset", "formats", "postprocess", "accuracy", "assets"]
-HEADINGS = ["## Run", "## Files", "## Accuracy", "## Speed"]
+HEADINGS = ["## Run", "## Files", "## Results"]
 MAX_LINES = 400
 MAX_WEIGHTS = 2_000_000
 BENCHMARKS = sorted(project.parent for project in ROOT.glob("benchmarks/*/pyproject.toml"))
@@ -20,15 +20,13 @@ TEXT = {".py", ".md", ".toml", ".lock", ".conf", ""}
 
 def tracked(*patterns: str) -> list[Path]:
     """Files of the repository, without what tools make beside them."""
-    skipped = {".git", ".nox", "build", "results", "__pycache__"}
     found = (file for pattern in patterns for file in ROOT.rglob(pattern))
-    return sorted(
-        f
-        for f in found
-        if f.is_file()
-        and not skipped & set(f.relative_to(ROOT).parts)
-        and not any(part.endswith((".egg-info", "_cache")) or part == ".scratch" for part in f.parts)
-    )
+    return sorted(f for f in found if f.is_file() and not _made(f.relative_to(ROOT).parts))
+
+
+def _made(parts: tuple[str, ...]) -> bool:
+    hidden = any(part.startswith(".") and part != ".ci" for part in parts[:-1])
+    return hidden or any(part in ("build", "results", "__pycache__") or ".egg-info" in part for part in parts)
 
 
 def style_faults(path: str, source: str) -> list[str]:

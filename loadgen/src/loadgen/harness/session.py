@@ -22,9 +22,10 @@ from loadgen.harness.benchmark import Benchmark, Profile
 from loadgen.harness.layers import Layered, Overrides, layered
 from loadgen.harness.machine import machine
 from loadgen.logs import LogSettings, read_accuracy
+from loadgen.outcome import result_record
 from loadgen.results import Result
 from loadgen.rules import load_round
-from loadgen.run import result_record, run
+from loadgen.run import run
 from loadgen.settings import Mode, Scenario
 
 EXIT_OK, EXIT_INVALID, EXIT_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130

@@ -1,0 +1,172 @@
+"""The end of a run: from its columns to a `Result` and the log files."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from loadgen import schedule
+from loadgen.clock import Clock
+from loadgen.contracts import SampleLibrary, SystemUnderTest
+from loadgen.detail import verdict_entries
+from loadgen.issuer import Issue
+from loadgen.logs import DetailLog, LogSettings, write_accuracy, write_detail
+from loadgen.recorder import Errors, Recorder
+from loadgen.results import Records, Result, Verdict, headline, judge
+from loadgen.samples import LoadableSet
+from loadgen.settings import EffectiveSettings, Mode
+from loadgen.summary import summary_text
+
+RESULT_SCHEMA = 1  # of result.json; grows when a field changes its meaning
+
+
+@dataclass
+class Part:
+    """One loaded set and its queries."""
+
+    mode: Mode
+    loaded: LoadableSet
+    series: schedule.Series
+    first_id: int
+    work: Issue | None = None
+
+    @property
+    def issued_queries(self) -> int:
+        return self.work.queries if self.work else 0
+
+
+@dataclass
+class RunState:
+    """Everything one run holds. `run` drives it; nothing of it outlives the call."""
+
+    sut: SystemUnderTest
+    library: SampleLibrary
+    settings: EffectiveSettings
+    clock: Clock
+    detail: DetailLog
+    errors: Errors
+    parts: list[Part]
+    recorder: Recorder
+    watchdog_s: float | None
+    interrupted: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def columns_of(state: RunState, part: Part) -> Records:
+    """Columns of the queries that were answered in full, in issue order."""
+    work, size = part.work, part.series.samples_per_query
+    queries = part.issued_queries
+    low, high = part.first_id, part.first_id + queries * size
+    done = state.recorder.done_view[low:high].reshape(queries, size)
+    whole = (done != 0).all(axis=1)
+    start = work.start_ns if work else 0
+    scheduled = np.array(work.scheduled if work else [], np.int64)[:queries][whole] - start
+    issued = np.array(work.issued if work else [], np.int64)[whole] - start
+    samples = np.repeat(whole, size)
+    tokens = len(state.recorder.tokens) > 0
+    first = state.recorder.first[low:high][samples] - start if tokens else None
+    return Records(
+        scheduled_ns=scheduled,
+        issued_ns=issued,
+        completed_ns=done[whole].ravel() - start,
+        samples_per_query=size,
+        first_token_ns=first,
+        n_tokens=state.recorder.tokens[low:high][samples] if tokens else None,
+    )
+
+
+def conclude(state: RunState, log: LogSettings | None) -> tuple[Result, Verdict | None]:
+    for message in state.errors.messages[len(state.settings.problems) :]:
+        state.detail.add("error_runtime", message, error=True)
+    part = state.parts[-1]
+    records = columns_of(state, part)
+    verdict = None
+    if part.mode is Mode.PerformanceOnly:
+        verdict = judge(state.settings, records)
+        for key, value in verdict_entries(state.settings, verdict):
+            state.detail.add(key, value)
+    reasons = _reasons(state, verdict)
+    latencies = records.latencies_ns
+    done_ns = int(records.completed_ns.max()) if len(latencies) else 0
+    result = Result(
+        scenario=state.settings.scenario,
+        mode=state.settings.mode,
+        valid=not reasons,
+        reasons=tuple(reasons),
+        errors=tuple(state.errors.messages),
+        warnings=tuple(e.value for e in state.detail.entries if e.is_warning),
+        metrics=dict(verdict.metrics) if verdict else {"result_query_count": len(records.issued_ns)},
+        headline=headline(state.settings, verdict) if verdict else None,
+        query_count=sum(p.issued_queries for p in state.parts if p.mode is part.mode),
+        sample_count=int(
+            sum(
+                np.count_nonzero(state.recorder.done_view[p.first_id : p.first_id + len(p.series.indices)])
+                for p in state.parts
+                if p.mode is part.mode
+            )
+        ),
+        duration_ns=done_ns,
+        interrupted=state.interrupted,
+        logdir=log.outdir if log else None,
+        latencies_ns=latencies,
+    )
+    return result, verdict
+
+
+def _reasons(state: RunState, verdict: Verdict | None) -> list[str]:
+    """Every ground for INVALID, the run's own errors first. None is left out because another holds."""
+    reasons = list(state.errors.messages)
+    ended = [p.work.message for p in state.parts if p.work and p.work.is_error]
+    reasons += [m for m in ended if m not in reasons]
+    if state.parts[-1].work is None and not reasons:
+        reasons.append("the test never reached its last set of samples")
+    if verdict is None:
+        return reasons
+    if not len(verdict.metrics) > 1:
+        reasons.append("no query was answered: nothing was measured")
+    reasons += verdict.recommendations
+    if not verdict.early_stopping_met:
+        reasons += [f"Early stopping: {' '.join(t.split())}" for t in verdict.early_stopping.values() if t]
+    return reasons
+
+
+def write(state: RunState, judged: tuple[Result, Verdict | None], log: LogSettings) -> None:
+    """Write the log files, each complete or, if the disk is full, an error that names it."""
+    result, verdict = judged
+    detail = state.detail
+    indices = np.concatenate([p.series.indices for p in state.parts])
+    for name in ("summary.txt", "detail.txt", "accuracy.json", "trace.json"):
+        with log.path(name).open("w", encoding="utf-8") as file:
+            if name == "summary.txt":
+                text = summary_text(state.settings, verdict, state.sut.name, detail.warnings, detail.errors)
+                file.write(text)
+                if log.copy_summary_to_stdout:
+                    print(text, end="")
+            elif name == "detail.txt":
+                write_detail(file, detail.entries)
+            elif name == "accuracy.json":
+                write_accuracy(file, state.recorder.entries(), indices)
+    (log.outdir / "result.json").write_text(json.dumps(result_record(result), indent=1) + "\n")
+
+
+def result_record(result: Result) -> dict[str, object]:
+    """`result.json`: the result without its columns. `schema` names this layout's version."""
+    return {
+        "schema": RESULT_SCHEMA,
+        "scenario": result.scenario.name,
+        "mode": result.mode.name,
+        "valid": result.valid,
+        "reasons": list(result.reasons),
+        "errors": list(result.errors),
+        "warnings": list(result.warnings),
+        "interrupted": result.interrupted,
+        "headline": vars(result.headline) if result.headline else None,
+        "query_count": result.query_count,
+        "sample_count": result.sample_count,
+        "duration_ns": result.duration_ns,
+        "metrics": dict(result.metrics),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }

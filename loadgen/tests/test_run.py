@@ -1,0 +1,300 @@
+"""Whole runs on a fake clock: order of calls, stop conditions, verdicts, logs, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loadgen.contracts import Ints
+from loadgen.logs import LogSettings, metrics_of, read_accuracy, read_detail
+from loadgen.progress import Progress
+from loadgen.results import Result
+from loadgen.run import run
+from loadgen.settings import Mode, Scenario, SettingsError, TestSettings
+from loadgen.testing import FakeClock, FakeLibrary, FakeSystem
+
+MS = 1_000_000
+
+
+def settings(scenario: Scenario, **changes: Any) -> TestSettings:
+    """A test of 100 ms in fake time whose queries take 1 ms."""
+    base = TestSettings(
+        scenario=scenario,
+        min_duration_ms=100,
+        min_query_count=64,
+        single_stream_expected_latency_ns=1e6,
+        multi_stream_expected_latency_ns=1e6,
+        server_target_qps=10_000.0,
+        offline_expected_qps=2_000.0,
+    )
+    return replace(base, **changes)
+
+
+def on_fake_clock(asked: TestSettings, latency_ns: int = MS, **options: Any) -> tuple[Result, FakeSystem, FakeLibrary]:
+    clock = FakeClock()
+    system, library = FakeSystem(clock, latency_ns), FakeLibrary()
+    return run(system, library, asked, clock=clock, **options), system, library
+
+
+@pytest.mark.parametrize("scenario", list(Scenario))
+def test_calls_come_in_the_documented_order(scenario: Scenario) -> None:
+    result, system, library = on_fake_clock(settings(scenario), latency_ns=2 * MS if scenario.value < 2 else MS)
+    assert system.calls == ["start", "flush", "stop"]
+    assert len(library.loaded) == len(library.unloaded) == 1
+    assert not result.errors
+
+
+def test_single_stream_measures_the_latency_and_ends_on_time() -> None:
+    result, _, _ = on_fake_clock(settings(Scenario.SingleStream), latency_ns=2 * MS)
+    assert result.query_count == 64  # 128 ms: the count, not the time, was missing last
+    assert result.metrics["result_50.00_percentile_latency_ns"] == pytest.approx(2 * MS, abs=10)
+    assert result.valid, result.reasons
+
+
+def test_server_counts_latency_from_the_due_time() -> None:
+    """A system that blocks for 50 ms makes later queries late; their latency shows it."""
+    clock = FakeClock()
+
+    class Blocks(FakeSystem):
+        def issue(self, ids: Ints, indices: Ints) -> None:
+            if not self.queries:
+                clock.sleep_until(clock.now_ns() + 50 * MS)
+            super().issue(ids, indices)
+
+    result = run(Blocks(clock, 0), FakeLibrary(), settings(Scenario.Server), clock=clock)
+    assert result.metrics["result_max_latency_ns"] == pytest.approx(50 * MS, rel=0.01)
+    late = np.count_nonzero(result.latencies_ns > 10 * MS)
+    assert late > 300, "about 400 of the first 500 queries were due while the system slept"
+
+
+def test_too_slow_an_expectation_runs_out_of_queries() -> None:
+    result, _, _ = on_fake_clock(settings(Scenario.SingleStream), latency_ns=1000)
+    assert not result.valid
+    assert any("Ran out of generated queries" in reason for reason in result.reasons)
+    assert any("Decrease the expected latency" in reason for reason in result.reasons)
+
+
+def test_max_query_count_ends_early() -> None:
+    result, _, _ = on_fake_clock(settings(Scenario.SingleStream, max_query_count=10), latency_ns=2 * MS)
+    assert result.query_count == 10
+    assert any("Max query count reached" in reason for reason in result.reasons)
+
+
+def test_max_async_queries_ends_the_server() -> None:
+    result, _, _ = on_fake_clock(settings(Scenario.Server, server_max_async_queries=5), latency_ns=30 * MS)
+    assert any("Too many outstanding queries" in reason for reason in result.reasons)
+
+
+def test_coalescing_merges_late_queries() -> None:
+    clock = FakeClock(tick_ns=1000)
+    system = FakeSystem(clock, 0)
+    asked = settings(Scenario.Server, server_coalesce_queries=True, server_target_qps=2_000_000.0)
+    result = run(system, FakeLibrary(), asked, clock=clock)
+    assert result.query_count == sum(map(len, system.queries)) > len(system.queries)
+
+
+def test_accuracy_issues_every_sample_once_and_logs_it(tmp_path: Path) -> None:
+    for scenario in Scenario:
+        library = FakeLibrary(total_count=103, performance_count=40)
+        asked = settings(scenario, mode=Mode.AccuracyOnly, multi_stream_samples_per_query=1)
+        log = LogSettings(tmp_path / scenario.name)
+        result = run(FakeSystem(), library, asked, log=log)
+        entries = list(read_accuracy(log.path("accuracy.json")))
+        assert result.valid
+        assert [len(loaded) for loaded in library.loaded] == [40, 40, 23]
+        assert sorted(entry.qsl_idx for entry in entries) == list(range(103))
+        assert all(entry.data == str(entry.qsl_idx).encode() for entry in entries)
+
+
+def test_performance_logs_the_share_that_was_asked_for(tmp_path: Path) -> None:
+    log = LogSettings(tmp_path)
+    asked = settings(Scenario.Offline, accuracy_log_probability=0.25)
+    result, _, _ = on_fake_clock(asked, log=log)
+    entries = list(read_accuracy(log.path("accuracy.json")))
+    assert 0.15 < len(entries) / result.sample_count < 0.35
+    assert all(entry.data == str(entry.qsl_idx).encode() for entry in entries)
+
+
+def test_submission_runs_accuracy_then_performance(tmp_path: Path) -> None:
+    log = LogSettings(tmp_path)
+    asked = settings(Scenario.SingleStream, mode=Mode.SubmissionRun)
+    result, system, library = on_fake_clock(asked, latency_ns=2 * MS, log=log)
+    assert len(library.loaded) == 2
+    assert len(system.queries) == 100 + result.query_count
+    assert len(list(read_accuracy(log.path("accuracy.json")))) == 100
+    assert result.metrics["result_query_count"] == result.query_count == 64
+
+
+def test_logs_say_what_the_result_says(tmp_path: Path) -> None:
+    log = LogSettings(tmp_path)
+    result, _, _ = on_fake_clock(settings(Scenario.Server), log=log)
+    logged = metrics_of(read_detail(log.path("detail.txt")))
+    assert logged["result_validity"] == ("VALID" if result.valid else "INVALID")
+    for key, value in result.metrics.items():
+        assert logged[key] == pytest.approx(value, rel=1e-5)
+    summary = log.path("summary.txt").read_text()
+    assert "SUT name : fake system" in summary
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert record["schema"] == 1
+    assert record["valid"] == result.valid
+
+
+def fault(issue: Callable[[FakeSystem, int, int], None]) -> Result:
+    """A SingleStream run whose system does something wrong."""
+
+    class Faulty(FakeSystem):
+        def issue(self, ids: Ints, indices: Ints) -> None:
+            assert isinstance(ids, int)
+            assert isinstance(indices, int)
+            issue(self, ids, indices)
+
+    return run(Faulty(), FakeLibrary(), settings(Scenario.SingleStream), watchdog_s=0.2)
+
+
+def test_a_sample_answered_twice_is_an_error_that_names_it() -> None:
+    def twice(system: FakeSystem, ids: int, index: int) -> None:
+        system.respond.complete(ids)
+        if ids == 3:
+            system.respond.complete(ids)
+
+    result = fault(twice)
+    assert not result.valid
+    assert "Attempted to complete a sample twice: id 3" in result.errors
+
+
+def test_an_unknown_id_is_an_error_that_names_it() -> None:
+    def unknown(system: FakeSystem, ids: int, index: int) -> None:
+        system.respond.complete(ids)
+        system.respond.complete(-5 if ids == 2 else 10**9 if ids == 3 else [])
+
+    result = fault(unknown)
+    assert any("unknown sample: id -5" in error for error in result.errors)
+    assert any("unknown sample: id 1000000000" in error for error in result.errors)
+
+
+def test_a_sample_never_answered_ends_by_the_watchdog() -> None:
+    def never(system: FakeSystem, ids: int, index: int) -> None:
+        if ids != 5:
+            system.respond.complete(ids)
+
+    result = fault(never)
+    assert any("no answer for 0.2 s; still out are ids [5" in error for error in result.errors)
+    assert result.metrics["result_query_count"] == 5, "what was measured is kept"
+
+
+def test_a_system_that_raises_ends_invalid_and_is_stopped() -> None:
+    def raises(system: FakeSystem, ids: int, index: int) -> None:
+        if ids == 4:
+            raise RuntimeError("out of memory")
+        system.respond.complete(ids)
+
+    result = fault(raises)
+    assert any("fake system.issue() raised RuntimeError: out of memory" in error for error in result.errors)
+    assert result.metrics["result_query_count"] == 4
+
+
+def test_a_worker_can_fail_the_run() -> None:
+    def hands_over(system: FakeSystem, ids: int, index: int) -> None:
+        threading.Thread(target=system.respond.fail, args=("prediction failed",)).start()
+
+    result = fault(hands_over)
+    assert "prediction failed" in result.errors
+
+
+def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
+    log = LogSettings(tmp_path)
+
+    class Interrupted(FakeSystem):
+        def issue(self, ids: Ints, indices: Ints) -> None:
+            if ids == 20:
+                raise KeyboardInterrupt
+            super().issue(ids, indices)
+
+    system, library = Interrupted(), FakeLibrary()
+    result = run(system, library, settings(Scenario.SingleStream), log=log)
+    assert result.interrupted
+    assert not result.valid
+    assert result.metrics["result_query_count"] == 20
+    assert system.calls[-1] == "stop"
+    assert library.unloaded
+    assert any("Interrupted" in entry.value for entry in read_detail(log.path("detail.txt")) if entry.is_error)
+
+
+def test_a_library_that_cannot_load_ends_invalid() -> None:
+    class Broken(FakeLibrary):
+        def load(self, indices: Any) -> None:
+            raise OSError("sample 7 is unreadable")
+
+    system = FakeSystem()
+    result = run(system, Broken(), settings(Scenario.Offline))
+    assert not result.valid
+    assert "sample 7 is unreadable" in result.reasons[0]
+    assert system.calls == ["start", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "changes", "word"),
+    [
+        (Scenario.Server, {"server_target_qps": 0.0}, "server_target_qps is 0"),
+        (Scenario.Offline, {"offline_expected_qps": 0.0}, "offline_expected_qps is 0"),
+        (Scenario.SingleStream, {"single_stream_expected_latency_ns": 0}, "expected latency is 0"),
+        (
+            Scenario.SingleStream,
+            {"performance_issue_same": True, "performance_issue_same_index": 100},
+            "Requested index",
+        ),
+        (Scenario.Server, {"mode": Mode.FindPeakPerformance}, "FindPeakPerformance"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_runs(
+    scenario: Scenario, changes: dict[str, Any], word: str
+) -> None:
+    system = FakeSystem()
+    with pytest.raises(SettingsError, match=word):
+        run(system, FakeLibrary(), settings(scenario, **changes))
+    assert system.calls == []
+
+
+def test_a_log_folder_that_cannot_be_made_is_refused_first(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    system = FakeSystem()
+    with pytest.raises(OSError, match="file"):
+        run(system, FakeLibrary(), settings(Scenario.Offline), log=LogSettings(tmp_path / "file" / "logs"))
+    assert system.calls == []
+
+
+def test_progress_ends_with_everything_done() -> None:
+    seen: list[Progress] = []
+    on_fake_clock(settings(Scenario.Offline), progress=seen.append)
+    assert seen[-1].completed == seen[-1].issued == seen[-1].total == 220
+    assert seen[-1].p50_ns is not None
+
+
+def test_tokens_are_counted_from_the_first_one() -> None:
+    clock = FakeClock(tick_ns=0)
+
+    class Streams(FakeSystem):
+        def issue(self, ids: Ints, indices: Ints) -> None:
+            begin = clock.now_ns()
+            clock.call_at(begin + MS, lambda: self.respond.first_token(ids))
+            clock.call_at(begin + 11 * MS, lambda: self.respond.complete(ids, n_tokens=6))
+
+    asked = settings(Scenario.SingleStream, use_token_latencies=True)
+    result = run(Streams(clock), FakeLibrary(), asked, clock=clock)
+    assert result.metrics["result_first_token_mean_latency_ns"] == MS
+    assert result.metrics["result_time_to_output_token_mean"] == 2 * MS
+    assert not result.errors
+
+
+def test_tokens_that_are_not_counted_are_errors() -> None:
+    asked = settings(Scenario.SingleStream, use_token_latencies=True)
+    result = run(FakeSystem(), FakeLibrary(), asked)
+    assert any("n_tokens argument missing" in error for error in result.errors)
+    assert any("before it's first token" in error for error in result.errors)
