@@ -77,7 +77,8 @@ def register(name: str) -> None:
     @nox.session(name=f"tests-{name}")
     def tests(session: nox.Session) -> None:
         install(session, *benchmark_requirements(name, "tests"), *CHECKERS, *TESTERS, lock=lock)
-        session.run("mypy", "-p", f"bench_{name}")
+        with session.chdir(folder):
+            session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", f"bench_{name}")
         pytest(session, folder)
 
     @nox.session(name=f"lock-{name}")

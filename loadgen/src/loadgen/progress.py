@@ -68,7 +68,7 @@ def look(work: Issue) -> Progress:
     """The series as it stands. Safe while other threads issue and answer."""
     size, settings = work.series.samples_per_query, work.settings
     issued = work.queries * size
-    done = work.recorder.done_view[work.first_id : work.first_id + issued]
+    done = work.recorder.done_view[work.first_id : work.first_id + issued].copy()  # others write meanwhile
     answered = np.flatnonzero(done)
     now = work.clock.now_ns()
     elapsed = (now - work.start_ns) / 1e9
