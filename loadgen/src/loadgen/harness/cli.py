@@ -69,7 +69,7 @@ def invoke(benchmark: Benchmark, arguments: list[str]) -> int:
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted before anything was measured", err=True)
+        click.echo("interrupted", err=True)
         return 130
     except Exception as error:
         return _explain(error)

@@ -1,0 +1,135 @@
+"""Dynamic batching under real threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadgen.contracts import BackendOptions, InputError
+from loadgen.harness.batching import BatchingSystem, PredictionError
+from loadgen.harness.benchmark import Benchmark
+
+
+class Answers:
+    """A responder that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.data: dict[int, bytes] = {}
+        self.failures: list[str] = []
+        self.changed = threading.Event()
+
+    def complete(self, ids: Any, data: Any = None, offsets: Any = None, n_tokens: Any = None) -> None:
+        for k, one in enumerate([ids] if isinstance(ids, int) else ids):
+            assert one not in self.data
+            self.data[one] = data[offsets[k] : offsets[k + 1]]
+        self.changed.set()
+
+    def first_token(self, ids: Any, data: Any = None, offsets: Any = None) -> None: ...
+
+    def fail(self, message: str) -> None:
+        self.failures.append(message)
+        self.changed.set()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "the system did not answer in 5 s"
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def made(benchmark_of: Callable[..., Benchmark]) -> Callable[..., tuple[BatchingSystem, Any, Answers]]:
+    benchmark_of()
+    import fake_bench  # type: ignore[import-not-found]
+
+    systems: list[BatchingSystem] = []
+
+    def make(max_batch: int, max_wait_s: float = 0.0, bad: int = -1) -> tuple[BatchingSystem, Any, Answers]:
+        backend, answers = fake_bench.Squares(BackendOptions(Path())), Answers()
+        backend.bad = bad
+        system = BatchingSystem(
+            "squares",
+            backend,
+            fake_bench.Numbers(Path()),
+            fake_bench.encode,
+            max_batch=max_batch,
+            max_wait_s=max_wait_s,
+        )
+        system.start(answers)
+        systems.append(system)
+        return system, backend, answers
+
+    return make
+
+
+def test_a_single_sample_is_answered_before_issue_returns(made: Any) -> None:
+    system, _, answers = made(8)
+    system.issue(0, 5)
+    assert int.from_bytes(answers.data[0], "little") == 25
+    system.stop()
+
+
+def test_a_full_batch_does_not_wait(made: Any) -> None:
+    system, backend, answers = made(4, max_wait_s=60)
+    for k in range(8):
+        system.issue((k,), [k])
+    wait_for(lambda: len(answers.data) == 8)
+    assert backend.batches == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    system.stop()
+
+
+def test_a_part_batch_goes_out_after_the_wait(made: Any) -> None:
+    system, _, answers = made(4, max_wait_s=0.05)
+    began = time.monotonic()
+    system.issue((0,), [3])
+    wait_for(lambda: bool(answers.data))
+    assert time.monotonic() - began >= 0.05
+    system.stop()
+
+
+def test_flush_sends_what_waits(made: Any) -> None:
+    system, _, answers = made(4, max_wait_s=60)
+    system.issue((0,), [3])
+    system.flush()
+    wait_for(lambda: bool(answers.data))
+    system.stop()
+
+
+def test_an_offline_query_is_cut_longest_first(made: Any) -> None:
+    import numpy as np
+
+    system, backend, answers = made(16)
+    system.issue(np.arange(200), np.arange(200) % 50)
+    wait_for(lambda: len(answers.data) == 200)
+    costs = [[index % 7 for index in batch] for batch in backend.batches]
+    assert all(len(batch) <= 16 for batch in costs)
+    in_order = [cost for batch in costs for cost in batch]
+    assert in_order == sorted(in_order, reverse=True)
+    assert all(int.from_bytes(data, "little") == (i % 50) ** 2 for i, data in answers.data.items())
+    system.stop()
+
+
+def test_a_failure_names_the_samples_and_answers_none_of_them(made: Any) -> None:
+    system, _, answers = made(2, bad=4)
+    system.issue((0, 1), [3, 4])
+    wait_for(lambda: bool(answers.failures))
+    assert "sample index 3, 4 failed: RuntimeError: no square for that" in answers.failures[0]
+    assert not answers.data
+    system.stop()
+
+
+def test_a_failure_in_single_stream_is_raised(made: Any) -> None:
+    system, _, _ = made(1, bad=4)
+    with pytest.raises(PredictionError, match="sample index 4"):
+        system.issue(0, 4)
+    system.stop()
+
+
+def test_input_error_is_no_subclass_of_what_models_raise() -> None:
+    assert not issubclass(InputError, (ValueError, RuntimeError))

@@ -1,0 +1,148 @@
+"""The command line as a user meets it: results, messages, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from loadgen.harness.benchmark import Benchmark
+from loadgen.harness.cli import invoke
+
+Make = Callable[..., Benchmark]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_without_arguments_everything_runs(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(benchmark_of(), []) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("VALID") >= 6
+    assert "INVALID" not in printed
+    assert "no benchmark result" in printed
+    (record,) = Path("results/squares").glob("*/results.json")
+    tests = json.loads(record.read_text())["tests"]
+    assert [(t["scenario"], t["mode"]) for t in tests[:2]] == [
+        ("SingleStream", "PerformanceOnly"),
+        ("SingleStream", "AccuracyOnly"),
+    ]
+    assert tests[1]["accuracy"]["values"]["f1"] == 100.0
+    folder = record.parent / "Server" / "accuracy"
+    assert (folder / "accuracy.txt").read_text() == '{"exact_match": 0.0, "f1": 100.0}\n'
+    assert (folder / "mlperf_log_detail.txt").read_text().startswith(":::MLLOG")
+
+
+def test_options_without_a_command_belong_to_run(benchmark_of: Make) -> None:
+    assert invoke(benchmark_of(), ["--scenario", "Offline", "--mode", "accuracy", "--output", "here", "--quiet"]) == 0
+    assert Path("here/Offline/accuracy/result.json").is_file()
+    assert not Path("here/Server").exists()
+
+
+def test_a_missed_target_is_exit_code_1(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(benchmark_of(reference=102.0), ["--mode", "accuracy", "--scenario", "Offline"]) == 1
+    assert "100.000 < 100.980: MISSED" in capsys.readouterr().out
+
+
+def test_an_invalid_test_is_exit_code_1(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--mode", "performance", "--scenario", "Offline", "--duration", "60", "--qps", "1"]
+    assert invoke(benchmark_of(), options) == 1
+    assert "INVALID: Increase expected QPS" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("scenario", ["SingleStream", "Server", "Offline"])
+def test_a_failing_prediction_fails_the_run(
+    benchmark_of: Make, scenario: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(benchmark_of(bad=13), ["--scenario", scenario, "--mode", "accuracy"]) == 3
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "13" in printed
+    assert "failed: RuntimeError: no square for that" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scenario", "MultiStream"], "no scenario 'MultiStream': choose SingleStream, Server, Offline"),
+        (["--backend", "tvm"], "no backend 'tvm': choose numpy, missing"),
+        (["--profile", "huge"], "no profile 'huge': choose mini"),
+        (["--qps", "0"], "--qps 0: give a number above 0"),
+        (["--duration", "-1"], "--duration -1: give a number above 0"),
+        (["--round", "v99"], "v99"),
+        (["--user-conf", "none.conf"], "none.conf"),
+        (["--output", "a-file/below"], "cannot be written"),
+        (["--data", "damaged"], "damaged/broken: remove this file"),
+        (["accuracy", "nothing-here"], "nothing-here is not there"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(
+    benchmark_of: Make, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("a-file").write_text("")
+    Path("damaged").mkdir()
+    Path("damaged/broken").write_text("")
+    assert invoke(benchmark_of(), arguments) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+def test_a_missing_framework_names_the_extra_to_install(
+    benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = Path("needs_framework.py")
+    package.write_text("import no_such_framework\n")
+    monkeypatch.syspath_prepend(".")
+    made = benchmark_of()
+    made.backends["missing"] = "needs_framework:Backend"  # type: ignore[index]
+    assert invoke(made, ["--backend", "missing"]) == 2
+    assert "pip install './benchmarks/squares[missing]'" in capsys.readouterr().err
+
+
+def test_a_bug_prints_a_traceback_and_exit_code_3(
+    benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fake_bench.prepare", lambda folder: 1 / 0)
+    assert invoke(benchmark_of(), []) == 3
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_log_can_be_scored_again(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(benchmark_of(), ["--mode", "accuracy", "--scenario", "Server", "--output", "out", "--quiet"]) == 0
+    log = Path("out/Server/accuracy/mlperf_log_accuracy.json")
+    assert invoke(benchmark_of(), ["accuracy", str(log.parent)]) == 0
+    log.write_text(log.read_text()[:-200])
+    assert invoke(benchmark_of(), ["accuracy", str(log)]) == 2
+    assert "cut off" in capsys.readouterr().err
+
+
+def test_info_names_the_origin_of_each_setting(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("user.conf").write_text("bert.Server.min_query_count = 700\n")
+    assert invoke(benchmark_of(), ["info", "--scenario", "Server", "--qps", "9", "--user-conf", "user.conf"]) == 0
+    printed = capsys.readouterr().out
+    assert "server_target_qps = 9.0  (command line)" in printed
+    assert "min_query_count = 700  (user.conf)" in printed
+    assert "server_target_latency_ns = 1000000000  (profile)" in printed
+    assert "qsl_rng_seed = 13281865557512327830  (rules v4.0)" in printed
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from loadgen.harness.benchmark import Benchmark, Profile\n"
+        "from loadgen.harness.cli import invoke\n"
+        "b = Benchmark('x', 'X', 'bert', (), '', {}, '', '', {'mini': Profile('tiny', '')})\n"
+        "assert invoke(b, ['--help']) == 0 and invoke(b, ['run', '--help']) == 0\n"
+        "print(sorted({'numpy', 'rich', 'torch', 'onnxruntime'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
+    assert shown.stdout.endswith("[]\n"), shown.stdout + shown.stderr
+    assert "Exit codes" in shown.stdout
