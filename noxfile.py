@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import nox
@@ -26,23 +27,25 @@ TESTERS = ("pytest==9.2.0", "hypothesis==6.170.15")
 
 
 def install(session: nox.Session, *requirements: str, lock: Path | None = None) -> None:
-    """Install once: an environment whose requirements have not changed is used again, offline too.
+    """Install what is missing: an environment that has it already is used again, offline too.
 
-    `lock` is a constraints file: what is installed is what was tested. uv reads find-links under a
-    name of its own, so a machine with local wheels needs no flag.
+    `lock` is a constraints file: what is installed is what was tested. The stamp's first line says what
+    the environment was made from, the others what it has, so that a second backend only adds to it. uv
+    reads find-links under a name of its own, so a machine with local wheels needs no flag.
     """
     if "PIP_FIND_LINKS" in os.environ:
-        session.env.setdefault("UV_FIND_LINKS", os.environ["PIP_FIND_LINKS"])
-    sources = [*ROOT.glob("loadgen/pyproject.toml"), *ROOT.glob("benchmarks/*/pyproject.toml")]
-    sources += [lock] if lock else []
-    texts = [*requirements, *(source.read_text() for source in sorted(sources))]
-    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
-    stamp = Path(session.virtualenv.location) / "installed.sha256"
-    if stamp.is_file() and stamp.read_text() == digest:
+        session.env.setdefault("UV_FIND_LINKS", ",".join(os.environ["PIP_FIND_LINKS"].split()))
+    sources = [*ROOT.glob("loadgen/pyproject.toml"), *((lock, lock.with_name("pyproject.toml")) if lock else ())]
+    texts = [str(ROOT), *CHECKERS, *TESTERS, *(source.read_text() for source in sources)]
+    origin = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    stamp = Path(session.virtualenv.location) / "installed.txt"
+    made_from, *present = stamp.read_text().splitlines() if stamp.is_file() else [""]
+    present = present if made_from == origin else []
+    if set(requirements) <= set(present):
         return
     stamp.unlink(missing_ok=True)
     session.install(*(("-c", str(lock)) if lock else ()), *requirements)
-    stamp.write_text(digest)
+    stamp.write_text("\n".join([origin, *present, *requirements]))
 
 
 def pytest(session: nox.Session, folder: Path, *options: str) -> None:
@@ -56,10 +59,13 @@ def benchmark_requirements(name: str, *extras: str) -> tuple[str, ...]:
     return "-e", "./loadgen[harness]", "-e", f"./benchmarks/{name}[{','.join(extras)}]"
 
 
-def default_backend(name: str) -> str:
-    """The extra of the miniature's backend: the first one in the benchmark's pyproject."""
-    text = (ROOT / "benchmarks" / name / "pyproject.toml").read_text()
-    return text.split("[project.optional-dependencies]\n")[1].split(" ")[0]
+def backend_extras(name: str, arguments: list[str]) -> list[str]:
+    """The miniature's backend, which is the first extra in the pyproject, and the one asked for."""
+    project = nox.project.load_toml(ROOT / "benchmarks" / name / "pyproject.toml")["project"]
+    known = list(project["optional-dependencies"])
+    words = " ".join(arguments).replace("--backend=", "--backend ").split()
+    asked = [value for option, value in pairwise(words) if option == "--backend"]
+    return [known[0], *(extra for extra in known[1:] if extra in asked)]
 
 
 def register(name: str) -> None:
@@ -69,9 +75,7 @@ def register(name: str) -> None:
 
     @nox.session(name=name)
     def run(session: nox.Session) -> None:
-        backends = [b for a, b in zip(session.posargs, session.posargs[1:], strict=False) if a == "--backend"]
-        extras = backends[-1:] or [default_backend(name)]
-        install(session, *benchmark_requirements(name, *extras), lock=lock)
+        install(session, *benchmark_requirements(name, *backend_extras(name, session.posargs)), lock=lock)
         session.run("python", "-m", f"bench_{name}", *session.posargs)
 
     @nox.session(name=f"tests-{name}")
@@ -98,7 +102,7 @@ for benchmark in BENCHMARKS:
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """Everything that must pass: lint, types, repository rules, loadgen, every benchmark."""
-    for name in ("lint", "typing", "rules", "tests-loadgen", *(f"tests-{name}" for name in BENCHMARKS)):
+    for name in ("lint", "typing", "tests-rules", "tests-loadgen", *(f"tests-{name}" for name in BENCHMARKS)):
         session.notify(name, posargs=[])
 
 
@@ -118,8 +122,8 @@ def typing(session: nox.Session) -> None:
     session.run("mypy", "noxfile.py", *(str(tool) for tool in sorted(ROOT.glob("tools/*.py"))))
 
 
-@nox.session
-def rules(session: nox.Session) -> None:
+@nox.session(name="tests-rules")
+def tests_rules(session: nox.Session) -> None:
     """Test the rules of the repository: layout, imports, docs."""
     install(session, *TESTERS)
     pytest(session, ROOT, "tests")
