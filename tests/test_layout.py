@@ -20,7 +20,7 @@ MAX_WEIGHTS = 2_000_000  # bytes
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 BANNED_CODE = {
     r"sys\.path\s*(\[.*\]\s*)?\+?=[^=]|sys\.path\.(insert|append|extend)|site\.addsitedir": "edits sys.path",
-    r"\bos\.(f?chdir)\b|from os import .*\bf?chdir\b": "changes the folder of the whole process",
+    r"\bos\.f?chdir\b|from os\s+import .*\bchdir\b": "changes the folder of the whole process",
     r"shell\s*=\s*True": "runs a shell",
 }
 BENCHMARKS = sorted(project.parent for project in ROOT.glob("benchmarks/*/pyproject.toml"))
