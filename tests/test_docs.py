@@ -123,3 +123,11 @@ def claims_no_affiliation(text: str) -> bool:
 def test_a_readme_claims_no_affiliation(page: str) -> None:
     assert claims_no_affiliation((ROOT / page).read_text())
     assert not claims_no_affiliation("This is an MLCommons project.")
+
+
+def test_the_complete_system_is_as_short_as_promised() -> None:
+    promised = re.search(r"a complete system in (\d+) lines", (ROOT / "README.md").read_text())
+    code = re.search(r"```python\n(.*?)```", (ROOT / "loadgen" / "README.md").read_text(), re.S)
+    assert promised
+    assert code
+    assert 0 < len([line for line in code.group(1).splitlines() if line.strip()]) <= int(promised.group(1))
