@@ -140,19 +140,26 @@ def _single_stream(work: Issue) -> None:
 def _multi_stream(work: Issue) -> None:
     """One query of several samples at a time: the next goes out when all of the last are answered."""
     now, issue_query, recorder = work.clock.now_ns, work.sut.issue, work.recorder
-    done, record, base = recorder.done, work.issued.append, work.first_id
-    size, first = work.series.samples_per_query, 0
+    done, record, low = recorder.done, work.issued.append, work.first_id
+    enough, until_ns, most, latest_ns = _limits(work)
+    size, query = work.series.samples_per_query, 0
     work.scheduled = work.issued
-    for query in range(1, work.series.query_count + 1):
-        stop = first + size
-        at = now()
-        record(at)
-        issue_query(range(base + first, base + stop), work.series.indices[first:stop].tolist())
-        for sample in range(base + first, base + stop):
-            if not done[sample] and not _answered(work, sample):
+    chunk = max(1, _CHUNK // size) * size
+    for start in range(0, len(work.series.indices), chunk):
+        indices = work.series.indices[start : start + chunk].tolist()
+        for k in range(0, len(indices), size):
+            high = low + size
+            at = now()
+            record(at)
+            issue_query(range(low, high), indices[k : k + size])
+            if 0 in done[low:high] and not all(_answered(work, sample) for sample in range(low, high)):
                 return
-        first = stop
-        if recorder.failed or (work.timed and _check_limits(work, query, at)):
+            low = high
+            query += 1
+            if (at >= until_ns and query >= enough) or query >= most or at > latest_ns:
+                if _check_limits(work, query, at):
+                    return
+        if recorder.failed:
             return
     if work.timed:
         work.end(RAN_OUT, error=True)

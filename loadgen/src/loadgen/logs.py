@@ -10,6 +10,7 @@ import json
 import math
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,14 +27,18 @@ class LogSettings:
     outdir: Path
     prefix: str = "mlperf_log_"
     suffix: str = ""
+    prefix_with_datetime: bool = False
+    """Put the local time before each name, as the official LoadGen does."""
     enable_trace: bool = False
     copy_summary_to_stdout: bool = False
     copy_detail_to_stdout: bool = False
+    started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
     def path(self, name: str) -> Path:
         """`name` with its ending, such as `summary.txt`, to its path."""
         stem, ending = name.rsplit(".", 1)
-        return self.outdir / f"{self.prefix}{stem}{self.suffix}.{ending}"
+        stamp = f"{self.started}_" if self.prefix_with_datetime else ""
+        return self.outdir / f"{self.prefix}{stamp}{stem}{self.suffix}.{ending}"
 
 
 @dataclass(frozen=True)

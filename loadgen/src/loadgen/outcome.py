@@ -57,23 +57,24 @@ class RunState:
 
 def columns_of(state: RunState, part: Part) -> Records:
     """Columns of the queries that were answered in full, in issue order."""
-    work, size = part.work, part.series.samples_per_query
-    queries = part.issued_queries
-    low, high = part.first_id, part.first_id + queries * size
-    done = state.recorder.done_view[low:high].reshape(queries, size)
-    whole = (done != 0).all(axis=1)
+    work, size, tokens = part.work, part.series.samples_per_query, len(state.recorder.tokens) > 0
+    low, high = part.first_id, part.first_id + part.issued_queries * size
+    done = state.recorder.done_view[low:high]
+    whole = (done.reshape(-1, size) != 0).all(axis=1)
+    queries = slice(None) if whole.all() else whole
+    samples = slice(None) if whole.all() else np.repeat(whole, size)
     start = work.start_ns if work else 0
-    scheduled = np.array(work.scheduled if work else [], np.int64)[:queries][whole] - start
-    issued = np.array(work.issued if work else [], np.int64)[whole] - start
-    samples = np.repeat(whole, size)
-    tokens = len(state.recorder.tokens) > 0
-    first = state.recorder.first[low:high][samples] - start if tokens else None
+    scheduled = issued = done  # empty, unless a query went out
+    if work is not None and work.queries:
+        scheduled = issued = np.frombuffer(work.issued, np.int64)[queries] - start
+        if work.scheduled is not work.issued:
+            scheduled = np.frombuffer(work.scheduled, np.int64)[: work.queries][queries] - start
     return Records(
         scheduled_ns=scheduled,
         issued_ns=issued,
-        completed_ns=done[whole].ravel() - start,
+        completed_ns=done[samples] - start,
         samples_per_query=size,
-        first_token_ns=first,
+        first_token_ns=state.recorder.first[low:high][samples] - start if tokens else None,
         n_tokens=state.recorder.tokens[low:high][samples] if tokens else None,
     )
 

@@ -69,8 +69,10 @@ class Recorder:
     ) -> None:
         self.count = count
         self.errors = errors
+        self.now_ns = clock.now_ns
+        self.times_only = keep is None and not tokens
         self.failed = False
-        self.done = array("q", bytes(8 * count))  # absolute ns; 0 is not answered
+        self.done = array("q", [0]) * count  # absolute ns; 0 is not answered
         self.done_view = np.frombuffer(self.done, np.int64)
         self.first = np.zeros(count if tokens else 0, np.int64)
         self.tokens = np.zeros(count if tokens else 0, np.int64)
@@ -85,12 +87,12 @@ class Recorder:
         self._entries: list[tuple[int, int, int]] = []  # (position, offset, length) in order of completion
         self._first_data: dict[int, tuple[int, int]] = {}
         self._waiting = array("q", [-1])
-        self.complete = self._timed() if keep is None and not tokens else self._logged()
+        self.complete = self._timed() if self.times_only else self._logged()
 
     def _timed(self) -> Any:
         """`complete` for runs that log no answers and count no tokens."""
         now, done, waiting = self._clock.now_ns, self.done, self._waiting
-        notify, refuse, many = self._notify, self._refuse, self._many
+        notify, refuse, many = self.notify, self.refuse, self._many
 
         def complete(
             ids: Ints,
@@ -125,17 +127,31 @@ class Recorder:
             offsets: Sequence[int] | npt.NDArray[np.int64] | None = None,
             n_tokens: Ints | None = None,
         ) -> None:
-            at = self._clock.now_ns()
-            rows = self._rows(ids)
-            if len(self.tokens):
-                rows = self._count_tokens(rows, n_tokens, at)
-            fresh = self._fresh(rows)
-            if self._keep is not None and data is not None:
-                self._entries.extend(self._store(rows, fresh & self._keep[rows], data, offsets))
-            self.done_view[rows[fresh]] = at
-            self._notify()
+            self.complete_at(self._clock.now_ns(), ids, data, offsets, n_tokens)
 
         return complete
+
+    def complete_at(
+        self,
+        at: int,
+        ids: Ints,
+        data: Buffer | None = None,
+        offsets: Sequence[int] | npt.NDArray[np.int64] | None = None,
+        n_tokens: Ints | None = None,
+    ) -> None:
+        """`complete`, of answers that came at a time already read from the clock."""
+        rows = self._rows(ids)
+        if len(self.tokens):
+            rows = self._count_tokens(rows, n_tokens, at)
+        fresh = self._fresh(rows)
+        if self._keep is not None and data is not None:
+            self._entries.extend(self._store(rows, fresh & self._keep[rows], data, offsets))
+        self.done_view[rows[fresh]] = at
+        self.notify()
+
+    def keeps(self, position: int) -> bool:
+        """Is this sample's answer logged?"""
+        return self._keep is not None and 0 <= position < self.count and bool(self._keep[position])
 
     def first_token(
         self,
@@ -144,7 +160,16 @@ class Recorder:
         offsets: Sequence[int] | npt.NDArray[np.int64] | None = None,
     ) -> None:
         """See `contracts.Responder`."""
-        at = self._clock.now_ns()
+        self.first_token_at(self._clock.now_ns(), ids, data, offsets)
+
+    def first_token_at(
+        self,
+        at: int,
+        ids: Ints,
+        data: Buffer | None = None,
+        offsets: Sequence[int] | npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """`first_token`, of tokens that came at a time already read from the clock."""
         if not len(self.tokens):
             return
         rows = self._rows(ids)
@@ -159,7 +184,7 @@ class Recorder:
         """End the run, INVALID: the system cannot answer. Any thread."""
         self.errors.add(message)
         self.failed = True
-        self._notify(force=True)
+        self.notify(force=True)
 
     def wait(self, position: int, timeout_s: float) -> bool:
         """Wait for this sample's answer, or a failure. False if neither came in time."""
@@ -200,7 +225,7 @@ class Recorder:
             done = self.done
             for i in ids:
                 if not 0 <= i < self.count or done[i]:
-                    self._refuse(int(i))
+                    self.refuse(int(i))
                 else:
                     done[i] = at
             return
@@ -214,7 +239,7 @@ class Recorder:
         if known.all():
             return rows
         for i in rows[~known][:MAX_ERRORS]:
-            self._refuse(int(i))
+            self.refuse(int(i))
         return rows[known]
 
     def _fresh(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -227,7 +252,7 @@ class Recorder:
             fresh &= once
         if not fresh.all():
             for i in rows[~fresh][:MAX_ERRORS]:
-                self._refuse(int(i))
+                self.refuse(int(i))
         return fresh
 
     def _count_tokens(self, rows: npt.NDArray[np.int64], n_tokens: Ints | None, at: int) -> npt.NDArray[np.int64]:
@@ -268,7 +293,8 @@ class Recorder:
         self._spool.seek(offset)
         return self._spool.read(length)
 
-    def _refuse(self, position: int) -> None:
+    def refuse(self, position: int) -> None:
+        """Note an answer that cannot be taken."""
         if 0 <= position < self.count:
             self.errors.add(f"Attempted to complete a sample twice: id {position}")
         else:
@@ -276,7 +302,8 @@ class Recorder:
                 f"Received completion for an unknown sample: id {position}; this run has ids 0 to {self.count - 1}"
             )
 
-    def _notify(self, force: bool = False) -> None:
+    def notify(self, force: bool = False) -> None:
+        """Wake whoever waits for an answer that has come."""
         k = self._waiting[0]
         if k >= 0 and (force or self.done[k]):
             self._waiting[0] = -1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -35,9 +36,11 @@ class Records:
     first_token_ns: I64 | None = None
     n_tokens: I64 | None = None
 
-    @property
+    @cached_property
     def latencies_ns(self) -> I64:
         """Per sample, from the time at which its query was due."""
+        if self.samples_per_query == 1:
+            return self.completed_ns - self.scheduled_ns
         return self.completed_ns - np.repeat(self.scheduled_ns, self.samples_per_query)
 
 
@@ -113,7 +116,7 @@ def percentile_key(p: float, of: str) -> str:
 def judge(settings: EffectiveSettings, records: Records) -> Verdict:
     """Compute everything that the official LoadGen reports of one performance series."""
     latencies = np.sort(records.latencies_ns)
-    queries = _query_latencies(records)
+    queries = _query_latencies(records) if settings.scenario is Scenario.MultiStream else latencies
     tokens = _token_columns(settings, records)
     stopping = _early_stopping(settings, latencies, queries, tokens)
     duration_met = _duration_met(settings, records, latencies)

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -37,12 +37,13 @@ def run(
     progress: Callable[[Progress], None] | None = None,
     watchdog_s: float | None = None,
     clock: Clock | None = None,
+    warnings: Sequence[str] = (),
 ) -> Result:
     """Run one test and judge it.
 
     log: where the official log files go; None writes none. progress: called about four times a
     second on a thread of its own. watchdog_s: fail the run when no answer comes for so long while
-    samples are out; None waits for ever, as the official LoadGen does.
+    samples are out; None waits for ever, as the official LoadGen does. warnings: go into the log.
 
     Whatever goes wrong once the test has begun (a system that raises, a sample answered twice, Ctrl-C)
     ends in an INVALID result that keeps what was measured. Raises SettingsError for settings that
@@ -57,7 +58,7 @@ def run(
     state = _prepare(sut, library, derived, clock, watchdog_s)
     try:
         with _quiet_gc():
-            _execute(state, progress)
+            _execute(state, progress, warnings)
         result = conclude(state, log)
         if log is not None:
             write(state, result, log)
@@ -134,11 +135,13 @@ def _quiet_gc() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _execute(state: RunState, progress: Callable[[Progress], None] | None) -> None:
+def _execute(state: RunState, progress: Callable[[Progress], None] | None, warnings: Sequence[str]) -> None:
     """Issue every part. Failures become errors of the run; Ctrl-C ends it."""
     detail = state.detail
     for key, value in header_entries(state.sut.name, state.library):
         detail.add(key, value)
+    for warning in warnings:
+        detail.add("warning_generic_message", warning, warning=True)
     for key, value in [*requested_entries(state.settings), *effective_entries(state.settings)]:
         detail.add(key, value)
     for problem in state.settings.problems:

@@ -17,8 +17,9 @@ _BLOCK = 1 << 16  # gaps drawn at a time
 class Series:
     """The queries of one loaded set, as columns."""
 
+    query_count: int
     due_ns: I64
-    """For each query, nanoseconds after the start at which it is due (a hint outside Server)."""
+    """Server: for each query, nanoseconds after the start at which it is due. Else empty: the system sets the pace."""
     indices: I64
     """Sample indices of all queries in issue order; each query has `samples_per_query` of them."""
     samples_per_query: int
@@ -27,18 +28,14 @@ class Series:
     duration_ns: int
     """When one query more would be due."""
 
-    @property
-    def query_count(self) -> int:
-        return len(self.due_ns)
-
 
 def plan(settings: EffectiveSettings, mode: Mode, loaded: LoadableSet) -> Series:
     """All queries that one loaded set could need, pre-generated as the official LoadGen does."""
     min_queries, samples_per_query = _sizes(settings, mode, loaded)
-    times = due_times(settings, mode, min_queries, len(loaded.indices))
+    count, due_ns, duration_ns = _times(settings, mode, min_queries, len(loaded.indices))
     draws_for = _equal_issue_base(settings, mode, loaded)
-    indices = query_indices(settings, mode, loaded, len(times) - 1, draws_for)
-    return Series(times[:-1], indices, samples_per_query, min_queries, int(times[-1]))
+    indices = query_indices(settings, mode, loaded, count, draws_for)
+    return Series(count, due_ns, indices, samples_per_query, min_queries, duration_ns)
 
 
 def _sizes(settings: EffectiveSettings, mode: Mode, loaded: LoadableSet) -> tuple[int, int]:
@@ -67,11 +64,11 @@ def _equal_issue_base(settings: EffectiveSettings, mode: Mode, loaded: LoadableS
     return settings.min_query_count
 
 
-def due_times(settings: EffectiveSettings, mode: Mode, min_queries: int, set_size: int) -> I64:
-    """Due times in ns from the start, the first 0; one more than the test could need.
+def _times(settings: EffectiveSettings, mode: Mode, min_queries: int, set_size: int) -> tuple[int, I64, int]:
+    """(query count, due times in ns from the start, when one query more would be due).
 
-    Server: a Poisson process at `target_qps` until the target duration is covered. The others: a
-    fixed interval, for twice the target duration, because the system sets their pace.
+    Server: a Poisson process at `target_qps` until the target duration is covered. The others: a fixed
+    interval for twice the target duration, of which only the count matters.
     """
     server = settings.scenario is Scenario.Server
     cover_ns = settings.target_duration_ms * 1_000_000 * (1 if server else 2)
@@ -81,10 +78,12 @@ def due_times(settings: EffectiveSettings, mode: Mode, min_queries: int, set_siz
     if settings.requested.sample_concatenate_permutation and settings.scenario is not Scenario.Offline:
         step = 1 if mode is Mode.AccuracyOnly else set_size
     if server:
-        return _poisson(settings, cover_ns, min_queries, step)
+        times = _poisson(settings, cover_ns, min_queries, step)
+        return len(times) - 1, times[:-1], int(times[-1])
     gap_ns = int(1.0 / settings.target_qps * 1e9)
     needed = 1 + -(-cover_ns // gap_ns) if gap_ns and cover_ns else 0
-    return np.arange(_rounded(needed, min_queries, step) + 1, dtype=np.int64) * gap_ns
+    count = _rounded(needed, min_queries, step)
+    return count, np.empty(0, np.int64), count * gap_ns
 
 
 def _rounded(needed: int, min_queries: int, step: int) -> int:

@@ -134,14 +134,18 @@ class EffectiveSettings:
     """Settings that were replaced or cannot be met: the official `error_invalid_test_settings`."""
 
 
-def with_test05_seeds(settings: TestSettings) -> TestSettings:
-    """The compliance test TEST05: performance mode with the three alternative seeds."""
+def with_test05_seeds(settings: TestSettings, seeds: TestSettings | None = None) -> TestSettings:
+    """The compliance test TEST05: performance mode with the three alternative seeds, by default its own.
+
+    The official LoadGen takes them from the settings before audit.config was read.
+    """
+    seeds = seeds or settings
     return replace(
         settings,
         mode=Mode.PerformanceOnly,
-        qsl_rng_seed=settings.test05_qsl_rng_seed,
-        sample_index_rng_seed=settings.test05_sample_index_rng_seed,
-        schedule_rng_seed=settings.test05_schedule_rng_seed,
+        qsl_rng_seed=seeds.test05_qsl_rng_seed,
+        sample_index_rng_seed=seeds.test05_sample_index_rng_seed,
+        schedule_rng_seed=seeds.test05_schedule_rng_seed,
     )
 
 

@@ -1,0 +1,407 @@
+"""The official Python API, name for name: `import loadgen.compat as mlperf_loadgen`.
+
+An existing submission runs unchanged on this load generator. Handles and sample ids are integers that are
+never 0; responses point to raw addresses, which are read only for answers that are logged. As in the
+official module one test runs at a time, so this module, alone in the package, has process-wide state.
+
+Beyond the official binding: `AbortTest` and `TestSettings.revision`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from enum import IntEnum
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from loadgen import settings as native
+from loadgen.conf import from_config
+from loadgen.contracts import Ints, Responder
+from loadgen.logs import LogSettings as NativeLogSettings
+from loadgen.recorder import Recorder
+from loadgen.run import run
+
+_id_of = attrgetter("id")
+_FEW = 16  # responses up to which a loop beats columns
+
+
+class TestScenario(IntEnum):
+    __test__ = False
+    SingleStream = 0
+    MultiStream = 1
+    Server = 2
+    Offline = 3
+
+
+class TestMode(IntEnum):
+    __test__ = False
+    SubmissionRun = 0
+    AccuracyOnly = 1
+    PerformanceOnly = 2
+    FindPeakPerformance = 3
+
+
+class LoggingMode(IntEnum):
+    """Accepted and, as officially, without effect."""
+
+    AsyncPoll = 0
+    EndOfTestOnly = 1
+    Synchronous = 2
+
+
+class QuerySample:
+    """One sample of a query."""
+
+    __slots__ = ("id", "index")
+
+    def __init__(self, id: int = 0, index: int = 0) -> None:
+        self.id = id
+        self.index = index
+
+    def __repr__(self) -> str:
+        return f"QuerySample(id={self.id}, index={self.index})"
+
+
+class QuerySampleResponse:
+    """An answer: `size` bytes at the address `data`, read during QuerySamplesComplete."""
+
+    __slots__ = ("data", "id", "n_tokens", "size")
+
+    def __init__(self, id: int = 0, data: int = 0, size: int = 0, n_tokens: int = 0) -> None:
+        self.id = id
+        self.data = data
+        self.size = size
+        self.n_tokens = n_tokens
+
+    def __repr__(self) -> str:
+        return f"QuerySampleResponse(id={self.id}, size={self.size}, n_tokens={self.n_tokens})"
+
+
+class VectorQuerySample(list[QuerySample]):
+    """The official vector type is list-like; this is a list."""
+
+
+class VectorQuerySampleResponse(list[QuerySampleResponse]):
+    """The official vector type is list-like; this is a list."""
+
+
+Responses: TypeAlias = Sequence[QuerySampleResponse]
+_OFFICIAL_NAMES = {"server_ttft_latency": "ttft_latency", "server_tpot_latency": "tpot_latency"}
+_FIELDS = {_OFFICIAL_NAMES.get(f.name, f.name): f for f in fields(native.TestSettings)}
+
+
+class TestSettings:
+    """The official settings class: the same attributes and defaults, and no others can be set."""
+
+    __test__ = False
+    __slots__ = tuple(_FIELDS)
+
+    def __init__(self) -> None:
+        for name, field in _FIELDS.items():
+            object.__setattr__(self, name, _outward(field.default))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _FIELDS:
+            raise AttributeError(f"TestSettings has no attribute {name!r}")
+        kind = _FIELDS[name].type
+        if kind in ("int", "bool") and isinstance(value, float):
+            raise TypeError(f"TestSettings.{name} is a whole number, not {value!r}")
+        object.__setattr__(self, name, float(value) if kind == "float" else value)
+
+    def FromConfig(self, path: str, model: str, scenario: str, conf_type: int = 1) -> int:
+        """Read a config file as the official class does. 0, -2 (no file) or -22 (bad line).
+
+        Every file is read alike, as release 4.0 does; `conf_type` is accepted for 6.0's callers.
+        """
+        code, changed = from_config(path, model, scenario, self.native())
+        for name, field in _FIELDS.items():
+            object.__setattr__(self, name, _outward(getattr(changed, field.name)))
+        return code
+
+    def native(self) -> native.TestSettings:
+        """The same test as `loadgen.settings.TestSettings`."""
+        values = {field.name: getattr(self, name) for name, field in _FIELDS.items()}
+        values["scenario"] = native.Scenario(int(values["scenario"]))
+        values["mode"] = native.Mode(int(values["mode"]))
+        return native.TestSettings(**values)
+
+
+def _outward(value: Any) -> Any:
+    if isinstance(value, native.Scenario):
+        return TestScenario(value.value)
+    return TestMode(value.value) if isinstance(value, native.Mode) else value
+
+
+class LogOutputSettings:
+    """Where the log files go."""
+
+    def __init__(self) -> None:
+        self.outdir = "."
+        self.prefix = "mlperf_log_"
+        self.suffix = ""
+        self.prefix_with_datetime = False
+        self.copy_detail_to_stdout = False
+        self.copy_summary_to_stdout = False
+
+
+class LogSettings:
+    """Log options."""
+
+    def __init__(self) -> None:
+        self.log_output = LogOutputSettings()
+        self.log_mode = LoggingMode.AsyncPoll
+        self.log_mode_async_poll_interval_ms = 1000
+        self.enable_trace = True
+
+    def native(self) -> NativeLogSettings:
+        output = self.log_output
+        return NativeLogSettings(
+            outdir=Path(output.outdir),
+            prefix=output.prefix,
+            suffix=output.suffix,
+            prefix_with_datetime=output.prefix_with_datetime,
+            enable_trace=self.enable_trace,
+            copy_summary_to_stdout=output.copy_summary_to_stdout,
+            copy_detail_to_stdout=output.copy_detail_to_stdout,
+        )
+
+
+class _System:
+    """A constructed SUT or QDL: turns queries into the callback's form. Remembers what it raised."""
+
+    def __init__(
+        self, name: Callable[[], str], issue: Callable[..., Any], flush: Callable[[], Any], fast: bool
+    ) -> None:
+        self._name, self._issue, self._flush = name, issue, flush
+        self.error: BaseException | None = None
+        self.issue = self._issue_columns if fast else self._issue_samples
+
+    @property
+    def name(self) -> str:
+        return self._name()
+
+    def start(self, respond: Responder) -> None:
+        assert isinstance(respond, Recorder)
+        self.error = None
+        _attach(respond)
+
+    def flush(self) -> None:
+        self._flush()
+
+    def stop(self) -> None:
+        _attach(None)
+
+    def _issue_samples(self, ids: Ints, indices: Ints) -> None:
+        try:
+            if type(ids) is int:
+                self._issue([QuerySample(ids + 1, indices)])  # type: ignore[arg-type]
+            else:
+                plain = range(ids[0] + 1, ids[-1] + 2)  # type: ignore[index] # a query's ids follow each other
+                self._issue(list(map(QuerySample, plain, _plain(indices))))
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def _issue_columns(self, ids: Ints, indices: Ints) -> None:
+        try:
+            if type(ids) is int:
+                self._issue([ids + 1], [indices])
+            else:
+                self._issue(list(range(ids[0] + 1, ids[-1] + 2)), _plain(indices))  # type: ignore[index]
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def _plain(indices: Any) -> list[int]:
+    return indices.tolist() if isinstance(indices, np.ndarray) else list(indices)
+
+
+class _Library:
+    """A constructed QSL. Remembers what it raised."""
+
+    name = "PyQSL"
+
+    def __init__(
+        self, total: int, performance: int, load: Callable[[list[int]], Any], unload: Callable[[list[int]], Any]
+    ) -> None:
+        self.total_count, self.performance_count = total, performance
+        self._load, self._unload = load, unload
+        self.error: BaseException | None = None
+
+    def load(self, indices: Sequence[int]) -> None:
+        try:
+            self._load(list(indices))
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def unload(self, indices: Sequence[int]) -> None:
+        self._unload(list(indices))
+
+
+_handles = itertools.count(1)
+_systems: dict[int, _System] = {}
+_libraries: dict[int, _Library] = {}
+_recorder: Recorder | None = None  # of the test that is running
+
+
+def ConstructSUT(issue: Callable[[list[QuerySample]], Any], flush: Callable[[], Any]) -> int:
+    """A system that is given lists of QuerySample."""
+    return _kept(_systems, _System(lambda: "PySUT", issue, flush, fast=False))
+
+
+def ConstructFastSUT(issue: Callable[[list[int], list[int]], Any], flush: Callable[[], Any]) -> int:
+    """A system that is given a list of ids and a list of indices."""
+    return _kept(_systems, _System(lambda: "PyFastSUT", issue, flush, fast=True))
+
+
+def ConstructQDL(
+    issue: Callable[[list[QuerySample]], Any], flush: Callable[[], Any], client_name: Callable[[], str]
+) -> int:
+    """A system over a network; its name is asked for."""
+    return _kept(_systems, _System(client_name, issue, flush, fast=False))
+
+
+def ConstructQSL(
+    total_sample_count: int,
+    performance_sample_count: int,
+    load: Callable[[list[int]], Any],
+    unload: Callable[[list[int]], Any],
+) -> int:
+    """A sample library."""
+    return _kept(_libraries, _Library(total_sample_count, performance_sample_count, load, unload))
+
+
+def _kept(kind: dict[int, Any], thing: object) -> int:
+    handle = next(_handles)
+    kind[handle] = thing
+    return handle
+
+
+def DestroySUT(handle: int) -> None:
+    """Forget a system."""
+    _systems.pop(handle, None)
+
+
+DestroyFastSUT = DestroyQDL = DestroySUT
+
+
+def DestroyQSL(handle: int) -> None:
+    """Forget a sample library."""
+    _libraries.pop(handle, None)
+
+
+def StartTest(sut: int, qsl: int, requested: TestSettings, audit_config_filename: str = "audit.config") -> None:
+    """Run a test with the default log settings. Blocks until every sample is answered."""
+    StartTestWithLogSettings(sut, qsl, requested, LogSettings(), audit_config_filename)
+
+
+def StartTestWithLogSettings(
+    sut: int,
+    qsl: int,
+    requested: TestSettings,
+    log_settings: LogSettings,
+    audit_config_filename: str = "audit.config",
+) -> None:
+    """Run a test. What a callback raises is raised again here, after the logs say INVALID."""
+    system, library = _systems[sut], _libraries[qsl]
+    library.error = None
+    settings, warnings = _audited(requested.native(), audit_config_filename)
+    result = run(system, library, settings, log=log_settings.native(), warnings=warnings)
+    for error in (system.error, library.error):
+        if error is not None:
+            raise error
+    if result.interrupted:
+        raise KeyboardInterrupt
+
+
+def _audited(settings: native.TestSettings, file: str) -> tuple[native.TestSettings, list[str]]:
+    """Settings after audit.config, if there is one, and the warnings that go with it."""
+    if not Path(file).is_file():
+        return settings, []
+    warnings = ["Found Audit Config file (audit.config). Overriding TestSettings from audit.config file."]
+    _, audited = from_config(file, "*", settings.scenario.name, settings)
+    if audited.test05:
+        warnings.append("Test05 flag detected Overriding random seeds")
+        audited = native.with_test05_seeds(audited, settings)
+    return audited, warnings
+
+
+def _attach(recorder: Recorder | None) -> None:
+    """Answers go to this test from now on."""
+    global _recorder, _complete
+    _recorder = recorder
+    if recorder is None:
+        _complete = _nobody_waits
+    else:
+        _complete = _timed(recorder) if recorder.times_only else partial(_complete_logged, recorder)
+
+
+def _nobody_waits(responses: Responses, response_cb: Callable[..., Any] | None) -> None:
+    """Answers outside of a test are ignored."""
+
+
+def _timed(recorder: Recorder) -> Callable[..., None]:
+    """For tests that log no answers: this runs inside the measured time."""
+    now, done, count, notify = recorder.now_ns, recorder.done, recorder.count, recorder.notify
+
+    def complete(responses: Responses, response_cb: Callable[..., Any] | None) -> None:
+        at = now()
+        if len(responses) > _FEW:
+            ids = np.fromiter(map(_id_of, responses), np.int64, len(responses))
+            recorder.complete_at(at, ids - 1)
+            return
+        for response in responses:
+            position = response.id - 1
+            if 0 <= position < count and not done[position]:
+                done[position] = at
+            else:
+                recorder.refuse(position)
+        notify()
+
+    return complete
+
+
+_complete: Callable[[Responses, Callable[..., Any] | None], None] = _nobody_waits
+
+
+def QuerySamplesComplete(responses: Responses, response_cb: Callable[[QuerySampleResponse], Any] | None = None) -> None:
+    """These samples are answered. `response_cb` is called for those that are logged, before they are copied."""
+    _complete(responses, response_cb)
+
+
+def _complete_logged(recorder: Recorder, responses: Responses, response_cb: Callable[..., Any] | None) -> None:
+    at = recorder.now_ns()
+    for response in responses:
+        position = response.id - 1
+        data = None
+        if recorder.keeps(position):
+            if response_cb is not None:
+                response_cb(response)
+            data = ctypes.string_at(response.data, response.size) if response.size else b""
+        recorder.complete_at(at, position, data, None, response.n_tokens)
+
+
+def FirstTokenComplete(responses: Responses, response_cb: Callable[[QuerySampleResponse], Any] | None = None) -> None:
+    """The first token of these samples is out. `response_cb` is not called, as officially."""
+    recorder = _recorder
+    if recorder is not None:
+        at = recorder.now_ns()
+        for response in responses:
+            kept = recorder.keeps(response.id - 1) and response.size
+            data = ctypes.string_at(response.data, response.size) if kept else b""
+            recorder.first_token_at(at, response.id - 1, data)
+
+
+def AbortTest() -> None:
+    """End the running test, INVALID. Any thread."""
+    if _recorder is not None:
+        _recorder.fail("The test was aborted by AbortTest()")
