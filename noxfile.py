@@ -142,3 +142,11 @@ def parity(session: nox.Session, wheel: str) -> None:
     """Compare loadgen with an official wheel; `-- --seed 5 --cases 500` draws other settings."""
     install(session, "-e", "./loadgen", f"mlcommons-loadgen=={wheel}", *TESTERS)
     pytest(session, ROOT / "loadgen" / "tests" / "parity", "-q", "-s", "--import-mode", "prepend")
+
+
+@nox.session
+@nox.parametrize("wheel", OFFICIAL_WHEELS[:1])
+def overhead(session: nox.Session, wheel: str) -> None:
+    """Time loadgen beside the official wheel: about 10 minutes; `-- --pairs 5`."""
+    install(session, "-e", "./loadgen", f"mlcommons-loadgen=={wheel}")
+    session.run("python", "loadgen/benchmarks/overhead.py", *session.posargs)
