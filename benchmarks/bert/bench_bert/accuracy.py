@@ -23,6 +23,8 @@ from loadgen.contracts import InputError
 N_BEST = 20
 MAX_ANSWER_LENGTH = 30
 """In tokens. Both are the reference's."""
+NO_ANSWER = "empty"
+"""What the reference answers where no span is allowed: this word, not a text without words."""
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -42,7 +44,7 @@ def score(entries: Iterable[tuple[int, bytes]], dataset: Dataset) -> dict[str, f
 
 
 def collect(entries: Iterable[tuple[int, bytes]], dataset: Dataset) -> list[npt.NDArray[np.float32]]:
-    """The logits [tokens, 2] of every sample, in order. Raises as `score` does."""
+    """The logits [S, 2] of every sample, in order, S its tokens or more. Raises as `score` does."""
     answers: dict[int, bytes] = {}
     for index, data in entries:
         if not 0 <= index < dataset.total_count:
@@ -73,16 +75,15 @@ def _logits(index: int, data: bytes, dataset: Dataset) -> npt.NDArray[np.float32
             f"sample {index}: {len(values)} positions, at most {dataset.max_seq_length} expected; "
             "the log is of another sequence length"
         )
-    values = values[:length]
-    if not np.isfinite(values).all():
+    if not np.isfinite(values[:length]).all():
         raise InputError(f"sample {index}: the answer holds a logit that is not finite; check the backend")
-    short = length - len(values)
+    short = max(0, length - len(values))
     return np.pad(values, ((0, short), (0, 0)), constant_values=PADDING) if short else values
 
 
 def predict(logits: Sequence[npt.NDArray[np.float32]], dataset: Dataset) -> list[str]:
-    """The answer text of every question: the best span of all its windows, empty if there is none."""
-    texts = ["" for _ in dataset.questions]
+    """The answer text of every question: the best span of all its windows, or NO_ANSWER."""
+    texts = [NO_ANSWER for _ in dataset.questions]
     best = [-np.inf for _ in dataset.questions]
     for feature, values in zip(dataset.features, logits, strict=True):
         total, start, end = best_span(feature, values)
@@ -98,7 +99,8 @@ def best_span(feature: Feature, logits: npt.NDArray[np.float32]) -> tuple[float,
     """(sum of logits, first, last piece of the window's context) of the best allowed span.
 
     Only the first of the reference's n-best list counts for v1.1, so only that is looked for; the
-    sum is -inf where the window allows no span.
+    sum is -inf where the window allows no span. Positions of padding are no span, but they take
+    their places among the N_BEST, as in the reference.
     """
     starts, ends = (_best_positions(column) - feature.context_at for column in logits.T)
     limit = len(feature.pieces)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from transformers.data.metrics import squad_metrics as _squad_metrics
 
-from bench_bert.accuracy import exact_match, f1, normalized, predict, score
+from bench_bert.accuracy import collect, exact_match, f1, normalized, predict, score
 from bench_bert.dataset import Dataset
 from bench_bert.postprocess import PADDING, decode, encode, full_width
 from bench_bert.span_text import final_text
@@ -95,6 +95,28 @@ def test_spans_outside_the_context_or_backwards_are_passed_over(one: Dataset) ->
     assert predict([logits, logits], one)[0] == "Smith"
 
 
+def test_logits_on_padding_take_places_among_the_best(one: Dataset) -> None:
+    """A foreign system may send what its model computed on padding: the official script ranks that too."""
+    feature = one.features[0]
+    length, context = len(feature.ids), feature.context_at
+    logits = np.zeros((one.max_seq_length, 2), np.float32)
+    logits[context + 3, 0] = logits[context + 7, 1] = 5.0  # "smith"
+    for loud, expected in ((19, "Smith"), (20, "empty")):  # 20 louder positions leave no start or end to it
+        logits[length : length + loud] = 9.0
+        data = logits.tobytes()
+        assert predict(collect([(0, data), (1, data)], one), one)[0] == expected
+
+
+def test_logits_that_are_not_finite_on_padding_are_passed_over(one: Dataset) -> None:
+    logits = np.full((one.max_seq_length, 2), np.nan, np.float32)
+    entries = []
+    for index, span in ((0, "zoe"), (1, "theold-town")):
+        logits[: one.cost(index)] = decode(answer(one, index, span))
+        entries.append((index, logits.tobytes()))
+        logits[:] = np.nan
+    assert score(entries, one)["exact_match"] == 100.0
+
+
 def test_windows_of_one_question_are_compared(squad_folder: Callable[..., Path]) -> None:
     words = " ".join(f"{number:02d}" for number in range(30))
     sizes = {"max_seq_length": 40, "max_query_length": 8, "doc_stride": 16}
@@ -173,7 +195,8 @@ def _random_case(folder: Callable[..., Path], seed: int) -> tuple[Dataset, list[
         words = context.split(" ")
         paragraphs.append((context, [(text(3), [" ".join(words[i : i + 3])]) for i in range(3)]))
     data = Dataset(folder(paragraphs, PIECES), max_seq_length=96, max_query_length=24, doc_stride=32)
-    return data, [numbers.normal(size=(len(f.ids), 2)).astype(np.float32) * 3 for f in data.features]
+    # The whole answer: a reference system's model computes something on padding too.
+    return data, [numbers.normal(size=(96, 2)).astype(np.float32) * 3 for _ in data.features]
 
 
 @pytest.mark.parametrize("seed", range(8))
