@@ -21,7 +21,7 @@ LIMIT_NS = 10_000_000  # Server: latency limit
 
 # The expected latency must be below the real one, or a test runs out of queries: each API gets its own.
 STREAM_HINT_NS = {"official": 2000, "compat": 1000, "native": 400}
-MULTI_HINT_NS = {"official": 8000, "compat": 4000, "native": 1500}
+MULTI_HINT_NS = {"official": 8000, "compat": 4000, "native": 2500}
 
 
 def settings_for(api: str, case: str, rate: float, seconds: float) -> dict[str, Any]:

@@ -250,7 +250,7 @@ def test_a_library_that_cannot_load_ends_invalid() -> None:
             {"performance_issue_same": True, "performance_issue_same_index": 100},
             "Requested index",
         ),
-        (Scenario.Server, {"mode": Mode.FindPeakPerformance}, "FindPeakPerformance"),
+        (Scenario.Offline, {"mode": Mode.FindPeakPerformance}, "only supported in Server"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_runs(
@@ -298,3 +298,56 @@ def test_tokens_that_are_not_counted_are_errors() -> None:
     result = run(FakeSystem(), FakeLibrary(), asked)
     assert any("n_tokens argument missing" in error for error in result.errors)
     assert any("before it's first token" in error for error in result.errors)
+
+
+def test_find_peak_finds_the_rate_that_the_system_can_take(tmp_path: Path) -> None:
+    """One answer a millisecond: above 1,000 a second the queue grows and the latency limit breaks."""
+    clock = FakeClock()
+
+    class OneAtATime(FakeSystem):
+        free_ns = 0
+
+        def issue(self, ids: Ints, indices: Ints) -> None:
+            self.free_ns = max(self.free_ns, clock.now_ns()) + MS
+            clock.call_at(self.free_ns, lambda: self.respond.complete(ids))
+
+    asked = settings(
+        Scenario.Server,
+        mode=Mode.FindPeakPerformance,
+        server_target_qps=100.0,
+        server_target_latency_ns=50 * MS,
+        server_find_peak_qps_decimals_of_precision=0,
+        min_duration_ms=5_000,
+    )
+    log = LogSettings(tmp_path)
+    result = run(OneAtATime(clock), FakeLibrary(), asked, clock=clock, log=log)
+    assert 950 < float(result.metrics["result_scheduled_samples_per_sec"]) < 1050
+    messages = [e.value for e in read_detail(log.path("detail.txt")) if e.key == "generic_message"]
+    assert messages[1] == "FindPeakPerformance: Check validity of the base settings field: 100.000000"
+    assert messages[2] == "FindBoundaries: Checking fields [100.000000, 200.000000)"
+    found = messages[-1].removeprefix("FindPeakPerformance: Found peak performance field: ")
+    assert 950 < float(found) < 1050
+
+
+def test_find_peak_says_when_the_first_rate_is_too_high() -> None:
+    clock = FakeClock()
+    asked = settings(Scenario.Server, mode=Mode.FindPeakPerformance, server_target_latency_ns=MS)
+    result = run(FakeSystem(clock, 2 * MS), FakeLibrary(), asked, clock=clock)
+    assert any("Initial lower bound" in reason for reason in result.reasons)
+
+
+@pytest.mark.parametrize("scenario", list(Scenario))
+def test_the_trace_is_json_and_holds_every_sample(tmp_path: Path, scenario: Scenario) -> None:
+    log = LogSettings(tmp_path, enable_trace=True)
+    result, _, _ = on_fake_clock(settings(scenario), latency_ns=2 * MS, log=log)
+    events = json.loads(log.path("trace.json").read_text())["traceEvents"]
+    spans = [e["args"] for e in events if e["name"] == "Sample" and e["ph"] == "b"]
+    assert [span["sample_seq"] for span in spans] == list(range(result.sample_count))
+    assert [span["complete_ns"] for span in spans] == result.latencies_ns.tolist()
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "mlperf_log_detail.txt").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="free space or choose another folder"):
+        on_fake_clock(settings(Scenario.Offline), log=LogSettings(tmp_path))
+    assert json.loads((tmp_path / "result.json").read_text())["metrics"], "the result was written first"

@@ -15,10 +15,10 @@ from loadgen.settings import EffectiveSettings, Revision, Scenario, TestSettings
 Pair = tuple[str, Any]
 
 
-def header_entries(sut_name: str, library: SampleLibrary) -> Iterator[Pair]:
+def header_entries(sut_name: str, library: SampleLibrary, settings: EffectiveSettings) -> Iterator[Pair]:
     """Who made the log. The official build facts have no counterpart in an installed Python package."""
     version = importlib.metadata.version("inference-loadgen")
-    yield "loadgen_version", f"4.0 @ inference-loadgen {version}"
+    yield "loadgen_version", f"{settings.requested.revision.value} @ inference-loadgen {version}"
     for key in (
         "build_date_local",
         "build_date_utc",

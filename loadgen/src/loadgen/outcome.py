@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 
@@ -13,12 +12,11 @@ from loadgen.clock import Clock
 from loadgen.contracts import SampleLibrary, SystemUnderTest
 from loadgen.detail import verdict_entries
 from loadgen.issuer import Issue
-from loadgen.logs import DetailLog, LogSettings, write_accuracy, write_detail
+from loadgen.logs import DetailLog, LogSettings
 from loadgen.recorder import Errors, Recorder
 from loadgen.results import Records, Result, Verdict, headline, judge
 from loadgen.samples import LoadableSet
 from loadgen.settings import EffectiveSettings, Mode
-from loadgen.summary import summary_text
 
 RESULT_SCHEMA = 1  # of result.json; grows when a field changes its meaning
 
@@ -79,7 +77,14 @@ def columns_of(state: RunState, part: Part) -> Records:
     )
 
 
+def verdict_of(state: RunState) -> Verdict | None:
+    """The official judgement of the last part; None for an accuracy run."""
+    part = state.parts[-1]
+    return judge(state.settings, columns_of(state, part)) if part.mode is Mode.PerformanceOnly else None
+
+
 def conclude(state: RunState, log: LogSettings | None) -> tuple[Result, Verdict | None]:
+    """Judge a run that has ended, whatever ended it."""
     for message in state.errors.messages[len(state.settings.problems) :]:
         state.detail.add("error_runtime", message, error=True)
     part = state.parts[-1]
@@ -132,25 +137,6 @@ def _reasons(state: RunState, verdict: Verdict | None) -> list[str]:
     if not verdict.early_stopping_met:
         reasons += [f"Early stopping: {' '.join(t.split())}" for t in verdict.early_stopping.values() if t]
     return reasons
-
-
-def write(state: RunState, judged: tuple[Result, Verdict | None], log: LogSettings) -> None:
-    """Write the log files, each complete or, if the disk is full, an error that names it."""
-    result, verdict = judged
-    detail = state.detail
-    indices = np.concatenate([p.series.indices for p in state.parts])
-    for name in ("summary.txt", "detail.txt", "accuracy.json", "trace.json"):
-        with log.path(name).open("w", encoding="utf-8") as file:
-            if name == "summary.txt":
-                text = summary_text(state.settings, verdict, state.sut.name, detail.warnings, detail.errors)
-                file.write(text)
-                if log.copy_summary_to_stdout:
-                    print(text, end="")
-            elif name == "detail.txt":
-                write_detail(file, detail.entries)
-            elif name == "accuracy.json":
-                write_accuracy(file, state.recorder.entries(), indices)
-    (log.outdir / "result.json").write_text(json.dumps(result_record(result), indent=1) + "\n")
 
 
 def result_record(result: Result) -> dict[str, object]:

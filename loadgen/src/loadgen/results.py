@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from loadgen import early_stopping
 from loadgen.rng import I64
-from loadgen.settings import EffectiveSettings, Mode, Revision, Scenario
+from loadgen.settings import EffectiveSettings, Mode, Scenario
+from loadgen.stopping import Stopping, stop
 
 PERCENTILES = (0.50, 0.90, 0.95, 0.97, 0.99, 0.999)
 Value: TypeAlias = "bool | int | float | str"
@@ -94,13 +95,6 @@ class Result:
     interrupted: bool
     logdir: Path | None
     latencies_ns: npt.NDArray[np.int64] = field(repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class _Stopping:
-    met: bool
-    text: str
-    estimate_ns: int = 0
 
 
 def percentile(ordered: I64, p: float) -> int:
@@ -209,79 +203,17 @@ def _constraints(settings: EffectiveSettings, latencies: I64, tokens: _Tokens | 
 
 def _early_stopping(
     settings: EffectiveSettings, latencies: I64, queries: I64, tokens: _Tokens | None
-) -> dict[str, _Stopping]:
+) -> dict[str, Stopping]:
     """By what it is of. Token tests look at TPOT first and skip TTFT if that fails, as officially."""
     if tokens is None:
         column = queries if settings.scenario is Scenario.MultiStream else latencies
-        return {"": _stop(settings, column, settings.target_latency_ns)}
+        return {"": stop(settings, column, settings.target_latency_ns)}
     multi = settings.scenario is Scenario.MultiStream  # looks at query latencies even for tokens
-    tpot = _stop(settings, queries if multi else tokens.tpot, settings.requested.server_tpot_latency)
+    tpot = stop(settings, queries if multi else tokens.tpot, settings.requested.server_tpot_latency)
     if not tpot.met:
-        return {"TTFT": _Stopping(True, ""), "TPOT": tpot}
-    ttft = _stop(settings, queries if multi else tokens.ttft, settings.requested.server_ttft_latency)
+        return {"TTFT": Stopping(True, ""), "TPOT": tpot}
+    ttft = stop(settings, queries if multi else tokens.ttft, settings.requested.server_ttft_latency)
     return {"TTFT": ttft, "TPOT": tpot}
-
-
-def _stop(settings: EffectiveSettings, ordered: I64, limit_ns: int) -> _Stopping:
-    if settings.scenario is Scenario.Offline:
-        return _Stopping(True, "")
-    if settings.scenario is Scenario.Server:
-        return _stop_server(settings, ordered, limit_ns)
-    return _stop_stream(settings, ordered)
-
-
-def _stop_server(settings: EffectiveSettings, ordered: I64, limit_ns: int) -> _Stopping:
-    n = len(ordered)
-    over = n - int(np.searchsorted(ordered, limit_ns, side="right"))
-    needed = early_stopping.min_under(over, settings.target_latency_percentile) + over
-    if n >= needed:
-        return _Stopping(True, " * Run successful.")
-    return _Stopping(
-        False,
-        f" * Run unsuccessful.\n * Processed {n} queries.\n"
-        f" * Would need to run at least {needed - n} more queries,\n"
-        " with the run being successful if every additional\n query were under latency.",
-    )
-
-
-def _stop_stream(settings: EffectiveSettings, ordered: I64) -> _Stopping:
-    n, p = len(ordered), settings.target_latency_percentile
-    name = ordinal(p, settings.requested.revision)
-    needed = early_stopping.min_under(1, p) + 1
-    if n < needed:
-        return _Stopping(
-            False,
-            f" * Only processed {n} queries.\n * Need to process at least {needed} queries for early stopping.",
-        )
-    over = early_stopping.max_over(n, p)
-    estimate = int(ordered[n - over])
-    text = (
-        f" * Processed at least {needed} queries ({n}).\n"
-        f" * Would discard {over - 1} highest latency queries.\n"
-        f" * Early stopping {name} percentile estimate: {estimate}"
-    )
-    if settings.scenario is Scenario.SingleStream:
-        text += _second_estimate(ordered, settings.requested.revision)
-    return _Stopping(True, text, estimate)
-
-
-def _second_estimate(ordered: I64, revision: Revision) -> str:
-    """SingleStream also reports the 99th percentile, because MultiStream can be inferred from it."""
-    n, p = len(ordered), 0.99
-    name, needed = ordinal(p, revision), early_stopping.min_under(1, p) + 1
-    if n < needed:
-        return (
-            f"\n * Not enough queries processed for {name} percentile\n"
-            " early stopping estimate (would need to process at\n"
-            f" least {needed} total queries)."
-        )
-    estimate = int(ordered[n - early_stopping.max_over(n, p)])
-    return f"\n * Early stopping {name} percentile estimate: {estimate}"
-
-
-def ordinal(p: float, revision: Revision) -> str:
-    """A percentile as the official text names it: 90th, in release 6.0 90.0th."""
-    return f"{p * 100:.1f}th" if revision is Revision.V6_0 else f"{p * 100:g}th"
 
 
 def _metrics(
@@ -290,7 +222,7 @@ def _metrics(
     latencies: I64,
     queries: I64,
     tokens: _Tokens | None,
-    stopping: Mapping[str, _Stopping],
+    stopping: Mapping[str, Stopping],
 ) -> dict[str, Value]:
     """Every result_* and early_stopping_latency_* value of the official detail log, in its order."""
     metrics: dict[str, Value] = {"result_query_count": len(records.issued_ns)}
@@ -320,7 +252,20 @@ def _metrics(
     metrics |= _spread("result_{}_latency_ns", "result_{}_percentile_latency_ns", latencies)
     if tokens is not None:
         metrics |= _token_metrics(settings, tokens, latencies, mean, last)
+    if settings.requested.infer_token_latencies:
+        metrics |= _inferred(settings, metrics)
     return metrics
+
+
+def _inferred(settings: EffectiveSettings, metrics: Mapping[str, Value]) -> dict[str, Value]:
+    """Tokens a second of a system that does not count them: so many a sample."""
+    per_sample = settings.requested.token_latency_scaling_factor
+    if settings.scenario is Scenario.Server:
+        rate = float(metrics["result_completed_samples_per_sec"])
+        return {"result_inferred_completed_tokens_per_second": rate * per_sample}
+    if settings.scenario is Scenario.Offline:
+        return {"result_inferred_tokens_per_second": float(metrics["result_samples_per_second"]) * per_sample}
+    return {}
 
 
 def _token_metrics(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from loadgen.logs import number
-from loadgen.results import PERCENTILES, Verdict, ordinal, percentile_key
+from loadgen.results import PERCENTILES, Verdict, percentile_key
 from loadgen.settings import EffectiveSettings, Revision, Scenario
+from loadgen.stopping import ordinal
 
 _RULE = "=" * 48
 
@@ -17,7 +18,7 @@ def summary_text(
     if verdict is not None:
         lines += [_RULE, "MLPerf Results Summary", _RULE]
         lines += [f"SUT name : {sut_name}", f"Scenario : {settings.scenario.name}"]
-        lines += ["Mode     : PerformanceOnly", *_headline(settings, verdict)]
+        lines += [f"Mode     : {settings.mode.name}", *_headline(settings, verdict)]
         lines += _verdict(settings, verdict)
         lines += ["", _RULE, "Additional Stats", _RULE, *_stats(settings, verdict)]
         lines += ["", _RULE, "Test Parameters Used", _RULE, *_parameters(settings)]
@@ -32,11 +33,16 @@ def _headline(settings: EffectiveSettings, verdict: Verdict) -> list[str]:
         lines = [f"Completed samples per second    : {_fixed(m, 'result_completed_samples_per_sec')}"]
         if tokens:
             lines.append(f"Completed tokens per second: {_fixed(m, 'result_completed_tokens_per_second')}")
+        if settings.requested.infer_token_latencies:
+            rate = _fixed(m, "result_inferred_completed_tokens_per_second")
+            lines.append(f"Completed tokens per second (inferred): {rate}")
         return lines
     if settings.scenario is Scenario.Offline:
         lines = [f"Samples per second: {_general(m, 'result_samples_per_second')}"]
         if tokens:
             lines.append(f"Tokens per second: {_general(m, 'result_tokens_per_second')}")
+        if settings.requested.infer_token_latencies:
+            lines.append(f"Tokens per second (inferred): {_general(m, 'result_inferred_tokens_per_second')}")
         return lines
     target = verdict.target_percentiles
     lines = [f"{name} percentile latency (ns) : {target['latency']}"]

@@ -1,0 +1,222 @@
+"""The middle of a run: plans the series, issues them to the system, turns what goes wrong into errors."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
+
+import numpy as np
+
+from loadgen import schedule
+from loadgen.clock import Clock
+from loadgen.contracts import SampleLibrary, SystemUnderTest
+from loadgen.detail import effective_entries, header_entries, requested_entries
+from loadgen.issuer import Issue, issue
+from loadgen.logs import DetailLog
+from loadgen.outcome import Part, RunState
+from loadgen.progress import Progress, Reporter
+from loadgen.recorder import Errors, Recorder
+from loadgen.samples import LogSampler, loadable_sets
+from loadgen.settings import EffectiveSettings, Mode, Revision, Scenario
+
+_PATIENCE_S = 0.5  # how often a waiting run looks whether it should stop
+
+
+def prepare(
+    sut: SystemUnderTest,
+    library: SampleLibrary,
+    settings: EffectiveSettings,
+    clock: Clock,
+    detail: DetailLog,
+    watchdog_s: float | None,
+) -> RunState:
+    """Draw every series of the run, and make the columns for its answers."""
+    modes = {
+        Mode.SubmissionRun: [Mode.AccuracyOnly, Mode.PerformanceOnly],
+        Mode.FindPeakPerformance: [Mode.PerformanceOnly],
+    }.get(settings.mode, [settings.mode])
+    parts: list[Part] = []
+    keep: list[np.ndarray[tuple[int], np.dtype[np.bool_]]] = []
+    sampler = LogSampler(settings)
+    logs_any, next_id = False, 0
+    for mode in modes:
+        sets = loadable_sets(settings, mode, library.total_count)
+        for loaded in sets if mode is Mode.AccuracyOnly else sets[:1]:
+            series = schedule.plan(settings, mode, loaded)
+            parts.append(Part(mode, loaded, series, next_id))
+            count = len(series.indices)
+            next_id += count
+            if mode is Mode.AccuracyOnly:
+                logs_any = True
+                sampler.skip(count)
+                keep.append(np.ones(count, bool))
+            elif sampler.probability > 0:
+                logs_any = True
+                keep.append(sampler.select(count))
+            else:
+                keep.append(np.zeros(count, bool) if logs_any else np.empty(0, bool))
+    errors = Errors()
+    requested = settings.requested
+    recorder = Recorder(
+        next_id,
+        clock,
+        errors,
+        keep=np.concatenate(keep) if logs_any else None,
+        tokens=requested.use_token_latencies,
+        first_tokens=requested.use_token_latencies and settings.scenario is not Scenario.Offline,
+    )
+    return RunState(sut, library, settings, clock, detail, errors, parts, recorder, watchdog_s)
+
+
+@contextlib.contextmanager
+def quiet_gc() -> Iterator[None]:
+    """Keep the garbage collector from walking what lives as long as the run, and make it rarer."""
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 1000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+def begin(state: RunState, warnings: Sequence[str]) -> None:
+    """The head of the detail log."""
+    detail = state.detail
+    for key, value in header_entries(state.sut.name, state.library, state.settings):
+        detail.add(key, value)
+    for warning in warnings:
+        detail.add("warning_generic_message", warning, warning=True)
+    for key, value in [*requested_entries(state.settings), *effective_entries(state.settings)]:
+        detail.add(key, value)
+    for problem in state.settings.problems:
+        detail.add("error_invalid_test_settings", problem, error=True)
+        state.errors.add(problem)
+
+
+_STARTING = {Mode.AccuracyOnly: "Starting accuracy mode", Mode.PerformanceOnly: "Starting performance mode"}
+
+
+def execute(state: RunState, progress: Callable[[Progress], None] | None) -> None:
+    """Issue every part. Failures become errors of the run; Ctrl-C ends it."""
+    mode: Mode | None = None
+    try:
+        with _attempt(state, "start()"), _started(state):
+            for part in state.parts:
+                if part.mode is not mode and state.settings.mode is not Mode.FindPeakPerformance:
+                    state.detail.add("generic_message", _STARTING[part.mode])
+                mode = part.mode
+                if state.recorder.failed or state.errors.count > len(state.settings.problems):
+                    break
+                _issue_part(state, part, progress)
+    except KeyboardInterrupt:
+        state.interrupted = True
+        state.errors.add("Interrupted by Ctrl-C: the test did not finish")
+
+
+@contextlib.contextmanager
+def _started(state: RunState) -> Iterator[None]:
+    state.sut.start(state.recorder)
+    try:
+        yield
+    finally:
+        state.sut.stop()
+
+
+@contextlib.contextmanager
+def _attempt(state: RunState, what: str) -> Iterator[None]:
+    """Turn an exception of the system or the library into an error of the run."""
+    try:
+        yield
+    except Exception as error:  # anything a vendor's code raises must end in a verdict
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        state.recorder.failed = True
+        state.errors.add(f"{what} raised {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})")
+        state.notes.append("".join(traceback.format_exception(error)))
+
+
+def _issue_part(state: RunState, part: Part, progress: Callable[[Progress], None] | None) -> None:
+    indices = list(part.loaded.indices)
+    with _attempt(state, f"{state.library.name}.load()"):
+        state.library.load(indices)
+    if state.recorder.failed:
+        return
+    state.detail.add("loaded_qsl_set", indices)
+    state.detail.add("generated_query_count", part.series.query_count)
+    state.detail.add("generated_samples_per_query", _samples_per_query(state, part))
+    state.detail.add("generated_query_duration", part.series.duration_ns)
+    began = datetime.now(timezone.utc)
+    part.work = work = Issue(
+        settings=state.settings,
+        series=part.series,
+        first_id=part.first_id,
+        recorder=state.recorder,
+        sut=state.sut,
+        clock=state.clock,
+        timed=part.mode is not Mode.AccuracyOnly,
+        stop_requested=_watchdog(state),
+        patience_s=_PATIENCE_S,
+    )
+    reporter = Reporter(work, progress)
+    try:
+        with reporter, _attempt(state, f"{state.sut.name}.issue()"):
+            issue(work)
+    finally:
+        state.detail.add("power_begin", _power_time(began))
+        state.detail.add("power_end", _power_time(datetime.now(timezone.utc)))
+        _check_answers(state, part)
+        with _attempt(state, f"{state.library.name}.unload()"):
+            state.library.unload(indices)
+
+
+def _samples_per_query(state: RunState, part: Part) -> int:
+    """Release 4.0 reports the settings' value even where a set's query has another length."""
+    if state.settings.requested.revision is Revision.V4_0:
+        return state.settings.samples_per_query
+    return part.series.samples_per_query
+
+
+def _watchdog(state: RunState) -> Callable[[], bool]:
+    """Called while the run waits: True if it has waited too long for the next answer."""
+    seen = [-1, state.clock.now_ns()]
+
+    def stop() -> bool:
+        answered = int(np.count_nonzero(state.recorder.done_view))
+        now = state.clock.now_ns()
+        if answered != seen[0] or state.watchdog_s is None:
+            seen[:] = [answered, now]
+            return False
+        if now - seen[1] < state.watchdog_s * 1e9:
+            return False
+        missing = np.flatnonzero(state.recorder.done_view == 0)[:5].tolist()
+        state.recorder.fail(f"no answer for {state.watchdog_s:g} s; still out are ids {missing} and maybe more")
+        return True
+
+    return stop
+
+
+def _check_answers(state: RunState, part: Part) -> None:
+    """Note how the series ended and what is missing from it."""
+    work, recorder = part.work, state.recorder
+    assert work is not None
+    if work.message:
+        state.detail.add("error_runtime" if work.is_error else "generic_message", work.message, error=work.is_error)
+    stop = part.first_id + work.queries * part.series.samples_per_query
+    missing = int(np.count_nonzero(recorder.done_view[part.first_id : stop] == 0))
+    if missing:
+        first = recorder.first_missing(part.first_id, stop)
+        state.errors.add(
+            f"Encountered incomplete samples at the end of a series of queries. count: {missing}, first id: {first}"
+        )
+    early = np.flatnonzero(recorder.done_view[stop : part.first_id + len(part.series.indices)])
+    for position in early[:5]:
+        state.errors.add(f"Received completion for a sample that was never issued: id {position + stop}")
+
+
+def _power_time(moment: datetime) -> str:
+    return moment.strftime("%m-%d-%Y %H:%M:%S.") + f"{moment.microsecond // 1000:03d}"

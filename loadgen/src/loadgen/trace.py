@@ -1,0 +1,81 @@
+"""`mlperf_log_trace.json`: one span a sample, in the official event format, for Chrome's tracing viewers.
+
+The official file double-quotes some strings and is not JSON; this one is. Times are microseconds with
+three decimals from the start of the log.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import TextIO
+
+import numpy as np
+
+from loadgen.outcome import Part, RunState
+from loadgen.settings import Scenario
+
+_CHUNK = 65536  # samples turned into text at a time
+
+
+def write_trace(file: TextIO, state: RunState, enabled: bool) -> None:
+    """A span for each answered sample, and for its first token; Server adds the latency counters."""
+    file.write('{"traceEvents":[\n')
+    if enabled:
+        for part in state.parts:
+            if part.work is not None and part.work.queries:
+                file.writelines(_events(state, part))
+    epoch_us = time.time_ns() // 1000
+    file.write('{"name":"LastTrace"}\n],\n"displayTimeUnit":"ns",\n"otherData":{\n')
+    file.write(f'"ts":{epoch_us},\n"version":"MLPerf LoadGen v1.0"\n}}\n}}\n')
+
+
+def _events(state: RunState, part: Part) -> Iterator[str]:
+    work, size, zero = part.work, part.series.samples_per_query, state.detail.start_ns
+    assert work is not None
+    scheduled, issued = np.frombuffer(work.scheduled, np.int64), np.frombuffer(work.issued, np.int64)
+    server = work.settings.scenario is Scenario.Server
+    for low in range(0, work.queries * size, _CHUNK):
+        samples = np.arange(low, min(low + _CHUNK, work.queries * size))
+        queries = samples // size
+        ids = samples + part.first_id
+        due = scheduled[queries]
+        columns = [
+            ids,
+            queries,
+            part.series.indices[samples],
+            due - zero,
+            issued[queries] - due,
+            state.recorder.done_view[ids] - due,
+        ]
+        tokens = state.recorder.first[ids] - due if len(state.recorder.first) else np.zeros(len(ids), np.int64)
+        for row in zip(*(column.tolist() for column in [*columns, tokens]), strict=True):
+            yield from _sample(*row, server=server)
+
+
+def _sample(
+    seq: int, query: int, index: int, due: int, issued: int, done: int, token: int, *, server: bool
+) -> Iterator[str]:
+    if token > 0:
+        yield from _span("Token", seq, query, index, due, issued, token)
+    if done > 0:  # else never answered
+        yield from _span("Sample", seq, query, index, due, issued, done)
+        if server:
+            yield (
+                f'{{"name":"Latency","ph": "C","pid":{os.getpid()},"ts":{_us(due)},'
+                f'"args":{{ "issue_delay":{issued},"issue_to_done":{done - issued}}}}},\n'
+            )
+
+
+def _span(name: str, seq: int, query: int, index: int, due: int, issued: int, done: int) -> Iterator[str]:
+    yield (
+        f'{{"name":"{name}","cat":"default","ph":"b","pid":{os.getpid()},"id":{seq},"ts":{_us(due)},'
+        f'"args":{{"sample_seq":{seq},"query_seq":{query},"sample_idx":{index},'
+        f'"issue_start_ns":{issued},"complete_ns":{done}}}}},\n'
+    )
+    yield f'{{"name":"{name}","cat":"default","ph":"e", "pid":{os.getpid()},"id":{seq},"ts":{_us(due + done)}}},\n'
+
+
+def _us(ns: int) -> str:
+    return f"{ns // 1000}.{ns % 1000:03d}"
