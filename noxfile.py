@@ -20,7 +20,6 @@ nox.options.sessions = []  # plain `nox` would start hours of work: it shows the
 
 ROOT = Path(__file__).parent
 BENCHMARKS = sorted(project.parent.name for project in ROOT.glob("benchmarks/*/pyproject.toml"))
-OFFICIAL_WHEELS = ("4.0", "6.0.17")
 CHECKERS = ("mypy==2.4.1", "ruff==0.17.6")
 TESTERS = ("pytest==9.2.0", "hypothesis==6.170.15")
 
@@ -136,7 +135,7 @@ def tests_loadgen(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("wheel", OFFICIAL_WHEELS)
+@nox.parametrize("wheel", ["4.0", "6.0.17"])
 def parity(session: nox.Session, wheel: str) -> None:
     """Compare loadgen with an official wheel; `-- --seed 5 --cases 500` draws other settings."""
     install(session, "-e", "./loadgen", f"mlcommons-loadgen=={wheel}", *TESTERS)

@@ -1,0 +1,130 @@
+"""`python -m loadgen`: a demonstration, explained settings, and summaries of logs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from loadgen.conf import ConfError, Source, explain, format_explanation, ignored
+from loadgen.contracts import Ints, Responder
+from loadgen.logs import metrics_of, read_accuracy, read_detail
+from loadgen.rules import RulesError, load_round
+from loadgen.run import run
+from loadgen.settings import Scenario, SettingsError, TestSettings
+from loadgen.testing import FakeLibrary
+
+
+class _Sleeper:
+    """The demonstration's system: one worker that takes a millisecond for up to eight samples."""
+
+    name = "a system that sleeps 1 ms a batch"
+
+    def start(self, respond: Responder) -> None:
+        self._respond = respond
+        self._waiting: list[int] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def issue(self, ids: Ints, indices: Ints) -> None:
+        with self._changed:
+            self._waiting.extend([ids] if isinstance(ids, int) else (int(i) for i in ids))
+            self._changed.notify()
+
+    def flush(self) -> None: ...
+
+    def stop(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._ended)
+                if self._ended:
+                    return
+                batch, self._waiting = self._waiting[:8], self._waiting[8:]
+            time.sleep(0.001)
+            self._respond.complete(batch)
+
+
+def demo(seconds: float) -> int:
+    """Every scenario against the sleeping system."""
+    worst = 0
+    for scenario in Scenario:
+        settings = TestSettings(
+            scenario=scenario,
+            min_duration_ms=int(seconds * 1000),
+            min_query_count=64,
+            single_stream_expected_latency_ns=500_000,
+            multi_stream_expected_latency_ns=500_000,
+            server_target_qps=max(500.0, 700 / seconds),
+            offline_expected_qps=8000.0,
+        )
+        result = run(_Sleeper(), FakeLibrary(), settings)
+        head = result.headline
+        shown = f"{head.name} {head.value:.4g} {head.unit}" if head else "-"
+        print(f"{scenario.name:<13} {'VALID' if result.valid else 'INVALID':<8} {shown}")
+        for reason in result.reasons:
+            print(f"{'':<13} {' '.join(reason.split())}")
+        worst |= not result.valid
+    return int(worst)
+
+
+def explain_conf(files: Sequence[Path], model: str, scenario: str, round_name: str) -> int:
+    """Each effective value of a model and scenario, and the file and line that it is from."""
+    sources: list[Source] = [load_round(round_name).text(), *files]
+    chosen = Scenario[scenario]
+    print(format_explanation(explain(sources, model, chosen), ignored(sources, model, chosen)))
+    return 0
+
+
+def summarize(folder: Path) -> int:
+    """The verdict and figures of a log folder, ours or the official LoadGen's."""
+    entries = read_detail(folder / "mlperf_log_detail.txt")
+    found = metrics_of(entries)
+    for key in ("loadgen_version", "sut_name", "effective_scenario", "effective_test_mode", "result_validity"):
+        print(f"{key}: {found.get(key, '-')}")
+    for key, value in found.items():
+        if key.startswith(("result_", "early_stopping")) and key != "result_validity":
+            print(f"  {key} = {value}")
+    for entry in entries:
+        if entry.is_error:
+            print(f"error {entry.key}: {entry.value}")
+    print(f"accuracy log: {sum(1 for _ in read_accuracy(folder / 'mlperf_log_accuracy.json'))} answers")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loadgen", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    shown = commands.add_parser("demo", help="run each scenario against a built-in fake system")
+    shown.add_argument("--seconds", type=float, default=2.0, help="how long each lasts (default 2)")
+    explained = commands.add_parser("explain", help="print each effective value with where it came from")
+    explained.add_argument("conf", nargs="*", type=Path, help="config files; later ones win")
+    explained.add_argument("--model", default="*", help="model key, such as bert")
+    explained.add_argument("--scenario", default="Server", choices=[s.name for s in Scenario])
+    explained.add_argument("--round", default="v4.0")
+    summed = commands.add_parser("summarize", help="print the verdict of a log folder")
+    summed.add_argument("logdir", type=Path)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0, 1 for an INVALID demonstration, 2 for input that cannot be used."""
+    asked: Any = _parser().parse_args(arguments)
+    try:
+        if asked.command == "demo":
+            return demo(asked.seconds)
+        if asked.command == "explain":
+            return explain_conf(asked.conf, asked.model, asked.scenario, asked.round)
+        return summarize(asked.logdir)
+    except (ConfError, RulesError, SettingsError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
