@@ -118,6 +118,7 @@ def conclude(state: RunState, log: LogSettings | None) -> tuple[Result, Verdict 
         interrupted=state.interrupted,
         logdir=log.outdir if log else None,
         latencies_ns=latencies,
+        columns=records,
     )
     return result, verdict
 

@@ -95,6 +95,8 @@ class Result:
     interrupted: bool
     logdir: Path | None
     latencies_ns: npt.NDArray[np.int64] = field(repr=False, compare=False)
+    columns: Records | None = field(default=None, repr=False, compare=False)
+    """When each query was due and sent and each sample answered, in the last set of samples."""
 
 
 def percentile(ordered: I64, p: float) -> int:
