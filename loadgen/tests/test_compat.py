@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import loadgen.compat as lg
+from loadgen import compat_threads
 from loadgen.logs import metrics_of, read_accuracy, read_detail
 
 BUFFERS = np.arange(100, dtype=np.int64) ** 2  # the answers, where a device would have left them
@@ -163,3 +165,29 @@ def test_settings_have_the_official_attributes_and_no_others(tmp_path: Path) -> 
     assert settings.FromConfig(str(tmp_path / "none"), "bert", "Server") == -2
     conf.write_text("*.Server.target_qps = fast\n")
     assert settings.FromConfig(str(conf), "bert", "Server") == -22
+
+
+def test_registered_threads_issue_the_queries(start: Callable[..., dict[str, Any]]) -> None:
+    names: list[str] = []
+
+    def issue(samples: list[Any]) -> None:
+        names.append(threading.current_thread().name)
+        time.sleep(0.002)
+        answer(samples)
+
+    lenders = [threading.Thread(target=lg.RegisterIssueQueryThread, name=f"lender {k}", daemon=True) for k in range(3)]
+    for lender in lenders:
+        lender.start()
+    settings = asked("Server", server_num_issue_query_threads=3, server_target_qps=1000, min_duration_ms=200)
+    found = start(lg.ConstructSUT(issue, lambda: None), settings)
+    for lender in lenders:
+        lender.join(5)
+    assert not any(lender.is_alive() for lender in lenders)
+    assert set(names) == {"lender 0", "lender 1", "lender 2"}
+    assert found["result_query_count"] == len(names) == found["generated_query_count"]
+
+
+def test_missing_threads_are_counted(start: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat_threads, "_PATIENCE_S", 0.05)
+    with pytest.raises(RuntimeError, match=r"server_num_issue_query_threads is 2, .* called on 0"):
+        start(lg.ConstructSUT(answer, lambda: None), asked("Server", server_num_issue_query_threads=2))

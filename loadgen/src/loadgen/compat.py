@@ -4,7 +4,7 @@ An existing submission runs unchanged on this load generator. Handles and sample
 never 0; responses point to raw addresses, which are read only for answers that are logged. As in the
 official module one test runs at a time, so this module, alone in the package, has process-wide state.
 
-Beyond the official binding: `AbortTest` and `TestSettings.revision`.
+Beyond the official binding: `AbortTest`, `RegisterIssueQueryThread` and `TestSettings.revision`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from loadgen.compat_settings import (
     TestScenario,
     TestSettings,
 )
+from loadgen.compat_threads import LentThreads
 from loadgen.conf import from_config
 from loadgen.contracts import Ints, Responder
+from loadgen.issuer import IssueThreads
 from loadgen.recorder import Recorder
 from loadgen.run import run
 
@@ -50,6 +52,7 @@ __all__ = [
     "QuerySample",
     "QuerySampleResponse",
     "QuerySamplesComplete",
+    "RegisterIssueQueryThread",
     "StartTest",
     "StartTestWithLogSettings",
     "TestMode",
@@ -244,12 +247,34 @@ def StartTestWithLogSettings(
     system, library = _systems[sut], _libraries[qsl]
     library.error = None
     settings, warnings = _audited(requested.native(), audit_config_filename)
-    result = run(system, library, settings, log=log_settings.native(), warnings=warnings)
+    threads = _issue_threads(settings)
+    try:
+        result = run(system, library, settings, log=log_settings.native(), warnings=warnings, issue_threads=threads)
+    finally:
+        _lent.give_back()
     for error in (system.error, library.error):
         if error is not None:
             raise error
+    if threads is not None and any("Mismatch between settings" in message for message in result.errors):
+        raise RuntimeError(result.errors[0])
     if result.interrupted:
         raise KeyboardInterrupt
+
+
+_lent = LentThreads()
+
+
+def RegisterIssueQueryThread() -> None:
+    """Lend this thread to the next test, whose Server queries it will issue. Returns when that test has ended.
+
+    Needs `TestSettings.server_num_issue_query_threads`: so many threads must call this.
+    """
+    _lent.lend()
+
+
+def _issue_threads(settings: native.TestSettings) -> IssueThreads | None:
+    wanted = settings.server_num_issue_query_threads if settings.scenario is native.Scenario.Server else 0
+    return partial(_lent.call, wanted) if wanted else None
 
 
 def _audited(settings: native.TestSettings, file: str) -> tuple[native.TestSettings, list[str]]:

@@ -14,7 +14,7 @@ from loadgen import schedule
 from loadgen.clock import Clock
 from loadgen.contracts import SampleLibrary, SystemUnderTest
 from loadgen.detail import effective_entries, header_entries, requested_entries
-from loadgen.issuer import Issue, issue
+from loadgen.issuer import Issue, IssueThreads, issue, own_threads
 from loadgen.logs import DetailLog
 from loadgen.outcome import Part, RunState
 from loadgen.progress import Progress, Reporter
@@ -32,6 +32,7 @@ def prepare(
     clock: Clock,
     detail: DetailLog,
     watchdog_s: float | None,
+    issue_threads: IssueThreads | None = None,
 ) -> RunState:
     """Draw every series of the run, and make the columns for its answers."""
     modes = {
@@ -68,7 +69,7 @@ def prepare(
         tokens=requested.use_token_latencies,
         first_tokens=requested.use_token_latencies and settings.scenario is not Scenario.Offline,
     )
-    return RunState(sut, library, settings, clock, detail, errors, parts, recorder, watchdog_s)
+    return RunState(sut, library, settings, clock, detail, errors, parts, recorder, watchdog_s, issue_threads)
 
 
 @contextlib.contextmanager
@@ -151,6 +152,7 @@ def _issue_part(state: RunState, part: Part, progress: Callable[[Progress], None
     state.detail.add("generated_samples_per_query", _samples_per_query(state, part))
     state.detail.add("generated_query_duration", part.series.duration_ns)
     began = datetime.now(timezone.utc)
+    threads = state.settings.requested.server_num_issue_query_threads
     part.work = work = Issue(
         settings=state.settings,
         series=part.series,
@@ -161,6 +163,7 @@ def _issue_part(state: RunState, part: Part, progress: Callable[[Progress], None
         timed=part.mode is not Mode.AccuracyOnly,
         stop_requested=_watchdog(state),
         patience_s=_PATIENCE_S,
+        threads=state.issue_threads or (own_threads(threads) if threads else None),
     )
     reporter = Reporter(work, progress)
     try:

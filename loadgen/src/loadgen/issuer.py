@@ -6,15 +6,18 @@ Every function returns how the issuing ended. Latency counts from the time at wh
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
 from loadgen.clock import Clock, precise_sleep
 from loadgen.contracts import SystemUnderTest
 from loadgen.recorder import Recorder
+from loadgen.rng import I64
 from loadgen.schedule import Series
 from loadgen.settings import EffectiveSettings, Scenario
 
@@ -27,6 +30,23 @@ RAN_OUT = (
     "are more accurate."
 )
 ENDED = "Ending naturally: Minimum query count and test duration met."
+
+
+IssueThreads: TypeAlias = Callable[[Callable[[], None]], None]
+"""Calls a function once on each of the threads that issue, and returns when all of these calls have."""
+
+
+def own_threads(count: int) -> IssueThreads:
+    """Threads made for one series."""
+
+    def call(function: Callable[[], None]) -> None:
+        threads = [threading.Thread(target=function, name=f"issue-{k}", daemon=True) for k in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    return call
 
 
 @dataclass
@@ -45,9 +65,13 @@ class Issue:
     stop_requested: Callable[[], bool]
     patience_s: float
     """How long to wait for one answer before asking again whether to stop."""
+    threads: IssueThreads | None = None
+    """Server: who issues; None is the run's own thread."""
     start_ns: int = 0
     scheduled: array[int] = field(default_factory=lambda: array("q"))
     issued: array[int] = field(default_factory=lambda: array("q"))
+    all_answered: int = 0
+    """Every query before this one is known to be answered."""
     message: str = ""
     """How it ended, in the official words; empty if every generated query was issued."""
     is_error: bool = False
@@ -105,10 +129,10 @@ def _check_limits(work: Issue, queries: int, now_ns: int) -> bool:
     if natural and queries >= enough and now_ns >= until_ns:
         work.end(ENDED)
     elif queries >= most:
-        work.end(f"Ending early: Max query count reached. query_count {queries}", error=True)
+        work.end(f"IssueQueryThread 0 Ending early: Max query count reached. query_count {queries}", error=True)
     elif now_ns > latest_ns:
         elapsed = now_ns - work.start_ns
-        work.end(f"Ending early: Max test duration reached. duration_ns {elapsed}", error=True)
+        work.end(f"IssueQueryThread 0 Ending early: Max test duration reached. duration_ns {elapsed}", error=True)
     return bool(work.message)
 
 
@@ -184,6 +208,9 @@ def _at_once(work: Issue) -> None:
 
 def _on_schedule(work: Issue) -> None:
     """Server: queries go out when due; late ones at once, one after another."""
+    if work.threads is not None:
+        _by_threads(work, work.threads)
+        return
     with precise_sleep():
         if work.settings.requested.server_coalesce_queries:
             _coalesced(work)
@@ -243,13 +270,82 @@ def _coalesced(work: Issue) -> None:
             return
 
 
+def _by_threads(work: Issue, threads: IssueThreads) -> None:
+    """The threads take turns: one waits for the next query, and lets the next thread wait while it issues.
+
+    So a slow `issue` does not delay the query after it, as long as a thread is free. Queries are taken, and
+    limits checked, under one lock: what was issued is always the beginning of the series.
+    """
+    lock, ended = threading.Lock(), threading.Event()
+    failures: list[BaseException] = []
+    dues = work.series.due_ns + work.start_ns
+
+    def lane() -> None:
+        try:
+            with precise_sleep():
+                taken = _take(work, lock, ended, dues, 0)
+                while taken is not None:
+                    low, high = taken
+                    indices = work.series.indices[low:high].tolist()
+                    work.sut.issue(range(work.first_id + low, work.first_id + high), indices)
+                    taken = _take(work, lock, ended, dues, high)
+        except BaseException as error:  # raised again on the run's thread
+            failures.append(error)
+            ended.set()
+
+    try:
+        threads(lane)
+    finally:
+        ended.set()
+    if failures:
+        raise failures[0]
+
+
+def _take(work: Issue, lock: threading.Lock, ended: threading.Event, dues: I64, issued: int) -> tuple[int, int] | None:
+    """Wait until the next query is due and take it: its (first, last + 1) sample. None when there is none.
+
+    issued: the queries up to the one that this thread has just issued.
+    """
+    with lock:
+        low = work.queries
+        if issued and _limit_reached(work, issued):
+            ended.set()
+        if low >= work.series.query_count or ended.is_set() or work.recorder.failed:
+            return None
+        at = work.clock.now_ns()
+        if at < dues[low]:
+            work.clock.sleep_until(int(dues[low]))
+            at = work.clock.now_ns()
+        if ended.is_set():
+            return None
+        coalesce = work.settings.requested.server_coalesce_queries
+        high = max(low + 1, int(np.searchsorted(dues, at, side="right"))) if coalesce else low + 1
+        work.scheduled.extend(dues[low:high].tolist())
+        work.issued.extend([at] * (high - low))
+        return low, high
+
+
+def _limit_reached(work: Issue, queries: int) -> bool:
+    """After these queries, the last of which has just been issued."""
+    if work.message or not work.timed:
+        return bool(work.message)
+    most = work.settings.max_async_queries
+    if most and _too_many_out(work, queries, most):
+        return True
+    return _check_limits(work, queries, work.issued[queries - 1])
+
+
 def _too_many_out(work: Issue, queries: int, most: int) -> bool:
-    first = work.first_id
-    answered = int(np.count_nonzero(work.recorder.done_view[first : first + queries]))
-    if queries - answered <= most:
+    """Are more than `most` queries without an answer? Looks only at those after the last that had none before it."""
+    done = work.recorder.done_view[work.first_id + work.all_answered : work.first_id + queries]
+    if len(done) <= most:
+        return False
+    missing = np.flatnonzero(done == 0)
+    work.all_answered += int(missing[0]) if len(missing) else len(done)
+    if len(missing) <= most:
         return False
     work.end(
-        f"Ending early: Too many outstanding queries. issued {queries} outstanding {queries - answered}",
+        f"IssueQueryThread 0 Ending early: Too many outstanding queries. issued {queries} outstanding {len(missing)}",
         error=True,
     )
     return True

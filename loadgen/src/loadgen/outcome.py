@@ -11,7 +11,7 @@ from loadgen import schedule
 from loadgen.clock import Clock
 from loadgen.contracts import SampleLibrary, SystemUnderTest
 from loadgen.detail import verdict_entries
-from loadgen.issuer import Issue
+from loadgen.issuer import Issue, IssueThreads
 from loadgen.logs import DetailLog, LogSettings
 from loadgen.recorder import Errors, Recorder
 from loadgen.results import Records, Result, Verdict, headline, judge
@@ -49,6 +49,7 @@ class RunState:
     parts: list[Part]
     recorder: Recorder
     watchdog_s: float | None
+    issue_threads: IssueThreads | None = None
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
 

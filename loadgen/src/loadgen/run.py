@@ -11,6 +11,7 @@ from pathlib import Path
 from loadgen.clock import Clock, RealClock
 from loadgen.contracts import SampleLibrary, SystemUnderTest
 from loadgen.execute import begin, execute, prepare, quiet_gc
+from loadgen.issuer import IssueThreads
 from loadgen.logs import DetailLog, LogSettings
 from loadgen.outcome import RunState, conclude, verdict_of
 from loadgen.progress import Progress
@@ -29,19 +30,24 @@ def run(
     watchdog_s: float | None = None,
     clock: Clock | None = None,
     warnings: Sequence[str] = (),
+    issue_threads: IssueThreads | None = None,
 ) -> Result:
     """Run one test and judge it.
 
     log: where the official log files go; None writes none. progress: called about four times a
     second on a thread of its own. watchdog_s: fail the run when no answer comes for so long while
     samples are out; None waits for ever, as the official LoadGen does. warnings: go into the log.
+    issue_threads: who issues Server queries; by default this thread, or `server_num_issue_query_threads`
+    threads made for the run.
 
     Whatever goes wrong once the test has begun (a system that raises, a sample answered twice, Ctrl-C)
     ends in an INVALID result that keeps what was measured. Raises SettingsError for settings that
     cannot run and OSError for a folder that cannot be written, both before anything is loaded.
     """
     clock = clock or RealClock()
-    bench = _Bench(sut, library, settings, clock, DetailLog(clock.now_ns, clock.now_ns()), watchdog_s, progress)
+    bench = _Bench(
+        sut, library, settings, clock, DetailLog(clock.now_ns, clock.now_ns()), watchdog_s, progress, issue_threads
+    )
     state = bench.prepare(settings)
     if log is not None:
         _check_writable(log.outdir)
@@ -81,12 +87,13 @@ class _Bench:
     detail: DetailLog
     watchdog_s: float | None
     progress: Callable[[Progress], None] | None
+    issue_threads: IssueThreads | None
 
     def prepare(self, settings: TestSettings) -> RunState:
         if settings.mode is Mode.FindPeakPerformance and settings.scenario is not Scenario.Server:
             raise SettingsError("Finding peak performance is only supported in Server scenarios.")
         derived = effective(settings, self.library.total_count, self.library.performance_count)
-        return prepare(self.sut, self.library, derived, self.clock, self.detail, self.watchdog_s)
+        return prepare(self.sut, self.library, derived, self.clock, self.detail, self.watchdog_s, self.issue_threads)
 
     def test(self, qps: float) -> RunState:
         """Run the test at this rate."""
