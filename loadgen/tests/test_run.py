@@ -408,3 +408,25 @@ def test_too_many_outstanding_queries_end_the_run(threads: int) -> None:
     message = "IssueQueryThread 0 Ending early: Too many outstanding queries. issued"
     assert not result.valid
     assert any(r.startswith(message) for r in result.reasons), result.reasons
+
+
+@pytest.mark.parametrize(("jump_ms", "words"), [(10, "0.1%"), (500, "1%"), (-3_600_000, "1%")])
+def test_a_clock_that_jumps_is_noticed(jump_ms: int, words: str) -> None:
+    clock = FakeClock()
+
+    def jump() -> None:
+        clock.wall_offset_ns += jump_ms * MS
+
+    clock.call_at(clock.now_ns() + 1500 * MS, jump)
+    result = run(FakeSystem(clock, MS), FakeLibrary(), settings(Scenario.Server, min_duration_ms=3000), clock=clock)
+    told = result.warnings if words == "0.1%" else result.reasons
+    assert any(f"differ by more than {words}!" in message for message in told)
+    assert result.valid == (words == "0.1%")
+
+
+def test_timestamps_are_printed_for_power_meters(capsys: pytest.CaptureFixture[str]) -> None:
+    on_fake_clock(settings(Scenario.Server, print_timestamps=True))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Loadgen :: Perf mode start. system_clock Timestamp = 1700000000"
+    assert lines[-1] == "Loadgen :: PerfClock/system_clock ratio = 1.0000"
+    assert len(lines) == 5

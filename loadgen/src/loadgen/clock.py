@@ -22,6 +22,9 @@ class Clock(Protocol):
     def now_ns(self) -> int:
         """Nanoseconds on a monotonic clock, never 0."""
 
+    def wall_ns(self) -> int:
+        """Nanoseconds of the system's calendar clock, to check the other against."""
+
     def sleep_until(self, due_ns: int) -> None:
         """Return at `due_ns` or as soon after as the system can; at once if it has passed."""
 
@@ -33,6 +36,7 @@ class RealClock:
     """The system's monotonic clock."""
 
     now_ns = staticmethod(time.perf_counter_ns)
+    wall_ns = staticmethod(time.time_ns)
 
     @staticmethod
     def sleep_until(due_ns: int) -> None:

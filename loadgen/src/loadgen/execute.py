@@ -166,15 +166,47 @@ def _issue_part(state: RunState, part: Part, progress: Callable[[Progress], None
         threads=state.issue_threads or (own_threads(threads) if threads else None),
     )
     reporter = Reporter(work, progress)
+    clocks = state.clock.now_ns(), state.clock.wall_ns()
     try:
         with reporter, _attempt(state, f"{state.sut.name}.issue()"):
             issue(work)
     finally:
+        if part.mode is Mode.PerformanceOnly:
+            _check_clocks(state, *clocks)
         state.detail.add("power_begin", _power_time(began))
         state.detail.add("power_end", _power_time(datetime.now(timezone.utc)))
         _check_answers(state, part)
         with _attempt(state, f"{state.library.name}.unload()"):
             state.library.unload(indices)
+
+
+def _check_clocks(state: RunState, began_ns: int, wall_began_ns: int) -> None:
+    """The measuring clock must run as the calendar's: a suspended machine or a clock that was set spoils the times.
+
+    The official limits, 1 % and 0.1 %; differences of a few milliseconds say nothing about short runs.
+    """
+    passed, wall = state.clock.now_ns() - began_ns, state.clock.wall_ns() - wall_began_ns
+    ratio = passed / wall if wall > 0 else 0.0
+    if state.settings.print_timestamps:
+        _print_timestamps(passed, wall, wall_began_ns, ratio)
+    difference = abs(passed - wall)
+    if abs(ratio - 1) > 0.01 and difference > 20_000_000:
+        state.errors.add(
+            f"PerfClock and system_clock differ by more than 1%! pc_sc_ratio: {ratio:.4f}. The system's clock was set, "
+            "or the machine slept, during the test: run it again"
+        )
+    elif abs(ratio - 1) > 0.001 and difference > 5_000_000:
+        message = f"PerfClock and system_clock differ by more than 0.1%! pc_sc_ratio: {ratio:.4f}"
+        state.detail.add("warning_generic_message", message, warning=True)
+
+
+def _print_timestamps(passed: int, wall: int, wall_began_ns: int, ratio: float) -> None:
+    """What the official LoadGen prints for power meters, letter for letter."""
+    print(f"Loadgen :: Perf mode start. system_clock Timestamp = {wall_began_ns // 10**9}")
+    print(f"Loadgen :: Perf mode stop. systme_clock Timestamp = {(wall_began_ns + wall) // 10**9}")
+    print(f"Loadgen :: PerfClock Perf duration = {passed // 10**6}ms")
+    print(f"Loadgen :: system_clock Perf duration = {wall // 10**6}ms")
+    print(f"Loadgen :: PerfClock/system_clock ratio = {ratio:.4f}", flush=True)
 
 
 def _samples_per_query(state: RunState, part: Part) -> int:

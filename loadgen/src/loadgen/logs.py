@@ -103,25 +103,39 @@ def number(value: float) -> str:
 
 def read_detail(path: Path) -> list[DetailEntry]:
     """Read a detail log of ours or of the official LoadGen. Raises ValueError with path and line."""
-    entries = []
-    for line_no, line in enumerate(path.read_text().splitlines(), 1):
-        if not line.startswith(":::MLLOG "):
-            raise ValueError(f"{path}:{line_no}: not a ':::MLLOG' line; is this a detail log?")
-        try:
-            record = json.loads(line.removeprefix(":::MLLOG "))
-            metadata = record["metadata"]
-            entries.append(
-                DetailEntry(
-                    record["key"],
-                    record["value"],
-                    round(record["time_ms"] * 1e6),
-                    metadata["is_error"],
-                    metadata["is_warning"],
-                )
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}:{line_no}: not a log entry ({error}); the file may be cut off") from error
-    return entries
+    return [_entry(path, line_no, text) for line_no, text in _detail_lines(path)]
+
+
+def _detail_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(line number, JSON) of each entry. The official log may break a line within a string."""
+    begun, text = 0, ""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line_no, line in enumerate(lines, 1):
+            if line.startswith(":::MLLOG "):
+                if begun:
+                    yield begun, text
+                begun, text = line_no, line.removeprefix(":::MLLOG ")
+            elif begun:
+                text += line
+            else:
+                raise ValueError(f"{path}:{line_no}: not a ':::MLLOG' line; is this a detail log?")
+    if begun:
+        yield begun, text
+
+
+_CPP_NUMBERS = {"-nan": "NaN", "nan": "NaN", "-inf": "-Infinity", "inf": "Infinity"}
+
+
+def _entry(path: Path, line_no: int, text: str) -> DetailEntry:
+    for cpp, python in _CPP_NUMBERS.items():
+        text = text.replace(f'"value": {cpp},', f'"value": {python},')
+    try:
+        record = json.loads(text, strict=False)
+        metadata = record["metadata"]
+        time_ns = round(record["time_ms"] * 1e6)
+        return DetailEntry(record["key"], record["value"], time_ns, metadata["is_error"], metadata["is_warning"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}:{line_no}: not a log entry ({error}); the file may be cut off") from error
 
 
 def metrics_of(entries: Iterable[DetailEntry]) -> dict[str, Value]:

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from loadgen.logs import number
 from loadgen.results import PERCENTILES, Verdict, percentile_key
 from loadgen.settings import EffectiveSettings, Revision, Scenario
 from loadgen.stopping import ordinal
 
 _RULE = "=" * 48
+
+
+def read_summary(path: Path) -> dict[str, str]:
+    """The `name : value` lines of a summary, ours or the official LoadGen's, in order; a name's first value counts.
+
+    Raises ValueError, with the path, for a file that is no summary.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if "encountered" not in text:
+        raise ValueError(f"{path}: the closing lines on warnings and errors are missing: no summary, or cut off")
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, colon, value = line.partition(":")
+        if colon and not line.startswith((" *", "  *")):
+            found.setdefault(name.strip(), value.strip())
+    return found
 
 
 def summary_text(

@@ -19,6 +19,7 @@ class FakeClock:
 
     def __init__(self, tick_ns: int = 1) -> None:
         self._now_ns = 1_000_000
+        self.wall_offset_ns = 1_700_000_000_000_000_000
         self._tick_ns = tick_ns
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
@@ -26,6 +27,10 @@ class FakeClock:
     def now_ns(self) -> int:
         self._now_ns += self._tick_ns
         return self._now_ns
+
+    def wall_ns(self) -> int:
+        """The calendar's time. Changing `wall_offset_ns` makes this clock jump."""
+        return self._now_ns + self.wall_offset_ns
 
     def call_at(self, when_ns: int, event: Callable[[], None]) -> None:
         """Run `event` when time reaches `when_ns`; at equal times in the order of calls."""

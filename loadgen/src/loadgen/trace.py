@@ -6,16 +6,20 @@ three decimals from the start of the log.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 
 from loadgen.outcome import Part, RunState
 from loadgen.settings import Scenario
 
+_QUOTED_TWICE = re.compile(r'":""([^"]*)""')  # in the official file
 _CHUNK = 65536  # samples turned into text at a time
 
 
@@ -79,3 +83,28 @@ def _span(name: str, seq: int, query: int, index: int, due: int, issued: int, do
 
 def _us(ns: int) -> str:
     return f"{ns // 1000}.{ns % 1000:03d}"
+
+
+def read_trace(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a trace, ours or the official LoadGen's, one at a time.
+
+    Raises ValueError, with path and line, for a file that is cut off or no trace. An empty file has no events.
+    """
+    closed, line_no = True, 0
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line_no, line in enumerate(lines, 1):
+            text = line.strip().removesuffix(",")
+            if line_no == 1:
+                if text != '{"traceEvents":[':
+                    raise ValueError(f"{path}:1: not the beginning of a trace")
+                closed = False
+            elif text == '{"name":"LastTrace"}':
+                closed = True
+                break
+            else:
+                try:
+                    yield json.loads(_QUOTED_TWICE.sub(r'":"\1"', text))
+                except ValueError as error:
+                    raise ValueError(f"{path}:{line_no}: not a trace event ({error}); it may be cut off") from error
+    if not closed:
+        raise ValueError(f"{path}:{line_no}: the trace is cut off after this line")
