@@ -133,6 +133,29 @@ def command(benchmark: Benchmark) -> click.Group:
             click.echo(line)
         return 0
 
+    @group.command(help="Write report.html and results.csv of the run in FOLDER anew.")
+    @click.argument("folder", type=click.Path(path_type=Path))
+    def report(folder: Path) -> int:
+        from loadgen.harness.report import write_report
+
+        click.echo(write_report(folder))
+        return 0
+
+    @group.command(help="Compare the run in folder B with the one in A: figures, verdicts, settings, machines.")
+    @click.argument("a", type=click.Path(path_type=Path))
+    @click.argument("b", type=click.Path(path_type=Path))
+    @click.option(
+        "--fail-above",
+        type=click.FloatRange(0),
+        metavar="PERCENT",
+        help="Exit code 1 if B is worse by more, or lacks a VALID test that A has.",
+    )
+    @click.option("--html", type=click.Path(path_type=Path), help="Write the comparison to this file too.")
+    def compare(a: Path, b: Path, fail_above: float | None, html: Path | None) -> int:
+        from loadgen.harness.compare import execute
+
+        return execute(a, b, fail_above, html)
+
     return group
 
 

@@ -9,20 +9,19 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from loadgen.contracts import Backend, BackendOptions, Dataset, InputError
-from loadgen.harness import display
+from loadgen.harness import columns, display, record
 from loadgen.harness.batching import BatchingSystem
 from loadgen.harness.benchmark import Benchmark, Profile
 from loadgen.harness.layers import Layered, Overrides, layered
 from loadgen.harness.machine import machine
 from loadgen.logs import LogSettings, read_accuracy
-from loadgen.outcome import result_record
 from loadgen.results import Result
 from loadgen.rules import load_round
 from loadgen.run import run
@@ -200,15 +199,19 @@ class Report:
         self.profile_name, self.profile, self.output = profile_name, profile, output
         self.results: list[Result] = []
         self.scores: list[Score | None] = []
+        self.entries: list[dict[str, Any]] = []
         self.rows: list[display.Row] = []
 
-    def add(self, result: Result, score: Score | None, seconds: float, folder: Path) -> None:
+    def add(self, result: Result, score: Score | None, seconds: float, folder: Path, layers: Layered) -> None:
+        """Take in a finished test; its columns are in its folder by now, and leave memory."""
         accuracy = result.mode is Mode.AccuracyOnly
         head = result.headline
         measured = str(score) if score else f"{head.name} {head.value:.4g} {head.unit}" if head else "-"
         verdict = "VALID" if result.valid else "INVALID"
-        self.results.append(result)
+        self.results.append(replace(result, columns=None))
         self.scores.append(score)
+        place = folder.relative_to(self.output).as_posix()
+        self.entries.append(record.entry(result, asdict(score) if score else None, layers, place))
         self.rows.append(
             display.Row(
                 scenario=result.scenario.name,
@@ -231,7 +234,7 @@ class Report:
         return EXIT_INVALID if missed or not all(r.valid for r in self.results) else EXIT_OK
 
     def finish(self, out: Console) -> None:
-        """Print the table and the reasons, write `results.json`."""
+        """Print the table and the reasons, write `results.json` and the report."""
         if not self.results:
             return
         out.print()
@@ -242,21 +245,35 @@ class Report:
         if not self.profile.is_official:
             out.print(f"The {self.profile_name} profile is no benchmark result: {self.profile.summary}.")
         self._write()
+        from loadgen.harness.report import write_report  # matplotlib takes a second to import
+
         out.print(f"logs and results: {self.output}", soft_wrap=True)
+        out.print(f"report: {write_report(self.output)}", soft_wrap=True)
 
     def _write(self) -> None:
-        record = {
-            "schema": 1,
+        written = {
+            "schema": record.SCHEMA,
             "benchmark": self.benchmark.name,
+            "title": self.benchmark.title,
             "profile": self.profile_name,
+            "profile_summary": self.profile.summary,
             "benchmark_result": self.profile.is_official,
             "machine": machine(),
-            "tests": [
-                {**result_record(result), "accuracy": asdict(score) if score else None, "folder": row.folder}
-                for result, score, row in zip(self.results, self.scores, self.rows, strict=True)
-            ],
+            "options": _options(self.benchmark, self.request),
+            "tests": self.entries,
         }
-        (self.output / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+        (self.output / record.FILE).write_text(json.dumps(written, indent=1) + "\n")
+
+
+def _options(benchmark: Benchmark, request: Request) -> dict[str, Any]:
+    """What was measured, as the command line has it; settings of the tests stand with the tests."""
+    files = {"user_conf": request.overrides.user_conf, "audit_conf": request.overrides.audit_conf}
+    return {
+        "backend": request.backend or next(iter(benchmark.backends)),
+        **{name: getattr(request, name) for name in ("device", "dtype", "batch", "max_wait_ms", "threads")},
+        "rules": request.overrides.round,
+        **{name: str(file) for name, file in files.items() if file},
+    }
 
 
 def _one_test(
@@ -283,10 +300,12 @@ def _one_test(
     began = time.monotonic()
     with display.watching(f"{scenario.name} {kind}", out) as progress:
         result = run(system, dataset, layers.settings, log=log, progress=progress)
+    if mode is not Mode.AccuracyOnly and result.columns is not None:
+        columns.save(folder, result.columns)
     score = None
     if mode is Mode.AccuracyOnly and result.valid:
         score = score_log(benchmark, report.profile, request.overrides.round, dataset, log.path("accuracy.json"))
-    report.add(result, score, time.monotonic() - began, folder)
+    report.add(result, score, time.monotonic() - began, folder, layers)
     row = report.rows[-1]
     out.print(f"{row.scenario} {row.mode}: {row.measured}  {row.verdict}  ({row.seconds:.1f} s)", markup=False)
 

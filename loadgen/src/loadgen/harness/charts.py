@@ -1,0 +1,207 @@
+"""The charts of one performance test, as SVG that takes its colours and font from the page around it."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from loadgen.harness import columns
+from loadgen.results import Records, percentile
+from loadgen.rng import I64
+
+_SIZE = 4.2, 2.5  # inches; 302 points wide, so that 9 points are still 9 pixels on a phone
+_INK, _MUTED, _GRID, _LINE, _SECOND, _LIMIT = (f"#0a0b0{i}" for i in range(1, 7))
+_VARIABLES = {
+    _INK: "var(--ink)",
+    _MUTED: "var(--muted)",
+    _GRID: "var(--rule)",
+    _LINE: "var(--line)",
+    _SECOND: "var(--second)",
+    _LIMIT: "var(--bad)",
+}
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "chart",  # the same data gives the same page
+    "svg.fonttype": "none",  # text stays text: small, sharp, searchable, in the page's font
+    "font.size": 9,
+    "path.simplify": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.edgecolor": _MUTED,
+    "axes.labelcolor": _MUTED,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "ytick.major.size": 0,
+    "text.color": _INK,
+    "lines.linewidth": 1.4,
+    "figure.subplot.left": 0.13,  # fixed, so that charts side by side align, and found three times as fast
+    "figure.subplot.right": 0.98,
+    "figure.subplot.bottom": 0.19,
+    "figure.subplot.top": 0.97,
+}
+_SHORTER = (
+    (r"\s*<!--.*?-->", ""),
+    (r" id=\"(?![mp][0-9a-f]{10}\")[^\"]*\"", ""),  # only clip paths and markers are referred to
+    (r"font-family: [^;\"]*;? ?", ""),
+    (r"(\d\.\d\d)\d+", r"\1"),  # hundredths of a point
+)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One picture with its words."""
+
+    title: str
+    note: str
+    svg: str
+
+
+def draw(records: Records, prefix: str, limit_ns: int = 0) -> list[Chart]:
+    """Latency distribution, latency over time, throughput over time. None for a test without a sample.
+
+    prefix makes the identifiers of each chart its own among all of a page. limit_ns: the scenario's
+    latency limit, 0 for none. A test whose queries all came at once has no latency over time: there a
+    latency is the time of its answer, which the throughput shows.
+    """
+    if not len(records.completed_ns):
+        return []
+    with matplotlib.rc_context(_STYLE):
+        charts = [_distribution(records, f"{prefix}d", limit_ns)]
+        if records.scheduled_ns[-1] > records.scheduled_ns[0]:
+            charts.append(_latency_over_time(records, f"{prefix}t", limit_ns))
+        charts.append(_throughput(records, f"{prefix}r"))
+    return charts
+
+
+def _distribution(records: Records, prefix: str, limit_ns: int) -> Chart:
+    figure, axes = _canvas()
+    scale, unit = _unit(records.latencies_ns)
+    ordered = np.sort(records.latencies_ns)
+    values, shares = columns.distribution(ordered)
+    axes.plot(values / scale, shares * 100, color=_LINE, drawstyle="steps-post")
+    for p in (0.5, 0.99):
+        at = percentile(ordered, p) / scale
+        axes.plot([at], [p * 100], "o", color=_LINE, markersize=4)
+        axes.annotate(f"p{p * 100:g}", (at, p * 100), (4, -9), textcoords="offset points")
+    note = "Share of samples answered within each latency"
+    if records.first_token_ns is not None:
+        due = np.repeat(records.scheduled_ns, records.samples_per_query)
+        first, shares = columns.distribution(np.sort(records.first_token_ns - due))
+        axes.plot(first / scale, shares * 100, color=_SECOND, drawstyle="steps-post", linewidth=1)
+        values, note = np.concatenate([values, first]), f"{note}; thin line: within which the first token came"
+    if limit_ns:
+        axes.axvline(limit_ns / scale, color=_LIMIT, linestyle=(0, (4, 2)))
+    axes.set_ylim(0, 103)
+    axes.set_yticks([0, 25, 50, 75, 100])
+    axes.set_ylabel("% of samples")
+    axes.set_xlabel(f"latency, {unit}")
+    _scale(axes, "x", values, scale, limit_ns)
+    return Chart("Latency distribution", f"{note}{_limit(limit_ns, scale, unit)}.", _svg(figure, prefix))
+
+
+def _latency_over_time(records: Records, prefix: str, limit_ns: int) -> Chart:
+    figure, axes = _canvas()
+    due = np.repeat(records.scheduled_ns, records.samples_per_query)
+    scale, unit = _unit(records.latencies_ns)
+    at, low, median, high = columns.spread_over_time(due, records.latencies_ns)
+    axes.fill_between(at / 1e9, low / scale, high / scale, color=_LINE, alpha=0.25, linewidth=0.6)
+    axes.plot(at / 1e9, median / scale, color=_LINE)
+    if limit_ns:
+        axes.axhline(limit_ns / scale, color=_LIMIT, linestyle=(0, (4, 2)))
+    axes.set_xlabel("time at which the query was due, s")
+    axes.set_ylabel(f"latency, {unit}")
+    _scale(axes, "y", np.concatenate([low, high]), scale, limit_ns)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    note = f"Median (line), lowest and highest (band) of {len(at)} slices{_limit(limit_ns, scale, unit)}."
+    return Chart("Latency over time", note, _svg(figure, prefix))
+
+
+def _throughput(records: Records, prefix: str) -> Chart:
+    figure, axes = _canvas()
+    done, end = records.completed_ns, int(records.completed_ns.max())
+    slices = int(np.clip(len(done) // 20, 1, 100))
+    edges, rate = columns.rate_over_time(done, end, slices)
+    axes.stairs(rate, edges, color=_LINE, fill=True, alpha=0.25)
+    axes.stairs(rate, edges, color=_LINE, linewidth=1.4)
+    note = f"Samples answered a second, in {slices} slices"
+    if _offers_a_rate(records):
+        due = np.repeat(records.scheduled_ns, records.samples_per_query)
+        axes.stairs(columns.rate_over_time(due, end, slices)[1], edges, color=_SECOND, linewidth=1)
+        note += "; thin line: samples that were due"
+    axes.set_ylim(0, None)
+    axes.set_xlim(0, None)
+    axes.set_xlabel("time, s")
+    axes.set_ylabel("samples/s")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    return Chart("Throughput over time", f"{note}.", _svg(figure, prefix))
+
+
+def _offers_a_rate(records: Records) -> bool:
+    """Only a schedule of its own (Server) differs from the times of sending."""
+    return len(records.scheduled_ns) > 1 and not np.array_equal(records.scheduled_ns, records.issued_ns)
+
+
+def _canvas() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=_SIZE)
+    figure.patch.set_visible(False)
+    axes = figure.subplots()
+    axes.patch.set_visible(False)
+    return figure, axes
+
+
+def _unit(latencies: I64) -> tuple[float, str]:
+    """(ns in the unit, its name) that suits the median."""
+    median = float(np.median(latencies))
+    return next(((ns, name) for ns, name in ((1e9, "s"), (1e6, "ms")) if median >= 0.1 * ns), (1e3, "µs"))
+
+
+def _limit(limit_ns: int, scale: float, unit: str) -> str:
+    return f"; dashed: limit of {limit_ns / scale:g} {unit}" if limit_ns else ""
+
+
+def _scale(axes: Axes, which: str, values: I64, scale: float, limit_ns: int) -> None:
+    """A logarithmic axis where the highest is more than ten times the middle one; else one from 0."""
+    low, high = max(1, int(values.min())) / scale, max(int(values.max()), limit_ns) / scale
+    middle = float(np.median(values)) / scale
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    bounds = axes.set_xlim if which == "x" else axes.set_ylim
+    if high <= 10 * middle:
+        bounds(0, high * 1.08)
+        axis.set_major_locator(MaxNLocator(5))
+        return
+    axes.set(**{f"{which}scale": "log"})
+    bounds(low / 1.2, high * 1.3)
+    steps = (1.0, 2.0, 5.0) if high <= 500 * low else (1.0, 3.0) if high <= 5000 * low else (1.0,)
+    axis.set_major_locator(LogLocator(10, steps))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+
+
+def _svg(figure: Figure, prefix: str) -> str:
+    """The drawing alone, without header, metadata and fonts; colours become the page's variables."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = file.getvalue()
+    body = text[text.index("<g id=") : text.rindex("</svg>")]
+    for pattern, kept in (*_SHORTER, (r"(\bid=\"|url\(#|href=\"#)", rf"\1{prefix}")):
+        body = re.sub(pattern, kept, body, flags=re.DOTALL)
+    for colour, variable in _VARIABLES.items():
+        body = body.replace(colour, variable)
+    width, height = (72 * side for side in _SIZE)
+    return f'<svg viewBox="0 0 {width:g} {height:g}" aria-hidden="true">\n{body}</svg>'

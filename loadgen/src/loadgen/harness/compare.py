@@ -1,0 +1,228 @@
+"""Two runs of one benchmark side by side: figures, verdicts, and whatever else differs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from loadgen.contracts import InputError
+from loadgen.harness import display, record
+from loadgen.harness.record import SavedRun, SavedTest
+from loadgen.harness.report import figure, render
+
+EXIT_OK, EXIT_WORSE = 0, 1
+_LOWER_IS_BETTER = ("ms", "s")  # units of headlines; every other one is a rate
+_ALSO = {"p50": "result_50.00_percentile_latency_ns", "p99": "result_99.00_percentile_latency_ns"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of one test in both runs; None where a run has none."""
+
+    test: str
+    name: str
+    unit: str
+    a: float | None
+    b: float | None
+    lower_is_better: bool
+    judged: bool
+    """Does it count for `--fail-above`? Percentiles beside the headline are only shown."""
+    valid: bool
+    """Is the test valid in both runs? The figures of an INVALID test are shown, but not compared."""
+
+    @property
+    def gain_percent(self) -> float | None:
+        """By how much B is better, negative if it is worse; None if that can't be said."""
+        if self.a is None or self.b is None or not self.valid or not self.a > 0:
+            return None
+        change = 100 * (self.b - self.a) / self.a
+        return -change if self.lower_is_better else change
+
+    @property
+    def change(self) -> str:
+        gain = self.gain_percent
+        if gain is None:
+            return "-"
+        return f"{abs(gain):.1f} % {self.direction}" if self.direction else "same"
+
+    @property
+    def direction(self) -> str:
+        """better, worse or, below a twentieth of a percent, nothing."""
+        gain = self.gain_percent or 0.0
+        return "" if abs(gain) < 0.05 else "better" if gain > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting, an option or a fact that differs. `of` says of what."""
+
+    of: str
+    name: str
+    a: str
+    b: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that two runs have and differ in."""
+
+    a: SavedRun
+    b: SavedRun
+    verdicts: tuple[Difference, ...]
+    """Of every test, also where it is the same."""
+    metrics: tuple[Metric, ...]
+    differences: tuple[Difference, ...]
+    warnings: tuple[str, ...]
+
+    def failures(self, percent: float) -> list[str]:
+        """Why B is not as good as A: a judged figure worse by more than percent, or a VALID test lost."""
+        lost = [f"{v.of} was VALID in A and is {v.b} in B" for v in self.verdicts if v.a == "VALID" != v.b]
+        worse = [m for m in self.metrics if m.judged and m.gain_percent is not None and m.gain_percent < -percent]
+        return lost + [f"{m.test} {m.name} is {m.change}, more than {percent:g} %" for m in worse]
+
+
+def execute(a: Path, b: Path, fail_above: float | None = None, html: Path | None = None) -> int:
+    """The `compare` command. Returns its exit code. Raises InputError for folders that can't be compared."""
+    found = compare(record.read(a), record.read(b))
+    out = display.console(quiet=False)
+    show(found, out)
+    failures = [] if fail_above is None else found.failures(fail_above)
+    for failure in failures:
+        out.print(failure, style="red", markup=False)
+    if html is not None:
+        _write(html, render("compare.html", c=found, failures=failures))
+        out.print(f"comparison: {html}", markup=False, soft_wrap=True)
+    return EXIT_WORSE if failures else EXIT_OK
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise InputError(f"--html {file} cannot be written ({error.strerror}): choose another file") from error
+
+
+def compare(a: SavedRun, b: SavedRun) -> Comparison:
+    """Match the tests by scenario and mode. Raises InputError for runs of two benchmarks."""
+    if a.benchmark != b.benchmark:
+        raise InputError(f"{a.folder} is of {a.benchmark}, {b.folder} of {b.benchmark}: compare runs of one benchmark")
+    names = dict.fromkeys(_name(test) for run in (a, b) for test in run.tests)
+    pairs = {name: (_find(a, name), _find(b, name)) for name in names}
+    return Comparison(
+        a=a,
+        b=b,
+        verdicts=tuple(Difference(name, "", _verdict(x), _verdict(y)) for name, (x, y) in pairs.items()),
+        metrics=tuple(metric for name, (x, y) in pairs.items() for metric in _metrics(name, x, y)),
+        differences=tuple(_differences(a, b, pairs)),
+        warnings=tuple(_warnings(a, b)),
+    )
+
+
+def _name(test: SavedTest) -> str:
+    return f"{test.scenario} {test.kind}"
+
+
+def _find(run: SavedRun, name: str) -> SavedTest | None:
+    return next((test for test in run.tests if _name(test) == name), None)
+
+
+def _verdict(test: SavedTest | None) -> str:
+    return test.verdict if test else "not run"
+
+
+def _metrics(name: str, a: SavedTest | None, b: SavedTest | None) -> Iterator[Metric]:
+    """The headline, its context, and the scores; a score without a target is only shown."""
+    some, valid = a or b, bool(a and b and a.valid and b.valid)
+    head = (a and a.headline) or (b and b.headline)
+    if head:
+        lower = head["unit"] in _LOWER_IS_BETTER
+        values = [test.headline["value"] if test and test.headline else None for test in (a, b)]
+        yield Metric(name, head["name"], head["unit"], values[0], values[1], lower, judged=True, valid=valid)
+    if some and some.scenario != "Offline":  # whose latencies say what its throughput says
+        for label, key in _ALSO.items():
+            x, y = (test.metrics.get(key) if test else None for test in (a, b))
+            if x is not None or y is not None:
+                yield Metric(
+                    name, f"latency {label}", "ms", _ms(x), _ms(y), lower_is_better=True, judged=False, valid=valid
+                )
+    scores = [test.accuracy for test in (a, b) if test and test.accuracy]
+    for metric in sorted({metric for score in scores for metric in score.values}):
+        judged = any(metric in score.targets for score in scores)
+        x, y = (test.accuracy.values.get(metric) if test and test.accuracy else None for test in (a, b))
+        yield Metric(name, metric, "", x, y, lower_is_better=False, judged=judged, valid=valid)
+
+
+def _ms(ns: float | None) -> float | None:
+    return None if ns is None else ns / 1e6
+
+
+def _differences(
+    a: SavedRun, b: SavedRun, pairs: Mapping[str, tuple[SavedTest | None, SavedTest | None]]
+) -> Iterator[Difference]:
+    yield from _differing("run", {"profile": a.profile, **a.options}, {"profile": b.profile, **b.options})
+    for name, (x, y) in pairs.items():
+        if x and y and x.settings and y.settings:
+            yield from _differing(name, x.settings, y.settings)
+    yield from _differing("machine", a.machine, b.machine)
+
+
+def _differing(of: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Difference]:
+    for name in dict.fromkeys([*a, *b]):
+        x, y = a.get(name), b.get(name)
+        if x != y:
+            yield Difference(of, name, *("-" if value is None else figure(value) for value in (x, y)))
+
+
+def _warnings(a: SavedRun, b: SavedRun) -> Iterator[str]:
+    if a.profile != b.profile:
+        yield f"A is of profile {a.profile}, B of {b.profile}: different models or data, so the figures don't compare."
+    elif not a.is_official:
+        yield f"The {a.profile} profile is no benchmark result."
+    for name, run in (("A", a), ("B", b)):
+        if any(not test.settings for test in run.tests):
+            yield f"{name} does not say its settings: they are not compared."
+
+
+def show(found: Comparison, out: Console) -> None:
+    """Print the tables. Names in the files are text, never markup."""
+    out.print(f"{found.a.title}\nA  {found.a.folder}\nB  {found.b.folder}", markup=False, soft_wrap=True)
+    for warning in found.warnings:
+        out.print(warning, style="yellow", markup=False)
+    out.print()
+    table = _table("test", "figure", "A>", "B>", "B against A>")
+    for verdict in found.verdicts:
+        table.add_row(*map(Text, (verdict.of, "verdict", verdict.a, verdict.b)), _verdict_change(verdict))
+        for m in found.metrics:
+            if m.test == verdict.of:
+                name = f"{m.name}{f', {m.unit}' if m.unit else ''}{'' if m.judged else ' (not judged)'}"
+                colour = {"better": "green", "worse": "red"}.get(m.direction, "")
+                table.add_row("", *map(Text, (name, _value(m.a), _value(m.b))), Text(m.change, style=colour))
+    out.print(table)
+    if found.differences:
+        out.print()
+        table = _table("differs", "name", "A", "B")
+        for d in found.differences:
+            table.add_row(*map(Text, (d.of, d.name, d.a, d.b)))
+        out.print(table)
+
+
+def _verdict_change(verdict: Difference) -> Text:
+    return Text("same" if verdict.a == verdict.b else "changed", style="" if verdict.a == verdict.b else "yellow")
+
+
+def _value(value: float | None) -> str:
+    return "-" if value is None else figure(value)
+
+
+def _table(*names: str) -> Table:
+    """A heading that ends in `>` belongs to a column of numbers."""
+    made = Table(show_edge=False)
+    for name in names:
+        made.add_column(name.rstrip(">"), justify="right" if name.endswith(">") else "left", overflow="fold")
+    return made

@@ -1,0 +1,181 @@
+"""The report of a run: `report.html`, one file that needs nothing else, and `results.csv`, a row a test."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from loadgen.contracts import InputError
+from loadgen.harness import charts, columns, record
+from loadgen.harness.record import SavedRun, SavedTest
+from loadgen.logs import metrics_of, read_detail
+from loadgen.results import PERCENTILES
+
+_LATENCIES = {  # heading -> keys of the detail log: of min, max and mean; of a percentile
+    "latency": ("result_{}_latency_ns", "result_{}_percentile_latency_ns"),
+    "query latency": ("result_{}_query_latency_ns", "result_{}_percentile_per_query_latency_ns"),
+    "first token": ("result_first_token_{}_latency_ns", "result_first_token_{}_percentile_latency_ns"),
+    "per output token": ("result_time_to_output_token_{}", "result_time_per_output_token_{}_percentile_ns"),
+}
+_PREFIXES = {
+    "SingleStream": "single_stream_",
+    "MultiStream": "multi_stream_",
+    "Server": "server_target_",
+    "Offline": "offline_",
+}
+_CONDITIONS = {  # key of the detail log -> what it means, with values of the same log
+    "result_perf_constraints_met": "latency limit",
+    "result_min_duration_met": "minimum duration, {effective_min_duration_ms} ms",
+    "result_min_queries_met": "minimum number of queries, {effective_min_query_count}",
+    "early_stopping_met": "early stopping: enough samples for the percentile",
+}
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` and `results.csv` of the run in folder; returns the page's path.
+
+    Raises InputError if the folder has no results. Columns or logs that are missing leave out only
+    what is drawn from them, and the page says so.
+    """
+    run = record.read(folder)
+    with (run.folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(_csv_rows(run))
+    page = run.folder / "report.html"
+    views = [_view(run, number) for number in range(len(run.tests))]
+    page.write_text(render("report.html", run=run, views=views), "utf-8")
+    return page
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from its template. Everything is escaped, but what is `Markup`."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    pages = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    pages.filters.update(figure=figure, seconds=lambda ns: f"{ns / 1e9:,.1f} s", moment=_moment, breakable=_breakable)
+    return pages.get_template(template).render(**values)
+
+
+def figure(value: object) -> str:
+    """A number as a person reads it: whole with separators, else with 5 digits that count."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.5g}"
+
+
+def measured(test: SavedTest) -> str:
+    """The result of a test in a few words."""
+    if test.accuracy:
+        return ", ".join(f"{name} {value:.3f}" for name, value in test.accuracy.values.items())
+    head = test.headline
+    return f"{figure(head['value'])} {head['unit']}" if head else "nothing measured"
+
+
+def _breakable(name: str) -> Markup:
+    """A long name that may fold after each underscore, so that its table fits a phone."""
+    return Markup("_<wbr>").join(name.split("_"))
+
+
+def _moment(finished: str) -> str:
+    return finished.replace("T", " ").replace("Z", " UTC")
+
+
+def _view(run: SavedRun, number: int) -> dict[str, Any]:
+    """What the template shows of one test."""
+    test = run.tests[number]
+    headings, rows = latency_table(test.metrics)
+    pictures, missing = _charts(test, number)
+    settings = [(name, str(value), test.origins.get(name, "")) for name, value in sorted(test.settings.items())]
+    changed = [s for s in settings if s[2] and not s[0].startswith(_of_others(test.scenario))]
+    return {
+        "test": test,
+        "measured": measured(test),
+        "conditions": _conditions(test),
+        "headings": headings,
+        "latencies": rows,
+        "charts": pictures,
+        "missing": missing,
+        "settings": changed,
+        "other_settings": [s for s in settings if s not in changed],
+        "settings_as": next((n for n in range(number) if _same_settings(run.tests[n], test)), None),
+    }
+
+
+def _of_others(scenario: str) -> tuple[str, ...]:
+    """How the names of settings begin that matter in other scenarios only, or in the audit TEST05 only."""
+    return ("test05_", *(name for own, name in _PREFIXES.items() if own != scenario))
+
+
+def _same_settings(one: SavedTest, other: SavedTest) -> bool:
+    if not one.settings or one.origins != other.origins:
+        return False
+    return {**one.settings, "mode": ""} == {**other.settings, "mode": ""}
+
+
+def latency_table(metrics: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """(headings, rows of (name, milliseconds)) of what the log has latencies of."""
+    kinds = {name: keys for name, keys in _LATENCIES.items() if keys[0].format("mean") in metrics}
+    names = [(label, key, 0) for label, key in (("lowest", "min"), ("mean", "mean"))]
+    names += [(f"p{p * 100:g}", f"{p * 100:.2f}", 1) for p in PERCENTILES]
+    names.append(("highest", "max", 0))
+    rows = [
+        (label, [_milliseconds(metrics.get(keys[which].format(key))) for keys in kinds.values()])
+        for label, key, which in names
+        if kinds
+    ]
+    return list(kinds), rows
+
+
+def _milliseconds(ns: Any) -> str:
+    return "-" if ns is None else f"{ns / 1e6:,.3f}"
+
+
+def _conditions(test: SavedTest) -> list[tuple[str, bool]]:
+    """(condition, is it met) as the detail log has them; none where it is missing or cut off."""
+    try:
+        said = metrics_of(read_detail(test.folder / "mlperf_log_detail.txt"))
+    except (OSError, ValueError):
+        return []
+    known = defaultdict(lambda: "?", said)
+    return [(meaning.format_map(known), bool(said[key])) for key, meaning in _CONDITIONS.items() if key in said]
+
+
+def _charts(test: SavedTest, number: int) -> tuple[list[tuple[charts.Chart, Markup]], str]:
+    """(charts and their safe SVG, why there are none)."""
+    if test.kind != "performance":
+        return [], ""
+    limit = test.settings.get("server_target_latency_ns", 0) if test.scenario == "Server" else 0
+    try:
+        drawn = charts.draw(columns.read(test.folder), f"c{number}", limit)
+    except InputError as error:
+        return [], f"No charts: {error}."
+    svg = [(chart, Markup(chart.svg)) for chart in drawn]  # the only text in it is our own labels and numbers
+    return svg, "" if drawn else "No charts: no query was answered."
+
+
+def _csv_rows(run: SavedRun) -> Iterator[Sequence[object]]:
+    percentiles = {f"p{p * 100:g}_latency_ns": f"result_{p * 100:.2f}_percentile_latency_ns" for p in PERCENTILES}
+    scores = sorted({name for test in run.tests if test.accuracy for name in test.accuracy.values})
+    yield (
+        *("benchmark", "profile", "benchmark_result", "backend", "scenario", "mode", "verdict", "metric", "value"),
+        *("unit", *scores, "queries", "samples", "duration_s", *percentiles, "reasons", "finished"),
+    )
+    for test in run.tests:
+        head = test.headline or {"name": "", "value": "", "unit": ""}
+        values = test.accuracy.values if test.accuracy else {}
+        yield (
+            *(run.benchmark, run.profile, run.is_official, run.options.get("backend", "")),
+            *(test.scenario, test.kind, test.verdict, head["name"], head["value"], head["unit"]),
+            *(values.get(name, "") for name in scores),
+            *(test.query_count, test.sample_count, test.duration_ns / 1e9),
+            *(test.metrics.get(key, "") for key in percentiles.values()),
+            *("; ".join(test.reasons), test.finished),
+        )
