@@ -14,7 +14,6 @@ import signal
 import threading
 from array import array
 from collections.abc import Callable
-from contextlib import suppress
 from multiprocessing import get_context
 
 import numpy as np
@@ -41,6 +40,7 @@ from loadgen.harness.ring import I64, WORD, PeerGone, Reader, Ring, Writer
 from loadgen.recorder import Recorder
 
 _LOOP = 16  # answers up to which a loop beats numpy
+_BUSY_S = 0.5  # a thread that takes longer to send one request waits for room
 
 
 class StartError(RuntimeError):
@@ -81,31 +81,27 @@ class ProcessSystem:
             self._child.start(self._start_timeout_s)
         except BaseException:  # Ctrl-C too: nobody calls stop() after a start() that raised
             self._child.end(0)
+            del self._child
             raise
 
     def issue(self, ids: Ints, indices: Ints) -> None:
         """See `contracts.SystemUnderTest`."""
-        requests = self._child.requests
-        try:
-            if type(ids) is int:
-                requests.put(three(ONE, ids, indices))
-            elif isinstance(ids, np.ndarray):
-                requests.put(three(ARRAY, len(ids), 0))
-                requests.write(np.ascontiguousarray(ids, np.int64).data)
-                requests.write(np.ascontiguousarray(indices, np.int64).data)
-            else:
-                requests.put(array("q", (FEW, len(ids), 0, *ids, *indices)).tobytes())  # type: ignore[arg-type, misc]
-        except PeerGone:
-            return  # the thread that reads the answers reports it
+        if type(ids) is int:
+            self._child.send(three(ONE, ids, indices))
+        elif isinstance(ids, np.ndarray):
+            columns = (np.ascontiguousarray(column, np.int64).data for column in (ids, indices))
+            self._child.send(three(ARRAY, len(ids), 0), *columns)
+        else:
+            self._child.send(array("q", (FEW, len(ids), 0, *ids, *indices)).tobytes())  # type: ignore[arg-type, misc]
 
     def flush(self) -> None:
         """Passed on; does not wait."""
-        with suppress(PeerGone):
-            self._child.requests.put(three(FLUSH, 0, 0))
+        self._child.send(three(FLUSH, 0, 0))
 
     def stop(self) -> None:
         """See `contracts.SystemUnderTest`. A child that does not end is killed, and the run INVALID."""
         self._child.end(self._stop_timeout_s)
+        del self._child  # and with it the shared memory
 
 
 def _portable(factory: Callable[[], SystemUnderTest] | str) -> bytes | str:
@@ -126,8 +122,6 @@ def _portable(factory: Callable[[], SystemUnderTest] | str) -> bytes | str:
 class _Child:
     """One child process, and the thread that reads its answers."""
 
-    requests: Writer
-
     def __init__(self, name: str, factory: bytes | str, ring_bytes: int, recorder: Recorder) -> None:
         self._name, self._recorder = name, recorder
         wanted = Wanted(os.getpid(), len(recorder.tokens) > 0, _kept(recorder))
@@ -135,6 +129,7 @@ class _Child:
         # spawn: a fork copies locks that threads of this process hold
         self._process = get_context("spawn").Process(target=serve, args=(name, factory, *self._rings, wanted))
         self._thread = threading.Thread(target=self._receive, name=f"{name} answers", daemon=True)
+        self._sending = threading.Lock()  # several threads may issue, the ring has one writer
         self._started = threading.Event()
         self._problem = ""  # why it did not start
         self._expected: tuple[int, ...] = ()  # exit codes that are no failure
@@ -147,7 +142,7 @@ class _Child:
             atexit.register(self._process.kill)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        self.requests = Writer(self._rings[0], self._process)
+        self._requests = Writer(self._rings[0], self._process)
         self._answers = Reader(self._rings[1], self._process)
         self._thread.start()
         if not self._started.wait(timeout_s):
@@ -155,13 +150,23 @@ class _Child:
         if self._problem:
             raise StartError(self._problem)
 
+    def send(self, record: bytes, *columns: memoryview) -> None:
+        """Hand a request to the child; into the void if it has ended."""
+        try:
+            with self._sending:
+                self._requests.put(record)
+                for column in columns:
+                    self._requests.write(column)
+        except PeerGone:
+            return  # the thread that reads the answers reports it
+
     def end(self, timeout_s: float) -> None:
         """Tell the system to stop, wait so long for its process to end, then kill it."""
         process = self._process
         try:
             if timeout_s and process.is_alive() and self._can_hear():
                 self._expected = (0,)
-                self.requests.put(three(STOP, 0, 0))
+                self.send(three(STOP, 0, 0))
                 process.join(timeout_s)
                 if process.is_alive():
                     self._recorder.fail(f"{self._name} took more than {timeout_s:g} s to stop: its process was killed")
@@ -169,8 +174,13 @@ class _Child:
             self._kill()
 
     def _can_hear(self) -> bool:
-        """False where Ctrl-C cut a request in two, or where requests fill the ring because none is read."""
-        return not self.requests.torn and self.requests.room() > len(three(STOP, 0, 0))
+        """False where Ctrl-C cut a request in two, or where requests wait for room because none is read."""
+        if not self._sending.acquire(timeout=_BUSY_S):
+            return False
+        try:
+            return not self._requests.torn and self._requests.room() > len(three(STOP, 0, 0))
+        finally:
+            self._sending.release()
 
     def _kill(self) -> None:
         if self._process.is_alive():
@@ -180,8 +190,6 @@ class _Child:
         atexit.unregister(self._process.kill)
         if self._thread.is_alive():
             self._thread.join()
-        for ring in self._rings:
-            ring.close()
 
     def _receive(self) -> None:
         """Take answers until the process ends."""

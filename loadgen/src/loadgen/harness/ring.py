@@ -55,8 +55,8 @@ class Ring:
     def __reduce__(self) -> Any:
         return _received, (self.size, *(DupFd(fd) for fd in (self.memory, self.written, self.freed)))
 
-    def close(self) -> None:
-        """Close this process's descriptors. The mapping goes with the last `Writer` or `Reader`."""
+    def __del__(self) -> None:
+        """The last writer or reader is gone: nobody can use a descriptor that now means something else."""
         for fd in (self.memory, self.written, self.freed):
             os.close(fd)
 
@@ -96,7 +96,7 @@ class Writer:
 
     def __init__(self, ring: Ring, peer: BaseProcess | None = None) -> None:
         self._view = memoryview(mmap.mmap(ring.memory, ring.size))
-        self._size, self._written = ring.size, ring.written
+        self._ring, self._size, self._written = ring, ring.size, ring.written
         self._freed = _Counter(ring.freed, peer)
         self._at, self._free = 0, ring.size
         self.torn = False
@@ -146,7 +146,7 @@ class Reader:
 
     def __init__(self, ring: Ring, peer: BaseProcess | None = None) -> None:
         self._words: I64 = np.frombuffer(mmap.mmap(ring.memory, ring.size), np.int64)
-        self._freed = ring.freed
+        self._ring, self._freed = ring, ring.freed
         self._written = _Counter(ring.written, peer)
         self._at = self._ready = self._unreturned = 0  # words
 
