@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from loadgen.logs import LogSettings, metrics_of, read_accuracy, read_detail
 from loadgen.progress import Progress
 from loadgen.results import Result
 from loadgen.run import run
-from loadgen.settings import Mode, Scenario, SettingsError, TestSettings
+from loadgen.settings import Mode, Scenario, TestSettings
 from loadgen.testing import FakeClock, FakeLibrary, FakeSystem
 
 MS = 1_000_000
@@ -147,130 +144,6 @@ def test_logs_say_what_the_result_says(tmp_path: Path) -> None:
     assert record["valid"] == result.valid
 
 
-def fault(issue: Callable[[FakeSystem, int, int], None]) -> Result:
-    """A SingleStream run whose system does something wrong."""
-
-    class Faulty(FakeSystem):
-        def issue(self, ids: Ints, indices: Ints) -> None:
-            assert isinstance(ids, int)
-            assert isinstance(indices, int)
-            issue(self, ids, indices)
-
-    return run(Faulty(), FakeLibrary(), settings(Scenario.SingleStream), watchdog_s=0.2)
-
-
-def test_a_sample_answered_twice_is_an_error_that_names_it() -> None:
-    def twice(system: FakeSystem, ids: int, index: int) -> None:
-        system.respond.complete(ids)
-        if ids == 3:
-            system.respond.complete(ids)
-
-    result = fault(twice)
-    assert not result.valid
-    assert "Attempted to complete a sample twice: id 3" in result.errors
-
-
-def test_an_unknown_id_is_an_error_that_names_it() -> None:
-    def unknown(system: FakeSystem, ids: int, index: int) -> None:
-        system.respond.complete(ids)
-        system.respond.complete(-5 if ids == 2 else 10**9 if ids == 3 else [])
-
-    result = fault(unknown)
-    assert any("unknown sample: id -5" in error for error in result.errors)
-    assert any("unknown sample: id 1000000000" in error for error in result.errors)
-
-
-def test_a_sample_never_answered_ends_by_the_watchdog() -> None:
-    def never(system: FakeSystem, ids: int, index: int) -> None:
-        if ids != 5:
-            system.respond.complete(ids)
-
-    result = fault(never)
-    assert any("no answer for 0.2 s; still out are ids [5" in error for error in result.errors)
-    assert result.metrics["result_query_count"] == 5, "what was measured is kept"
-
-
-def test_a_system_that_raises_ends_invalid_and_is_stopped() -> None:
-    def raises(system: FakeSystem, ids: int, index: int) -> None:
-        if ids == 4:
-            raise RuntimeError("out of memory")
-        system.respond.complete(ids)
-
-    result = fault(raises)
-    assert any("fake system.issue() raised RuntimeError: out of memory" in error for error in result.errors)
-    assert result.metrics["result_query_count"] == 4
-
-
-def test_a_worker_can_fail_the_run() -> None:
-    def hands_over(system: FakeSystem, ids: int, index: int) -> None:
-        threading.Thread(target=system.respond.fail, args=("prediction failed",)).start()
-
-    result = fault(hands_over)
-    assert "prediction failed" in result.errors
-
-
-def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
-    log = LogSettings(tmp_path)
-
-    class Interrupted(FakeSystem):
-        def issue(self, ids: Ints, indices: Ints) -> None:
-            if ids == 20:
-                raise KeyboardInterrupt
-            super().issue(ids, indices)
-
-    system, library = Interrupted(), FakeLibrary()
-    result = run(system, library, settings(Scenario.SingleStream), log=log)
-    assert result.interrupted
-    assert not result.valid
-    assert result.metrics["result_query_count"] == 20
-    assert system.calls[-1] == "stop"
-    assert library.unloaded
-    assert any("Interrupted" in entry.value for entry in read_detail(log.path("detail.txt")) if entry.is_error)
-
-
-def test_a_library_that_cannot_load_ends_invalid() -> None:
-    class Broken(FakeLibrary):
-        def load(self, indices: Any) -> None:
-            raise OSError("sample 7 is unreadable")
-
-    system = FakeSystem()
-    result = run(system, Broken(), settings(Scenario.Offline))
-    assert not result.valid
-    assert "sample 7 is unreadable" in result.reasons[0]
-    assert system.calls == ["start", "stop"]
-
-
-@pytest.mark.parametrize(
-    ("scenario", "changes", "word"),
-    [
-        (Scenario.Server, {"server_target_qps": 0.0}, "server_target_qps is 0"),
-        (Scenario.Offline, {"offline_expected_qps": 0.0}, "offline_expected_qps is 0"),
-        (Scenario.SingleStream, {"single_stream_expected_latency_ns": 0}, "expected latency is 0"),
-        (
-            Scenario.SingleStream,
-            {"performance_issue_same": True, "performance_issue_same_index": 100},
-            "performance_issue_same_index is 100",
-        ),
-        (Scenario.Offline, {"mode": Mode.FindPeakPerformance}, "only supported in Server"),
-    ],
-)
-def test_impossible_settings_are_refused_before_anything_runs(
-    scenario: Scenario, changes: dict[str, Any], word: str
-) -> None:
-    system = FakeSystem()
-    with pytest.raises(SettingsError, match=word):
-        run(system, FakeLibrary(), settings(scenario, **changes))
-    assert system.calls == []
-
-
-def test_a_log_folder_that_cannot_be_made_is_refused_first(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    system = FakeSystem()
-    with pytest.raises(OSError, match="file"):
-        run(system, FakeLibrary(), settings(Scenario.Offline), log=LogSettings(tmp_path / "file" / "logs"))
-    assert system.calls == []
-
-
 def test_progress_ends_with_everything_done() -> None:
     seen: list[Progress] = []
     on_fake_clock(settings(Scenario.Offline), progress=seen.append)
@@ -292,13 +165,6 @@ def test_tokens_are_counted_from_the_first_one() -> None:
     assert result.metrics["result_first_token_mean_latency_ns"] == MS
     assert result.metrics["result_time_to_output_token_mean"] == 2 * MS
     assert not result.errors
-
-
-def test_tokens_that_are_not_counted_are_errors() -> None:
-    asked = settings(Scenario.SingleStream, use_token_latencies=True)
-    result = run(FakeSystem(), FakeLibrary(), asked)
-    assert any("n_tokens argument missing" in error for error in result.errors)
-    assert any("before it's first token" in error for error in result.errors)
 
 
 def test_find_peak_finds_the_rate_that_the_system_can_take(tmp_path: Path) -> None:
@@ -345,83 +211,6 @@ def test_the_trace_is_json_and_holds_every_sample(tmp_path: Path, scenario: Scen
     spans = [e["args"] for e in events if e["name"] == "Sample" and e["ph"] == "b"]
     assert [span["sample_seq"] for span in spans] == list(range(result.sample_count))
     assert [span["complete_ns"] for span in spans] == result.latencies_ns.tolist()
-
-
-def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
-    (tmp_path / "mlperf_log_detail.txt").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="free space or choose another folder"):
-        on_fake_clock(settings(Scenario.Offline), log=LogSettings(tmp_path))
-    assert json.loads((tmp_path / "result.json").read_text())["metrics"], "the result was written first"
-
-
-class _Slow:
-    """Takes 10 ms in `issue`, in whichever thread."""
-
-    name = "slow to issue"
-
-    def __init__(self, fail_at: int = -1) -> None:
-        self.threads: set[str] = set()
-        self.fail_at = fail_at
-
-    def start(self, respond: Any) -> None:
-        self.respond = respond
-
-    def issue(self, ids: Any, indices: Any) -> None:
-        self.threads.add(threading.current_thread().name)
-        if self.fail_at in ids:
-            raise RuntimeError("the device is gone")
-        time.sleep(0.01)
-        self.respond.complete(list(ids))
-
-    def flush(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-
-@pytest.mark.parametrize("coalesce", [False, True])
-def test_several_threads_keep_a_schedule_that_one_cannot(coalesce: bool) -> None:
-    asked = settings(Scenario.Server, min_duration_ms=500, server_target_qps=200.0, server_coalesce_queries=coalesce)
-    slow = _Slow()
-    several = run(slow, FakeLibrary(), replace(asked, server_num_issue_query_threads=4))
-    assert slow.threads == {f"issue-{k}" for k in range(4)}
-    alone = run(_Slow(), FakeLibrary(), replace(asked, server_coalesce_queries=False))
-    assert several.query_count == alone.query_count
-    assert several.latencies_ns is not None
-    assert alone.latencies_ns is not None
-    assert (several.latencies_ns >= 10 * MS).all()
-    assert np.median(several.latencies_ns) < np.median(alone.latencies_ns) / 2
-
-
-def test_a_failing_issue_thread_ends_the_run() -> None:
-    asked = settings(Scenario.Server, min_duration_ms=2000, server_target_qps=600.0, server_num_issue_query_threads=3)
-    result = run(_Slow(fail_at=20), FakeLibrary(), asked)
-    assert not result.valid
-    assert result.query_count < 40
-    assert "RuntimeError: the device is gone" in result.reasons[0]
-
-
-@pytest.mark.parametrize("threads", [0, 2])
-def test_too_many_outstanding_queries_end_the_run(threads: int) -> None:
-    clock = FakeClock()
-    asked = settings(Scenario.Server, server_max_async_queries=5, server_num_issue_query_threads=threads)
-    result = run(FakeSystem(clock, latency_ns=900_000), FakeLibrary(), asked, clock=clock)
-    message = "IssueQueryThread 0 Ending early: Too many outstanding queries. issued"
-    assert not result.valid
-    assert any(r.startswith(message) for r in result.reasons), result.reasons
-
-
-@pytest.mark.parametrize(("jump_ms", "words"), [(10, "0.1%"), (500, "1%"), (-3_600_000, "1%")])
-def test_a_clock_that_jumps_is_noticed(jump_ms: int, words: str) -> None:
-    clock = FakeClock()
-
-    def jump() -> None:
-        clock.wall_offset_ns += jump_ms * MS
-
-    clock.call_at(clock.now_ns() + 1500 * MS, jump)
-    result = run(FakeSystem(clock, MS), FakeLibrary(), settings(Scenario.Server, min_duration_ms=3000), clock=clock)
-    told = result.warnings if words == "0.1%" else result.reasons
-    assert any(f"differ by more than {words}!" in message for message in told)
-    assert result.valid == (words == "0.1%")
 
 
 def test_timestamps_are_printed_for_power_meters(capsys: pytest.CaptureFixture[str]) -> None:

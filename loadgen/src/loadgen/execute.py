@@ -7,10 +7,11 @@ import gc
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy as np
 
-from loadgen import schedule
+from loadgen import memory, schedule
 from loadgen.clock import Clock
 from loadgen.contracts import SampleLibrary, SystemUnderTest
 from loadgen.detail import effective_entries, header_entries, requested_entries
@@ -33,12 +34,15 @@ def prepare(
     detail: DetailLog,
     watchdog_s: float | None,
     issue_threads: IssueThreads | None = None,
+    spool_dir: Path | None = None,
 ) -> RunState:
     """Draw every series of the run, and make the columns for its answers."""
     modes = {
         Mode.SubmissionRun: [Mode.AccuracyOnly, Mode.PerformanceOnly],
         Mode.FindPeakPerformance: [Mode.PerformanceOnly],
     }.get(settings.mode, [settings.mode])
+    if Mode.PerformanceOnly in modes:
+        memory.check_fits(settings, library.total_count)
     parts: list[Part] = []
     keep: list[np.ndarray[tuple[int], np.dtype[np.bool_]]] = []
     sampler = LogSampler(settings)
@@ -68,6 +72,7 @@ def prepare(
         keep=np.concatenate(keep) if logs_any else None,
         tokens=requested.use_token_latencies,
         first_tokens=requested.use_token_latencies and settings.scenario is not Scenario.Offline,
+        spool_dir=spool_dir,
     )
     return RunState(sut, library, settings, clock, detail, errors, parts, recorder, watchdog_s, issue_threads)
 
@@ -116,6 +121,11 @@ def execute(state: RunState, progress: Callable[[Progress], None] | None) -> Non
                     break
                 _issue_part(state, part, progress)
     except KeyboardInterrupt:
+        _interrupted(state)
+
+
+def _interrupted(state: RunState) -> None:
+    if not state.interrupted:
         state.interrupted = True
         state.errors.add("Interrupted by Ctrl-C: the test did not finish")
 
@@ -170,6 +180,9 @@ def _issue_part(state: RunState, part: Part, progress: Callable[[Progress], None
     try:
         with reporter, _attempt(state, f"{state.sut.name}.issue()"):
             issue(work)
+    except KeyboardInterrupt:  # noted before what it leaves unanswered
+        _interrupted(state)
+        raise
     finally:
         if part.mode is Mode.PerformanceOnly:
             _check_clocks(state, *clocks)

@@ -12,6 +12,7 @@ import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,8 @@ class Recorder:
     """The answers of one run, whose sample ids are 0 .. count - 1: positions in its columns.
 
     It is the run's `Responder`. keep: None to log no answer, else a flag for each sample.
-    first_tokens: each sample must report its first token (token tests outside Offline).
+    first_tokens: each sample must report its first token (token tests outside Offline). spool_dir: where
+    answers wait for the log when they outgrow memory; None is the system's folder for temporary files.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Recorder:
         keep: npt.NDArray[np.bool_] | None = None,
         tokens: bool = False,
         first_tokens: bool = False,
+        spool_dir: Path | None = None,
     ) -> None:
         self.count = count
         self.errors = errors
@@ -81,7 +84,7 @@ class Recorder:
         self._clock = clock
         self._wake = threading.Lock()
         self._wake.acquire()
-        self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 - closed in close()
+        self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=str(spool_dir) if spool_dir else None)  # noqa: SIM115 - closed in close()
         self._spool_lock = threading.Lock()
         self._spooled = 0
         self._entries: list[tuple[int, int, int]] = []  # (position, offset, length) in order of completion
@@ -213,7 +216,7 @@ class Recorder:
             yield LoggedAnswer(
                 seq_id=position,
                 data=self._read(offset, length),
-                first_token=self._read(*first) if first else b"" if self._needs_first else None,
+                first_token=(self._read(*first) if first else b"") if self._needs_first else None,
                 n_tokens=int(self.tokens[position]) if len(self.tokens) else None,
             )
 
@@ -285,7 +288,14 @@ class Recorder:
         with self._spool_lock:
             for j in np.flatnonzero(wanted).tolist():
                 piece = view[int(bounds[j]) : int(bounds[j + 1])]
-                self._spool.write(piece)
+                try:
+                    self._spool.write(piece)
+                except OSError as error:
+                    self.fail(
+                        f"id {rows[j]}: its answer cannot be kept for the log: {error}. Free space, or choose "
+                        "an output folder with more"
+                    )
+                    return
                 yield int(rows[j]), self._spooled, len(piece)
                 self._spooled += len(piece)
 

@@ -45,9 +45,9 @@ def run(
     cannot run and OSError for a folder that cannot be written, both before anything is loaded.
     """
     clock = clock or RealClock()
-    bench = _Bench(
-        sut, library, settings, clock, DetailLog(clock.now_ns, clock.now_ns()), watchdog_s, progress, issue_threads
-    )
+    detail = DetailLog(clock.now_ns, clock.now_ns())
+    folder = log.outdir if log else None
+    bench = _Bench(sut, library, settings, clock, detail, watchdog_s, progress, issue_threads, folder)
     state = bench.prepare(settings)
     if log is not None:
         _check_writable(log.outdir)
@@ -58,11 +58,25 @@ def run(
         else:
             execute(state, progress)
     try:
-        result, verdict = conclude(state, log)
-        if log is not None:
-            write(state, result, verdict, log)
+        return _finish(state, log)
     finally:
         state.recorder.close()
+
+
+def _finish(state: RunState, log: LogSettings | None) -> Result:
+    """Judge and write. Ctrl-C meanwhile starts this over, once, so that no log is left half written."""
+    begun = len(state.detail.entries)
+    try:
+        return _conclude_and_write(state, log)
+    except KeyboardInterrupt:
+        del state.detail.entries[begun:]
+        return replace(_conclude_and_write(state, log), interrupted=True)
+
+
+def _conclude_and_write(state: RunState, log: LogSettings | None) -> Result:
+    result, verdict = conclude(state, log)
+    if log is not None:
+        write(state, result, verdict, log)
     return result
 
 
@@ -88,12 +102,22 @@ class _Bench:
     watchdog_s: float | None
     progress: Callable[[Progress], None] | None
     issue_threads: IssueThreads | None
+    spool_dir: Path | None
 
     def prepare(self, settings: TestSettings) -> RunState:
         if settings.mode is Mode.FindPeakPerformance and settings.scenario is not Scenario.Server:
             raise SettingsError("Finding peak performance is only supported in Server scenarios.")
         derived = effective(settings, self.library.total_count, self.library.performance_count)
-        return prepare(self.sut, self.library, derived, self.clock, self.detail, self.watchdog_s, self.issue_threads)
+        return prepare(
+            self.sut,
+            self.library,
+            derived,
+            self.clock,
+            self.detail,
+            self.watchdog_s,
+            self.issue_threads,
+            self.spool_dir,
+        )
 
     def test(self, qps: float) -> RunState:
         """Run the test at this rate."""

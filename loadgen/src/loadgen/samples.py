@@ -103,7 +103,7 @@ def _equal_issue(rng: Mt19937, size: int, passes: int, wanted: bool) -> list[int
 def _offline(settings: EffectiveSettings, rng: Mt19937, loaded: LoadableSet, samples: int) -> I64:
     """The one query's samples: the loaded set over and over, then a part of it."""
     pool = np.array(loaded.indices, np.int64)
-    if settings.performance_issue_same and not settings.performance_issue_unique:
+    if settings.performance_issue_same:  # here it outranks performance_issue_unique
         return np.full(samples, pool[settings.performance_issue_same_index], np.int64)
     if not settings.requested.sample_concatenate_permutation:
         return np.resize(pool, samples)
@@ -151,8 +151,7 @@ def log_probability(settings: EffectiveSettings) -> float:
     target = settings.accuracy_log_sampling_target
     if target <= 0:
         return settings.accuracy_log_probability
-    samples = settings.samples_per_query
-    if settings.scenario is Scenario.Offline:
-        return target / max(1, settings.min_sample_count)
     expected = int(settings.target_qps * settings.min_duration_ms / 1000)
-    return target / max(1, expected * samples, settings.min_query_count * samples)
+    if settings.scenario is not Scenario.Offline:  # whose rate counts samples
+        expected *= settings.samples_per_query
+    return target / max(1, expected, settings.min_sample_count)

@@ -64,6 +64,15 @@ def _equal_issue_base(settings: EffectiveSettings, mode: Mode, loaded: LoadableS
     return settings.min_query_count
 
 
+def expected_queries(settings: EffectiveSettings, set_size: int) -> int:
+    """About how many queries a performance test generates; for Server the expectation of its random number."""
+    cover_ns = 0 if settings.performance_issue_unique else settings.target_duration_ms * 1_000_000
+    if settings.scenario is not Scenario.Server:
+        cover_ns *= 2
+    at_least = settings.min_query_count + (set_size if settings.requested.sample_concatenate_permutation else 0)
+    return max(at_least, int(cover_ns * settings.target_qps / 1e9))
+
+
 def _times(settings: EffectiveSettings, mode: Mode, min_queries: int, set_size: int) -> tuple[int, I64, int]:
     """(query count, due times in ns from the start, when one query more would be due).
 

@@ -166,7 +166,7 @@ def effective(settings: TestSettings, total_count: int, performance_count: int) 
         settings, target_qps, sample_count, performance_count
     )
     problems += _issue_problems(settings, sample_count)
-    _refuse_impossible(settings, sample_count, problems)
+    _refuse_impossible(settings, _smallest_set(settings, total_count, sample_count))
     percentile, latency_ns, max_async = _limits(settings)
     return EffectiveSettings(
         requested=settings,
@@ -247,14 +247,31 @@ def _issue_problems(settings: TestSettings, sample_count: int) -> list[str]:
             f"performance_sample_count: {sample_count}"
         )
     if settings.performance_issue_same and settings.performance_issue_unique:
-        problems.append("performance_issue_same and performance_issue_unique cannot both be set")
+        problems.append(
+            "Performance_issue_unique and performance_issue_same, both cannot be true at the same time. "
+            "performance_issue_unique: 1 performance_issue_same: 1"
+        )
     return problems
 
 
-def _refuse_impossible(settings: TestSettings, sample_count: int, problems: list[str]) -> None:
+def _smallest_set(settings: TestSettings, total_count: int, sample_count: int) -> int:
+    """Samples in the smallest set that the test loads: an accuracy test ends with what is left over."""
+    if settings.mode in (Mode.PerformanceOnly, Mode.FindPeakPerformance):
+        return min(sample_count, total_count)
+    count = total_count
+    if settings.revision is Revision.V6_0:
+        count = min(settings.accuracy_sample_count_override or total_count, total_count)
+    return count % sample_count or sample_count
+
+
+def _refuse_impossible(settings: TestSettings, smallest_set: int) -> None:
     """Raise where the official code reads beyond its own lists."""
-    if settings.performance_issue_same and settings.performance_issue_same_index >= sample_count:
-        raise SettingsError(problems[0])
+    index = settings.performance_issue_same_index
+    if settings.performance_issue_same and index >= smallest_set:
+        raise SettingsError(
+            f"performance_issue_same_index is {index}, but a set of {smallest_set} samples is loaded: "
+            f"choose an index below {smallest_set}"
+        )
     multi_stream = settings.scenario is Scenario.MultiStream
     if multi_stream and settings.multi_stream_samples_per_query < 1:
         raise SettingsError("multi_stream_samples_per_query is 0: a MultiStream query needs samples")

@@ -1,0 +1,282 @@
+"""Everything that can go wrong: each ends in bounded time, INVALID, with the reason, and keeps what was measured."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import loadgen.run as run_module
+from loadgen.contracts import Ints
+from loadgen.logs import LogSettings, metrics_of, read_detail
+from loadgen.results import Result
+from loadgen.run import run
+from loadgen.settings import Mode, Scenario, SettingsError, TestSettings
+from loadgen.testing import FakeClock, FakeLibrary, FakeSystem
+
+MS = 1_000_000
+
+
+def settings(scenario: Scenario, **changes: Any) -> TestSettings:
+    """A test of 100 ms in fake time whose queries take 1 ms."""
+    base = TestSettings(
+        scenario=scenario,
+        min_duration_ms=100,
+        min_query_count=64,
+        single_stream_expected_latency_ns=1e6,
+        multi_stream_expected_latency_ns=1e6,
+        server_target_qps=10_000.0,
+        offline_expected_qps=2_000.0,
+    )
+    return replace(base, **changes)
+
+
+def on_fake_clock(asked: TestSettings, latency_ns: int = MS, **options: Any) -> tuple[Result, FakeSystem, FakeLibrary]:
+    clock = FakeClock()
+    system, library = FakeSystem(clock, latency_ns), FakeLibrary()
+    return run(system, library, asked, clock=clock, **options), system, library
+
+
+def fault(issue: Callable[[FakeSystem, int, int], None]) -> Result:
+    """A SingleStream run whose system does something wrong."""
+
+    class Faulty(FakeSystem):
+        def issue(self, ids: Ints, indices: Ints) -> None:
+            assert isinstance(ids, int)
+            assert isinstance(indices, int)
+            issue(self, ids, indices)
+
+    return run(Faulty(), FakeLibrary(), settings(Scenario.SingleStream), watchdog_s=0.2)
+
+
+def test_a_sample_answered_twice_is_an_error_that_names_it() -> None:
+    def twice(system: FakeSystem, ids: int, index: int) -> None:
+        system.respond.complete(ids)
+        if ids == 3:
+            system.respond.complete(ids)
+
+    result = fault(twice)
+    assert not result.valid
+    assert "Attempted to complete a sample twice: id 3" in result.errors
+
+
+def test_an_unknown_id_is_an_error_that_names_it() -> None:
+    def unknown(system: FakeSystem, ids: int, index: int) -> None:
+        system.respond.complete(ids)
+        system.respond.complete(-5 if ids == 2 else 10**9 if ids == 3 else [])
+
+    result = fault(unknown)
+    assert any("unknown sample: id -5" in error for error in result.errors)
+    assert any("unknown sample: id 1000000000" in error for error in result.errors)
+
+
+def test_a_sample_never_answered_ends_by_the_watchdog() -> None:
+    def never(system: FakeSystem, ids: int, index: int) -> None:
+        if ids != 5:
+            system.respond.complete(ids)
+
+    result = fault(never)
+    assert any("no answer for 0.2 s; still out are ids [5" in error for error in result.errors)
+    assert result.metrics["result_query_count"] == 5, "what was measured is kept"
+
+
+def test_a_system_that_raises_ends_invalid_and_is_stopped() -> None:
+    def raises(system: FakeSystem, ids: int, index: int) -> None:
+        if ids == 4:
+            raise RuntimeError("out of memory")
+        system.respond.complete(ids)
+
+    result = fault(raises)
+    assert any("fake system.issue() raised RuntimeError: out of memory" in error for error in result.errors)
+    assert result.metrics["result_query_count"] == 4
+
+
+def test_a_worker_can_fail_the_run() -> None:
+    def hands_over(system: FakeSystem, ids: int, index: int) -> None:
+        threading.Thread(target=system.respond.fail, args=("prediction failed",)).start()
+
+    result = fault(hands_over)
+    assert "prediction failed" in result.errors
+
+
+def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
+    log = LogSettings(tmp_path)
+
+    class Interrupted(FakeSystem):
+        def issue(self, ids: Ints, indices: Ints) -> None:
+            if ids == 20:
+                raise KeyboardInterrupt
+            super().issue(ids, indices)
+
+    system, library = Interrupted(), FakeLibrary()
+    result = run(system, library, settings(Scenario.SingleStream), log=log)
+    assert result.interrupted
+    assert not result.valid
+    assert result.metrics["result_query_count"] == 20
+    assert system.calls[-1] == "stop"
+    assert library.unloaded
+    assert any("Interrupted" in entry.value for entry in read_detail(log.path("detail.txt")) if entry.is_error)
+
+
+def test_a_library_that_cannot_load_ends_invalid() -> None:
+    class Broken(FakeLibrary):
+        def load(self, indices: Any) -> None:
+            raise OSError("sample 7 is unreadable")
+
+    system = FakeSystem()
+    result = run(system, Broken(), settings(Scenario.Offline))
+    assert not result.valid
+    assert "sample 7 is unreadable" in result.reasons[0]
+    assert system.calls == ["start", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "changes", "word"),
+    [
+        (Scenario.Server, {"server_target_qps": 0.0}, "server_target_qps is 0"),
+        (Scenario.Offline, {"offline_expected_qps": 0.0}, "offline_expected_qps is 0"),
+        (Scenario.SingleStream, {"single_stream_expected_latency_ns": 0}, "expected latency is 0"),
+        (
+            Scenario.SingleStream,
+            {"performance_issue_same": True, "performance_issue_same_index": 100},
+            "performance_issue_same_index is 100",
+        ),
+        (Scenario.Offline, {"mode": Mode.FindPeakPerformance}, "only supported in Server"),
+        (
+            Scenario.SingleStream,
+            {"single_stream_expected_latency_ns": 1e-3, "min_duration_ms": 10**6},
+            "GB of memory are free: raise single_stream_expected_latency_ns \\(now 0.001\\)",
+        ),
+        (Scenario.Server, {"server_target_qps": 1e12, "min_duration_ms": 10**6}, "lower server_target_qps"),
+        (Scenario.Offline, {"offline_expected_qps": 1e12, "min_duration_ms": 10**6}, "lower offline_expected_qps"),
+        (
+            Scenario.MultiStream,
+            {"min_query_count": 10**14},
+            "800,000,000,000,000 samples",
+        ),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_runs(
+    scenario: Scenario, changes: dict[str, Any], word: str
+) -> None:
+    system = FakeSystem()
+    with pytest.raises(SettingsError, match=word):
+        run(system, FakeLibrary(), settings(scenario, **changes))
+    assert system.calls == []
+
+
+def test_a_log_folder_that_cannot_be_made_is_refused_first(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    system = FakeSystem()
+    with pytest.raises(OSError, match="file"):
+        run(system, FakeLibrary(), settings(Scenario.Offline), log=LogSettings(tmp_path / "file" / "logs"))
+    assert system.calls == []
+
+
+def test_tokens_that_are_not_counted_are_errors() -> None:
+    asked = settings(Scenario.SingleStream, use_token_latencies=True)
+    result = run(FakeSystem(), FakeLibrary(), asked)
+    assert any("n_tokens argument missing" in error for error in result.errors)
+    assert any("before it's first token" in error for error in result.errors)
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "mlperf_log_detail.txt").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="free space or choose another folder"):
+        on_fake_clock(settings(Scenario.Offline), log=LogSettings(tmp_path))
+    assert json.loads((tmp_path / "result.json").read_text())["metrics"], "the result was written first"
+
+
+@pytest.mark.parametrize(("jump_ms", "words"), [(10, "0.1%"), (500, "1%"), (-3_600_000, "1%")])
+def test_a_clock_that_jumps_is_noticed(jump_ms: int, words: str) -> None:
+    clock = FakeClock()
+
+    def jump() -> None:
+        clock.wall_offset_ns += jump_ms * MS
+
+    clock.call_at(clock.now_ns() + 1500 * MS, jump)
+    result = run(FakeSystem(clock, MS), FakeLibrary(), settings(Scenario.Server, min_duration_ms=3000), clock=clock)
+    told = result.warnings if words == "0.1%" else result.reasons
+    assert any(f"differ by more than {words}!" in message for message in told)
+    assert result.valid == (words == "0.1%")
+
+
+def test_ctrl_c_while_logs_are_written_leaves_whole_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, calls = run_module.write, []
+
+    def interrupted_once(*arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        original(*arguments)
+
+    monkeypatch.setattr(run_module, "write", interrupted_once)
+    result, _, _ = on_fake_clock(settings(Scenario.Offline), log=LogSettings(tmp_path))
+    assert result.interrupted
+    assert not result.errors, "it was measured to its end"
+    keys = [entry.key for entry in read_detail(tmp_path / "mlperf_log_detail.txt")]
+    assert keys.count("result_validity") == 1
+
+
+def test_no_room_for_answers_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("loadgen.recorder.tempfile.SpooledTemporaryFile", lambda **_: Full())
+    asked = settings(Scenario.Server, mode=Mode.AccuracyOnly)
+    result, _, _ = on_fake_clock(asked, log=LogSettings(tmp_path))
+    assert any("cannot be kept for the log: [Errno 28] No space left" in reason for reason in result.reasons)
+
+
+_ENDLESS = """
+import sys
+from pathlib import Path
+from loadgen.logs import LogSettings
+from loadgen.run import run
+from loadgen.settings import Scenario, TestSettings
+from loadgen.testing import FakeLibrary, FakeSystem
+
+scenario = Scenario[sys.argv[1]]
+asked = TestSettings(scenario=scenario, min_duration_ms=60_000, single_stream_expected_latency_ns=1e4,
+                     multi_stream_expected_latency_ns=1e5, server_target_qps=2000.0, offline_expected_qps=1000.0)
+
+class System(FakeSystem):
+    def issue(self, ids, indices):
+        if scenario is not Scenario.Offline:  # Offline: never answered
+            super().issue(ids, indices)
+
+    def start(self, respond):
+        super().start(respond)
+        print("running", flush=True)
+
+result = run(System(), FakeLibrary(), asked, log=LogSettings(Path(sys.argv[2])))
+sys.exit(130 if result.interrupted and not result.valid else 1)
+"""
+
+
+@pytest.mark.parametrize("scenario", list(Scenario))
+def test_a_real_ctrl_c_ends_a_real_process_soon(scenario: Scenario, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _ENDLESS, scenario.name, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert record["interrupted"]
+    assert not record["valid"]
+    assert (record["query_count"] > 100) == (scenario is not Scenario.Offline)
+    assert metrics_of(read_detail(tmp_path / "mlperf_log_detail.txt"))["error_runtime"].startswith("Interrupted")
