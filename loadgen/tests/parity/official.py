@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import mlperf_loadgen as lg
+import numpy as np
+from cases import Case, Manner
 
 from loadgen.settings import Revision, TestSettings
 
@@ -23,6 +26,29 @@ CONFIG_KEYS = {
     "sample_concatenate_permutation": "*.*.sample_concatenate_permutation",
     "accuracy_log_sampling_target": "*.*.accuracy_log_sampling_target",
 }
+# Of the trace: a sample's or token's life begins; Server counters of first tokens; what brackets the start.
+_LIFE = re.compile(
+    r'\{"name":"(Sample|Token)".*"ph":"b".*"ts":(\d+)\.(\d{3}).*"sample_seq":(\d+),"query_seq":(\d+),'
+    r'"sample_idx":(\d+),"issue_start_ns":(-?\d+),"complete_ns":(-?\d+)'
+)
+_TOKEN = re.compile(r'\{"name":"Token_Latency".*"ts":(\d+)\.(\d{3}).*"issue_delay":(-?\d+),"issue_to_done":(-?\d+)')
+_SPAN = re.compile(r'\{"name":"(GenerateQueries|SampleLoop)".*"ts":(\d+)\.(\d{3}),"dur":(\d+)\.(\d{3})')
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The times of an official run, in ns from the start of its trace. Columns follow the sample ids."""
+
+    indices: Any
+    scheduled: Any
+    issued: Any
+    completed: Any
+    first_token: Any
+    """Empty unless the run reports first tokens."""
+    generated: list[int]
+    """When each series had been generated: it starts later."""
+    loops: list[int]
+    """When each step of the issuing loop began: the first of a series comes after its start."""
 
 
 @dataclass(frozen=True)
@@ -34,38 +60,69 @@ class Observed:
     """Sample indices of each issued query."""
     detail: list[dict[str, Any]]
     outdir: Path
+    calls: list[str] = field(default_factory=list)
+    """The callbacks in order, without repetition."""
 
     def values(self, key: str) -> list[Any]:
         return [line["value"] for line in self.detail if line["key"] == key]
 
-    @property
+    @cached_property
     def summary(self) -> str:
         return (self.outdir / "mlperf_log_summary.txt").read_text()
 
-    def accuracy(self) -> list[dict[str, Any]]:
-        return json.loads((self.outdir / "mlperf_log_accuracy.json").read_text())  # type: ignore[no-any-return]
+    @cached_property
+    def accuracy(self) -> str:
+        return (self.outdir / "mlperf_log_accuracy.json").read_text()
 
-    def trace(self) -> Iterable[str]:
-        with (self.outdir / "mlperf_log_trace.json").open() as lines:
-            yield from lines
+    @cached_property
+    def trace(self) -> Trace:
+        return _trace((self.outdir / "mlperf_log_trace.json").read_text())
+
+    def read(self) -> Observed:
+        """Read the files, so that they may be deleted."""
+        assert self.summary is not None
+        assert self.accuracy is not None
+        assert self.trace is not None
+        return self
+
+
+def _trace(text: str) -> Trace:
+    samples: dict[int, tuple[int, ...]] = {}
+    tokens: dict[int, int] = {}
+    for kind, us, ns, seq, _, index, issued, completed in _LIFE.findall(text):
+        at = int(us + ns)  # microseconds with three decimals
+        if kind == "Sample":
+            samples[int(seq)] = int(index), at, at + int(issued), at + int(completed)
+        else:
+            tokens[int(seq)] = at + int(completed)
+    for us, ns, delay, to_done in _TOKEN.findall(text):  # of Server, in issue order
+        tokens[len(tokens)] = int(us + ns) + int(delay) + int(to_done)
+    rows = np.array([samples[i] for i in sorted(samples)], np.int64).reshape(-1, 4)
+    spans = [(name, int(us + ns), int(dus + dns)) for name, us, ns, dus, dns in _SPAN.findall(text)]
+    return Trace(
+        *rows.T,
+        first_token=np.array([tokens[i] for i in sorted(tokens)], np.int64),
+        generated=[at + lasted for name, at, lasted in spans if name == "GenerateQueries"],
+        loops=[at for name, at, _ in spans if name == "SampleLoop"],
+    )
 
 
 def to_official(settings: TestSettings, scratch: Path) -> lg.TestSettings:
     """The same settings as the official class; what it does not expose goes through a config file."""
     official = lg.TestSettings()
     lines = []
-    for field in fields(settings):
-        value, name = getattr(settings, field.name), ATTRIBUTES.get(field.name, field.name)
-        if field.name == "revision":
+    for item in fields(settings):
+        value, name = getattr(settings, item.name), ATTRIBUTES.get(item.name, item.name)
+        if item.name == "revision":
             continue
-        if field.name == "scenario":
+        if item.name == "scenario":
             value = getattr(lg.TestScenario, value.name)
-        if field.name == "mode":
+        if item.name == "mode":
             value = getattr(lg.TestMode, value.name)
         if hasattr(official, name):
             setattr(official, name, value)
-        elif field.name in CONFIG_KEYS:
-            lines.append(f"{CONFIG_KEYS[field.name]} = {int(value)}\n")
+        elif item.name in CONFIG_KEYS:
+            lines.append(f"{CONFIG_KEYS[item.name]} = {int(value)}\n")
     if lines:
         before = {name: getattr(official, name) for name in dir(official) if name[0] != "_"}
         config = scratch / "fields.conf"
@@ -77,45 +134,72 @@ def to_official(settings: TestSettings, scratch: Path) -> lg.TestSettings:
     return official
 
 
-def run(
-    settings: TestSettings,
-    total: int,
-    performance: int,
-    outdir: Path,
-    *,
-    trace: bool = False,
-    audit: Path | None = None,
-) -> Observed:
-    """One official test against a null system that answers 8 bytes, the sample's index, at once."""
-    outdir.mkdir(parents=True, exist_ok=True)
-    loads: list[list[int]] = []
-    queries: list[list[int]] = []
-    tokens = settings.use_token_latencies
+class System:
+    """Answers with 8 bytes, the sample's index, in the case's manner."""
 
-    def issue(samples: list[Any]) -> None:
-        queries.append([s.index for s in samples])
-        if tokens:
-            lg.FirstTokenComplete([lg.QuerySampleResponse(s.id, 0, 0) for s in samples])
-            answers = [lg.QuerySampleResponse(s.id, 0, 0, 2 + s.index % 5) for s in samples]
+    def __init__(self, manner: Manner, total: int, tokens: bool) -> None:
+        self.manner, self.tokens = manner, tokens
+        self.answers = np.arange(total, dtype=np.int64)
+        self.queries: list[list[int]] = []
+        self.calls: list[str] = []
+        self.held: list[Any] = []
+
+    def note(self, call: str) -> None:
+        if self.calls[-1:] != [call]:
+            self.calls.append(call)
+
+    def issue(self, samples: list[Any]) -> None:
+        self.note("issue")
+        self.queries.append([s.index for s in samples])
+        self.held += samples
+        self._answer(max(0, len(self.held) - self.manner.held))
+
+    def flush(self) -> None:
+        self.note("flush")
+        self._answer(len(self.held))
+
+    def _answer(self, count: int) -> None:
+        ready, self.held = self.held[:count], self.held[count:]
+        if self.manner.is_reversed:
+            ready.reverse()
+        if not ready:
+            return
+        base = int(self.answers.ctypes.data)
+        if self.tokens:
+            lg.FirstTokenComplete([lg.QuerySampleResponse(s.id, base + 8 * s.index, 4) for s in ready])
+            done = [lg.QuerySampleResponse(s.id, base + 8 * s.index, 8, 2 + s.index % 5) for s in ready]
         else:
-            answers = [lg.QuerySampleResponse(s.id, 0, 0) for s in samples]
-        lg.QuerySamplesComplete(answers)
+            done = [lg.QuerySampleResponse(s.id, base + 8 * s.index, 8) for s in ready]
+        lg.QuerySamplesComplete(done)
+
+
+def run(case: Case, outdir: Path, *, trace: bool = True) -> Observed:
+    """One official test of a case."""
+    outdir.mkdir(parents=True, exist_ok=True)
+    audit = outdir / "audit.config"
+    if case.audit:
+        audit.write_text(case.audit)
+    loads: list[list[int]] = []
+    system = System(case.manner, case.total, case.settings.use_token_latencies)
+
+    def load(indices: Any) -> None:
+        system.note("load")
+        loads.append(list(indices))
 
     log = lg.LogSettings()
     log.log_output = lg.LogOutputSettings()
     log.log_output.outdir = str(outdir)
     log.enable_trace = trace
-    sut = lg.ConstructSUT(issue, lambda: None)
-    qsl = lg.ConstructQSL(total, performance, lambda x: loads.append(list(x)), lambda x: None)
+    sut = lg.ConstructSUT(system.issue, system.flush)
+    qsl = lg.ConstructQSL(case.total, case.performance, load, lambda _: system.note("unload"))
     try:
-        lg.StartTestWithLogSettings(
-            sut, qsl, to_official(settings, outdir), log, str(audit or outdir / "no-audit.config")
-        )
+        lg.StartTestWithLogSettings(sut, qsl, to_official(case.settings, outdir), log, str(audit))
     finally:
         lg.DestroyQSL(qsl)
         lg.DestroySUT(sut)
     text = (outdir / "mlperf_log_detail.txt").read_text()
-    return Observed(loads, queries, [parse(line) for line in text.split(":::MLLOG ")[1:]], outdir)
+    entries = [parse(line) for line in text.split(":::MLLOG ")[1:]]
+    return Observed(loads, system.queries, entries, outdir, system.calls)
 
 
 def parse(line: str) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
-import numpy as np
 from official import Observed
 
 from loadgen.detail import verdict_entries
@@ -15,71 +13,63 @@ from loadgen.results import Records, judge
 from loadgen.settings import EffectiveSettings, Scenario
 from loadgen.summary import summary_text
 
-
 # Streams of tokens only: their start is known from a rate of six digits, and these are divided by the time since.
 _FROM_A_RATE = {"result_completed_tokens_per_second", "result_token_throughput_with_loadgen_overhead"}
 
 
-def _ns(text: float) -> int:
-    return round(text * 1000)  # the trace has microseconds with three decimals
+def starts(settings: EffectiveSettings, seen: Observed, k: int, span: slice) -> list[int]:
+    """When series k began, ns in its trace: the best estimate first, then the bounds. `span`: its samples."""
+    trace = seen.trace
+    if settings.scenario in (Scenario.Server, Scenario.Offline):
+        return [int(trace.scheduled[span.start])]
+    last = int(trace.issued[span.stop - 1])
+    for text in map(str, seen.values("error_runtime")):
+        if "Max test duration reached. duration_ns" in text:
+            return [last - int(text.split()[-1])]
+    low = trace.generated[k]
+    high = min(at for at in trace.loops if at >= low)
+    rate, error, count = _rate(settings, seen, span)
+    if rate and k == len(seen.loads) - 1:  # accuracy series have none
+        low = max(low, math.floor(last - count / (rate - error) * 1e9))
+        high = min(high, math.ceil(last - count / (rate + error) * 1e9))
+    return [(low + high) // 2, low, high]
 
 
-def records(observed: Observed, settings: EffectiveSettings, samples_per_query: int) -> Records:
-    """The columns of an official performance run, out of its trace."""
-    samples: dict[int, tuple[int, dict[str, Any]]] = {}
-    first: dict[int, int] = {}
-    for line in observed.trace():
-        if line.startswith('{"name":"Sample"') and '"ph":"b"' in line:
-            event = json.loads(line.rstrip().rstrip(","))
-            samples[event["args"]["sample_seq"]] = (_ns(event["ts"]), event["args"])
-        elif line.startswith('{"name":"Token"') and '"ph":"b"' in line:
-            event = json.loads(line.rstrip().rstrip(","))
-            first[event["args"]["sample_seq"]] = _ns(event["ts"]) + event["args"]["complete_ns"]
-        elif line.startswith('{"name":"Token_Latency"'):  # Server has these instead, in issue order
-            event = json.loads(line.rstrip().rstrip(","))
-            args = event["args"]
-            first[len(first)] = _ns(event["ts"]) + args["issue_delay"] + args["issue_to_done"]
-    rows = [samples[i] for i in sorted(samples)]
-    scheduled = np.array([ts for ts, _ in rows], np.int64)
-    completed = scheduled + np.array([a["complete_ns"] for _, a in rows])
-    issued = scheduled + np.array([a["issue_start_ns"] for _, a in rows])
-    tokens = settings.requested.use_token_latencies
-    n_tokens = np.array([2 + a["sample_idx"] % 5 for _, a in rows])
-    start = _start(observed, settings, scheduled, issued, int(n_tokens.sum()))
-    first_token = None
-    if tokens and settings.scenario is not Scenario.Offline:
-        first_token = np.array([first[i] for i in sorted(first)]) - start
+def _rate(settings: EffectiveSettings, seen: Observed, span: slice) -> tuple[float, float, int]:
+    """(a reported rate, its rounding, what it counts until the last query was issued); 0 if there is none."""
+    tokens = int((2 + seen.trace.indices[span] % 5).sum())
+    counts = {
+        "QPS w/ loadgen overhead         : ": span.stop - span.start - 1,
+        "TPS w/ loadgen overhead         : ": tokens,
+    }
+    for before, count in counts.items():
+        if settings.scenario is Scenario.SingleStream and before in seen.summary and count:
+            rate = float(seen.summary.split(before)[1].split("\n")[0])
+            return rate, max(0.0051, 1e-12 * rate), count
+    for rate in seen.values("result_token_throughput_with_loadgen_overhead"):
+        return rate, 5.1e-6 * rate, tokens
+    return 0.0, 0.0, 0
+
+
+def records(settings: EffectiveSettings, seen: Observed, samples_per_query: int, span: slice, start: int) -> Records:
+    """The columns of an official performance series, out of the trace."""
+    trace, tokens = seen.trace, settings.requested.use_token_latencies
+    has_first = tokens and settings.scenario is not Scenario.Offline
     return Records(
-        scheduled_ns=(scheduled - start)[::samples_per_query],
-        issued_ns=(issued - start)[::samples_per_query],
-        completed_ns=completed - start,
+        scheduled_ns=(trace.scheduled[span] - start)[::samples_per_query],
+        issued_ns=(trace.issued[span] - start)[::samples_per_query],
+        completed_ns=trace.completed[span] - start,
         samples_per_query=samples_per_query,
-        first_token_ns=first_token,
-        n_tokens=n_tokens if tokens else None,
+        first_token_ns=trace.first_token[span] - start if has_first else None,
+        n_tokens=2 + trace.indices[span] % 5 if tokens else None,
     )
 
 
-def _start(observed: Observed, settings: EffectiveSettings, scheduled: Any, issued: Any, tokens: int) -> int:
-    """When the series began. The trace does not say it for streams; the reported rate does."""
-    if settings.scenario in (Scenario.Server, Scenario.Offline):
-        return int(scheduled[0])
-    count = len(scheduled) - 1
-    if settings.scenario is Scenario.SingleStream and count:
-        rate = float(observed.summary.split("QPS w/ loadgen overhead         : ")[1].split("\n")[0])
-    elif settings.requested.use_token_latencies:
-        rate = observed.values("result_token_throughput_with_loadgen_overhead")[0]
-        count = tokens
-    else:  # at most the sign of a zero depends on it
-        return int(scheduled[0]) - 1
-    start = round(issued[-1] - count / rate * 1e9)
-    # the digits of a rate place the start to a part in 10**5 of the run
-    assert -1e-5 * (issued[-1] - start) - 1 <= scheduled[0] - start < 5e6
-    return start
-
-
-def differences(observed: Observed, settings: EffectiveSettings, samples_per_query: int) -> list[str]:
+def differences(
+    observed: Observed, settings: EffectiveSettings, samples_per_query: int, span: slice, start: int
+) -> list[str]:
     """Every reported value, detail and summary, that differs between the official run and ours."""
-    replayed = records(observed, settings, samples_per_query)
+    replayed = records(settings, observed, samples_per_query, span, start)
     verdict = judge(settings, replayed)
     ours = {"result_query_count": None, **dict(verdict_entries(settings, verdict))}
     theirs = [(e["key"], e["value"]) for e in observed.detail if e["key"].startswith(("result_", "early_"))]
