@@ -18,14 +18,22 @@ from loadgen.harness.compare import Comparison, compare
 Make = Callable[..., Benchmark]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keeps the one run of these tests, once there is one."""
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmark_of: Make) -> Benchmark:
-    """A run in `a` and the same one in `b`."""
+def runs(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmark_of: Make) -> Benchmark:
+    """A run in `a` and the same one in `b`, of which the test may change what it likes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     benchmark = benchmark_of()
-    assert invoke(benchmark, ["--output", "a", "--quiet"]) == 0
-    shutil.copytree("a", "b")
+    if not (kept / "a").exists():
+        assert invoke(benchmark, ["--output", str(kept / "a"), "--quiet"]) == 0
+    for name in ("a", "b"):
+        shutil.copytree(kept / "a", name)
     return benchmark
 
 

@@ -6,6 +6,8 @@ import csv
 import html.parser
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -336,3 +338,17 @@ def test_results_of_before_settings_were_kept_can_be_read(benchmark_of: Make) ->
             del test["settings"], test["origins"]
 
     assert "Not in results.json" in changed(folder, age).words
+
+
+def test_help_imports_neither_the_plots_nor_numpy() -> None:
+    code = (
+        "import sys\n"
+        "from loadgen.harness.benchmark import Benchmark\n"
+        "from loadgen.harness.cli import invoke\n"
+        "b = Benchmark('x', 'X', 'bert', (), '', {}, '', '', {})\n"
+        "assert [invoke(b, [*c, '--help']) for c in ([], ['report'], ['compare'])] == [0, 0, 0]\n"
+        "print(sorted({'numpy', 'matplotlib', 'jinja2', 'rich'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert shown.stdout.endswith("[]\n"), shown.stdout + shown.stderr
+    assert "--fail-above PERCENT" in shown.stdout

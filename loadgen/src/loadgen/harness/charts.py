@@ -52,7 +52,7 @@ _STYLE: dict[Any, Any] = {
     "figure.subplot.left": 0.13,  # fixed, so that charts side by side align, and found three times as fast
     "figure.subplot.right": 0.98,
     "figure.subplot.bottom": 0.19,
-    "figure.subplot.top": 0.97,
+    "figure.subplot.top": 0.9,
 }
 _SHORTER = (
     (r"\s*<!--.*?-->", ""),
@@ -108,7 +108,7 @@ def _distribution(records: Records, prefix: str, limit_ns: int) -> Chart:
         axes.axvline(limit_ns / scale, color=_LIMIT, linestyle=(0, (4, 2)))
     axes.set_ylim(0, 103)
     axes.set_yticks([0, 25, 50, 75, 100])
-    axes.set_ylabel("% of samples")
+    _label(axes, "% of samples")
     axes.set_xlabel(f"latency, {unit}")
     _scale(axes, "x", values, scale, limit_ns)
     return Chart("Latency distribution", f"{note}{_limit(limit_ns, scale, unit)}.", _svg(figure, prefix))
@@ -124,7 +124,7 @@ def _latency_over_time(records: Records, prefix: str, limit_ns: int) -> Chart:
     if limit_ns:
         axes.axhline(limit_ns / scale, color=_LIMIT, linestyle=(0, (4, 2)))
     axes.set_xlabel("time at which the query was due, s")
-    axes.set_ylabel(f"latency, {unit}")
+    _label(axes, f"latency, {unit}")
     _scale(axes, "y", np.concatenate([low, high]), scale, limit_ns)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     note = f"Median (line), lowest and highest (band) of {len(at)} slices{_limit(limit_ns, scale, unit)}."
@@ -146,9 +146,10 @@ def _throughput(records: Records, prefix: str) -> Chart:
     axes.set_ylim(0, None)
     axes.set_xlim(0, None)
     axes.set_xlabel("time, s")
-    axes.set_ylabel("samples/s")
+    _label(axes, "samples/s")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(FuncFormatter(_number))
     return Chart("Throughput over time", f"{note}.", _svg(figure, prefix))
 
 
@@ -163,6 +164,18 @@ def _canvas() -> tuple[Figure, Axes]:
     axes = figure.subplots()
     axes.patch.set_visible(False)
     return figure, axes
+
+
+def _label(axes: Axes, words: str) -> None:
+    """Name the vertical axis above it, level, where it can be read and takes no width."""
+    axes.set_title(words, loc="left", x=-0.1, fontsize=9, color=_MUTED, pad=5)
+
+
+def _number(value: float, _: object = None) -> str:
+    """Short enough for an axis: 0.2, 800, 2500, 25k, 1.2M."""
+    if abs(value) < 1e4:
+        return f"{value:.6g}"
+    return f"{value / 1e6:.6g}M" if abs(value) >= 1e6 else f"{value / 1e3:.6g}k"
 
 
 def _unit(latencies: I64) -> tuple[float, str]:
@@ -181,6 +194,7 @@ def _scale(axes: Axes, which: str, values: I64, scale: float, limit_ns: int) -> 
     middle = float(np.median(values)) / scale
     axis = axes.xaxis if which == "x" else axes.yaxis
     bounds = axes.set_xlim if which == "x" else axes.set_ylim
+    axis.set_major_formatter(FuncFormatter(_number))
     if high <= 10 * middle:
         bounds(0, high * 1.08)
         axis.set_major_locator(MaxNLocator(5))
@@ -190,7 +204,7 @@ def _scale(axes: Axes, which: str, values: I64, scale: float, limit_ns: int) -> 
     steps = (1.0, 2.0, 5.0) if high <= 500 * low else (1.0, 3.0) if high <= 5000 * low else (1.0,)
     axis.set_major_locator(LogLocator(10, steps))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_major_formatter(FuncFormatter(_number))  # anew: the scale brings its own
 
 
 def _svg(figure: Figure, prefix: str) -> str:
