@@ -42,3 +42,13 @@ def test_summarize_reads_a_log_folder(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_rules_are_printed_as_a_conf_that_can_be_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rules", "v4.0"]) == 0
+    conf = tmp_path / "mlperf.conf"
+    conf.write_text(capsys.readouterr().out)
+    assert main(["explain", str(conf), "--model", "bert", "--scenario", "Server"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "server_target_latency_ns" in line)
+    assert "130000000" in line.replace(",", "").replace("_", "")
+    assert str(conf) in line

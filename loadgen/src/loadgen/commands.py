@@ -1,8 +1,9 @@
-"""`python -m loadgen`: a demonstration, explained settings, and summaries of logs."""
+"""`python -m loadgen`: a demonstration, explained settings, the rules, and summaries of logs."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 import threading
 import time
@@ -79,7 +80,12 @@ def demo(seconds: float) -> int:
 
 def explain_conf(files: Sequence[Path], model: str, scenario: str, round_name: str) -> int:
     """Each effective value of a model and scenario, and the file and line that it is from."""
-    sources: list[Source] = [load_round(round_name).text(), *files]
+    rules = load_round(round_name)
+    if model != "*" and model not in rules.models:
+        near = difflib.get_close_matches(model, rules.models, 1)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(rules.models)}"
+        print(f"note: round {round_name} has no model {model!r}; {hint}", file=sys.stderr)
+    sources: list[Source] = [rules.text(), *files]
     chosen = Scenario[scenario]
     print(format_explanation(explain(sources, model, chosen), ignored(sources, model, chosen)))
     return 0
@@ -111,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     explained.add_argument("--model", default="*", help="model key, such as bert")
     explained.add_argument("--scenario", default="Server", choices=[s.name for s in Scenario])
     explained.add_argument("--round", default="v4.0")
+    ruled = commands.add_parser("rules", help="print a round's rules as an mlperf.conf")
+    ruled.add_argument("round", nargs="?", default="v4.0")
     summed = commands.add_parser("summarize", help="print the verdict of a log folder")
     summed.add_argument("logdir", type=Path)
     return parser
@@ -124,6 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return demo(asked.seconds)
         if asked.command == "explain":
             return explain_conf(asked.conf, asked.model, asked.scenario, asked.round)
+        if asked.command == "rules":
+            print(load_round(asked.round).conf_text(), end="")
+            return 0
         return summarize(asked.logdir)
     except (ConfError, RulesError, SettingsError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
