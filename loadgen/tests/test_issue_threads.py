@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loadgen.clock import SpinningClock
 from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings
 from loadgen.testing import FakeClock, FakeLibrary, FakeSystem
@@ -85,3 +86,14 @@ def test_too_many_outstanding_queries_end_the_run(threads: int) -> None:
     message = "IssueQueryThread 0 Ending early: Too many outstanding queries. issued"
     assert not result.valid
     assert any(r.startswith(message) for r in result.reasons), result.reasons
+
+
+def test_a_spinning_clock_is_on_time() -> None:
+    clock = SpinningClock()
+    late = []
+    for _ in range(20):
+        due = clock.now_ns() + MS
+        clock.sleep_until(due)
+        late.append(clock.now_ns() - due)
+    assert min(late) >= 0
+    assert sorted(late)[5] < 20_000, "a sleeping clock is about 50 us late"
