@@ -16,7 +16,7 @@ from loadgen.logs import DetailLog, LogSettings
 from loadgen.recorder import Errors, Recorder
 from loadgen.results import Records, Result, Verdict, headline, judge
 from loadgen.samples import LoadableSet
-from loadgen.settings import EffectiveSettings, Mode
+from loadgen.settings import EffectiveSettings, Mode, Revision
 
 RESULT_SCHEMA = 1  # of result.json; grows when a field changes its meaning
 
@@ -95,6 +95,8 @@ def conclude(state: RunState, log: LogSettings | None) -> tuple[Result, Verdict 
         verdict = judge(state.settings, records)
         for key, value in verdict_entries(state.settings, verdict):
             state.detail.add(key, value)
+        if state.settings.requested.revision is Revision.V6_0:
+            state.detail.add("num_errors", state.detail.errors)
     reasons = _reasons(state, verdict)
     latencies = records.latencies_ns
     done_ns = int(records.completed_ns.max()) if len(latencies) else 0
