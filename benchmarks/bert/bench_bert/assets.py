@@ -14,6 +14,7 @@ DATA = {
 WEIGHTS = {
     "model.onnx": "backend onnxruntime: Zenodo record 3733910",
     "model.pytorch": "backend pytorch: Zenodo record 3733896",
+    "model.pb": "backend tensorflow: Zenodo record 3939747",
 }
 """Zenodo records are at https://zenodo.org/records/NUMBER."""
 

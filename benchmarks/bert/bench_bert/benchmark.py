@@ -54,6 +54,7 @@ BENCHMARK = Benchmark(
     backends={
         "onnxruntime": "bench_bert.backend_onnxruntime:Backend",
         "pytorch": "bench_bert.backend_pytorch:Backend",
+        "tensorflow": "bench_bert.backend_tensorflow:Backend",
     },
     postprocess="bench_bert.postprocess",
     accuracy="bench_bert.accuracy",

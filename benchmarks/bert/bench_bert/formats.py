@@ -5,7 +5,9 @@ Tensors go by their names in the official `model.pytorch` (see `config.weight_sh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,7 +18,7 @@ from bench_bert.config import BertConfig, weight_shapes
 from loadgen.contracts import InputError
 
 if TYPE_CHECKING:
-    from onnx import NodeProto, TensorProto
+    from onnx import GraphProto
 
 Tensors: TypeAlias = "Mapping[str, npt.NDArray[Any]]"
 
@@ -46,10 +48,22 @@ def random_tensors(config: BertConfig, seed: int) -> dict[str, npt.NDArray[np.fl
     rng = np.random.default_rng(seed)
     tensors = {}
     for name, shape in weight_shapes(config).items():
-        scale = 0.02 if "embeddings" in name else shape[-1] ** -0.5
-        values = scale * rng.standard_normal(shape, np.float32)
-        tensors[name] = values + np.float32(name.endswith("LayerNorm.weight"))
+        values = rng.standard_normal(shape, np.float32)
+        values *= 0.02 if "embeddings" in name else shape[-1] ** -0.5  # in place: BERT-large takes seconds
+        values += name.endswith("LayerNorm.weight")
+        tensors[name] = values
     return tensors
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `path` at the end: what stops a run leaves no half file there."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_pytorch(path: Path, config: BertConfig, tensors: Tensors) -> None:
@@ -60,7 +74,9 @@ def write_pytorch(path: Path, config: BertConfig, tensors: Tensors) -> None:
     import torch
 
     check_weights({name: value.shape for name, value in tensors.items()}, config, "tensors to write")
-    torch.save({name: torch.from_numpy(np.array(value, np.float32)) for name, value in tensors.items()}, path)
+    # torch takes arrays that can be written only; others, and those of another type, are copied
+    arrays = {name: np.require(value, np.float32, ["C", "W"]) for name, value in tensors.items()}
+    torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, path)
 
 
 def write_onnx(path: Path, config: BertConfig, tensors: Tensors, sequence: int | None = None) -> None:
@@ -73,45 +89,39 @@ def write_onnx(path: Path, config: BertConfig, tensors: Tensors, sequence: int |
     from onnx import TensorProto, helper
 
     check_weights({name: value.shape for name, value in tensors.items()}, config, "tensors to write")
-    graph = _Graph(tensors)
-    start, end = _question_answering(graph, config)
     shape = ["batch", sequence or "sequence"]
     inputs = ("input_ids", "input_mask", "segment_ids")
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "bert_squad",
-            [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name in inputs],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in (start, end)],
-            graph.constants,
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=_IR_VERSION,
+    outputs = ("output_start_logits", "output_end_logits")
+    empty = helper.make_graph(
+        [],
+        "bert_squad",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name in inputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs],
     )
-    onnx.checker.check_model(model)
+    opset = helper.make_opsetid("", OPSET)
+    model = helper.make_model(empty, opset_imports=[opset], ir_version=_IR_VERSION)
+    _question_answering(_Graph(model.graph, tensors), config)
     onnx.save_model(model, str(path))
 
 
 class _Graph:
-    """Nodes and constants as they are added; every method gives the name of its result."""
+    """Adds nodes and constants to a `GraphProto`; every method gives the name of its result."""
 
-    def __init__(self, tensors: Tensors) -> None:
-        self.tensors = tensors
-        self.nodes: list[NodeProto] = []
-        self.constants: list[TensorProto] = []
+    def __init__(self, graph: GraphProto, tensors: Tensors) -> None:
+        self.graph, self.tensors = graph, tensors
 
     def node(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         from onnx import helper
 
-        output = output or f"{operator}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
+        output = output or f"{operator}_{len(self.graph.node)}"
+        self.graph.node.append(helper.make_node(operator, list(inputs), [output], **attributes))
         return output
 
     def constant(self, value: npt.ArrayLike, name: str = "") -> str:
         from onnx import numpy_helper
 
-        name = name or f"constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
+        name = name or f"constant_{len(self.graph.initializer)}"
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def weight(self, name: str) -> str:
@@ -129,7 +139,7 @@ class _Graph:
         return self.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
 
 
-def _question_answering(graph: _Graph, config: BertConfig) -> tuple[str, str]:
+def _question_answering(graph: _Graph, config: BertConfig) -> None:
     x = _embeddings(graph, config)
     # 0 on tokens and a large negative number on padding, added to the scores before the softmax
     mask = graph.node("Cast", "input_mask", to=1)  # 1: float32
@@ -145,11 +155,8 @@ def _question_answering(graph: _Graph, config: BertConfig) -> tuple[str, str]:
         x = graph.node("Add", graph.linear(inner, f"{layer}.output.dense"), x)
         x = graph.norm(x, f"{layer}.output.LayerNorm", config.layer_norm_eps)
     logits = graph.linear(x, "qa_outputs")
-    start, end = (
+    for column, name in enumerate(("start", "end")):
         graph.node("Gather", logits, graph.constant(np.int64(column)), axis=2, output=f"output_{name}_logits")
-        for column, name in enumerate(("start", "end"))
-    )
-    return start, end
 
 
 def _embeddings(graph: _Graph, config: BertConfig) -> str:

@@ -1,4 +1,4 @@
-"""Both backends against an implementation that is not ours, and what they say to files that do not fit."""
+"""Every backend against an implementation that is not ours, and what they say to files that do not fit."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tensorflow as tf
 import torch
 import transformers
 
-from bench_bert import backend_onnxruntime, backend_pytorch
+from bench_bert import backend_onnxruntime, backend_pytorch, backend_tensorflow
 from bench_bert.config import BertConfig, read_config, weight_shapes, write_config
 from bench_bert.dataset import Batch
+from bench_bert.format_tensorflow import write_tensorflow
 from bench_bert.formats import random_tensors, write_onnx, write_pytorch
 from bench_bert.postprocess import PADDING
 from loadgen.contracts import BackendOptions, InputError
@@ -35,7 +37,11 @@ SMALL = BertConfig(
 )
 LENGTHS = (32, 7, 19, 1)
 WIDTH = 36
-BACKENDS: dict[str, Any] = {"onnxruntime": backend_onnxruntime.Backend, "pytorch": backend_pytorch.Backend}
+BACKENDS: dict[str, Any] = {
+    "onnxruntime": backend_onnxruntime.Backend,
+    "pytorch": backend_pytorch.Backend,
+    "tensorflow": backend_tensorflow.Backend,
+}
 TOLERANCE = 1e-4  # of logits around 1; measured: 2e-6
 
 
@@ -52,6 +58,7 @@ def model(tensors: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     write_config(folder / "bert_config.json", SMALL)
     write_onnx(folder / "model.onnx", SMALL, tensors)
     write_pytorch(folder / "model.pytorch", SMALL, tensors)
+    write_tensorflow(folder / "model.pb", SMALL, tensors)
     return folder
 
 
@@ -125,10 +132,30 @@ def test_onnx_of_one_fixed_length_and_the_int8_names(
 
 
 def test_the_onnx_file_is_as_the_official_one(model: Path) -> None:
+    onnx.checker.check_model(model / "model.onnx", full_check=True)
     graph = onnx.load(model / "model.onnx").graph
     assert [i.name for i in graph.input] == ["input_ids", "input_mask", "segment_ids"]
     assert {i.type.tensor_type.elem_type for i in graph.input} == {onnx.TensorProto.INT64}
     assert [o.name for o in graph.output] == ["output_start_logits", "output_end_logits"]
+
+
+def test_a_frozen_graph_of_fixed_sizes(tensors: dict[str, Any], batch: Batch, expected: Any, tmp_path: Path) -> None:
+    """The official graph takes one row of 384 tokens; three rows leave a last part to fill up."""
+    for rows in (1, 3):
+        write_tensorflow(tmp_path / "model.pb", SMALL, tensors, sequence=WIDTH, batch=rows)
+        backend = loaded("tensorflow", tmp_path)
+        assert (backend.rows, backend.length) == (rows, WIDTH)
+        assert np.abs(backend.predict(batch) - expected).max() < TOLERANCE
+
+
+def test_the_frozen_graph_is_as_the_official_one(model: Path) -> None:
+    definition = tf.compat.v1.GraphDef.FromString((model / "model.pb").read_bytes())
+    nodes = {node.name: node for node in definition.node}
+    for name in ("input_ids", "input_mask", "segment_ids"):
+        assert (nodes[name].op, nodes[name].attr["dtype"].type) == ("Placeholder", tf.int32.as_datatype_enum)
+    kernel = nodes["bert/encoder/layer_2/intermediate/dense/kernel"]
+    assert (kernel.op, tf.make_ndarray(kernel.attr["value"].tensor).shape) == ("Const", (48, 96))
+    assert "logits" in nodes
 
 
 def test_bfloat16_is_close(model: Path, batch: Batch, expected: Any) -> None:
@@ -190,7 +217,9 @@ def test_weights_of_another_shape_are_named(
     assert str(tmp_path / "model.pytorch") in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "file"), [("onnxruntime", "model.onnx"), ("pytorch", "model.pytorch")])
+@pytest.mark.parametrize(
+    ("name", "file"), [("onnxruntime", "model.onnx"), ("pytorch", "model.pytorch"), ("tensorflow", "model.pb")]
+)
 @pytest.mark.parametrize("content", [None, b"", b"\x00\x01garbage" * 100, "cut"])
 def test_weights_missing_or_damaged(name: str, file: str, content: Any, model: Path, tmp_path: Path) -> None:
     write_config(tmp_path / "bert_config.json", SMALL)
@@ -218,6 +247,15 @@ def test_an_onnx_file_of_another_model_is_named(tmp_path: Path) -> None:
         loaded("onnxruntime", tmp_path)
 
 
+def test_a_frozen_graph_of_another_model_is_named(tmp_path: Path) -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.compat.v1.placeholder(tf.int32, name="input_ids")
+    (tmp_path / "model.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    with pytest.raises(InputError, match="has no tensor input_mask:0, segment_ids:0, logits:0"):
+        loaded("tensorflow", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -239,6 +277,7 @@ def test_a_wrong_config_is_named(content: str | None, message: str, tmp_path: Pa
 def test_cuda_without_a_gpu_is_an_error(name: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     with pytest.raises(InputError, match=r"device 'cuda': .*use device cpu"):
         loaded(name, model, device="cuda")
 

@@ -31,7 +31,7 @@ import sys
 from bench_bert.__main__ import BENCHMARK
 from loadgen.harness.cli import invoke
 invoke(BENCHMARK, ["--help"])
-print([name for name in ("numpy", "torch", "onnx", "onnxruntime") if name in sys.modules])
+print([name for name in ("numpy", "torch", "onnx", "onnxruntime", "tensorflow") if name in sys.modules])
 """
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -70,8 +70,8 @@ def test_the_full_profile_says_what_it_needs(tmp_path: Path, capfd: pytest.Captu
     arguments = ["run", "--profile", "full", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
     assert invoke(BENCHMARK, arguments) == 2
     message = capfd.readouterr().err
-    records = ("3733868", "3733910", "3733896")
-    for needed in ("dev-v1.1.json", "vocab.txt", "model.onnx", "model.pytorch", *records):
+    records = ("3733868", "3733910", "3733896", "3939747")
+    for needed in ("dev-v1.1.json", "vocab.txt", "model.onnx", "model.pytorch", "model.pb", *records):
         assert needed in message
     assert "Traceback" not in message
 

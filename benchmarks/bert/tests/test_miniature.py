@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench_bert import backend_onnxruntime, backend_pytorch
+from bench_bert import backend_onnxruntime, backend_pytorch, backend_tensorflow
 from bench_bert.accuracy import score
 from bench_bert.benchmark import MINI
 from bench_bert.dataset import Dataset
@@ -109,9 +109,12 @@ def test_fp32_gives_the_stated_score(fp32: list[tuple[int, bytes]], mini_dataset
     assert 87 <= f1 <= 95
 
 
-def test_pytorch_scores_within_a_thousandth(fp32: list[tuple[int, bytes]], mini: Path, mini_dataset: Dataset) -> None:
-    torch_entries = entries(backend_pytorch.Backend(BackendOptions(mini / "model", threads=1)), mini_dataset)
-    ours, other = (score(e, mini_dataset)["f1"] for e in (fp32, torch_entries))
+@pytest.mark.parametrize("runtime", [backend_pytorch, backend_tensorflow])
+def test_another_runtime_scores_within_a_thousandth(
+    runtime: Any, fp32: list[tuple[int, bytes]], mini: Path, mini_dataset: Dataset
+) -> None:
+    others = entries(runtime.Backend(BackendOptions(mini / "model", threads=1)), mini_dataset)
+    ours, other = (score(e, mini_dataset)["f1"] for e in (fp32, others))
     assert other == pytest.approx(ours, rel=1e-3)
 
 

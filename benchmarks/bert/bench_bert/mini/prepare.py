@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bench_bert.config import BertConfig, write_config
-from bench_bert.formats import write_onnx, write_pytorch
+from bench_bert.format_tensorflow import write_tensorflow
+from bench_bert.formats import whole_file, write_onnx, write_pytorch
 from bench_bert.mini import SIZES, generate
 
 WEIGHTS = Path(__file__).with_name("weights.npz")
@@ -20,9 +21,13 @@ _HEADS = 4  # the one size that the weights do not show
 def prepare(folder: Path) -> None:
     """Fill `folder/data` and `folder/model`; at once if an earlier call of this version did.
 
-    A format whose package (onnx, torch) is not installed is left out: its backend cannot run either.
+    A format whose package is not installed is left out: its backend cannot run either.
     """
-    writers = {"model.onnx": ("onnx", write_onnx), "model.pytorch": ("torch", write_pytorch)}
+    writers = {
+        "model.onnx": ("onnx", write_onnx),
+        "model.pytorch": ("torch", write_pytorch),
+        "model.pb": ("tensorflow", write_tensorflow),
+    }
     stamp, version = folder / "made-from", _version()
     known = stamp.is_file() and stamp.read_text() == version
     if not known:
@@ -34,9 +39,8 @@ def prepare(folder: Path) -> None:
     for name, (package, write) in writers.items():
         if (known and (model / name).is_file()) or importlib.util.find_spec(package) is None:
             continue
-        part = model / f"{name}.part"  # a run that is stopped here leaves no half file under the name
-        write(part, config, tensors)
-        part.replace(model / name)
+        with whole_file(model / name) as part:
+            write(part, config, tensors)
     stamp.write_text(version)
 
 
@@ -59,5 +63,6 @@ def read_weights() -> tuple[BertConfig, dict[str, npt.NDArray[np.float32]]]:
 def _version() -> str:
     """Of everything that the files follow from."""
     package = Path(__file__).parent
-    sources = [WEIGHTS, package / "generate.py", package.parent / "formats.py", package.parent / "config.py"]
+    writers = sorted(package.parent.glob("format*.py"))
+    sources = [WEIGHTS, package / "generate.py", package.parent / "config.py", *writers]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
