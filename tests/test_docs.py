@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -131,3 +132,20 @@ def test_the_complete_system_is_as_short_as_promised() -> None:
     assert promised
     assert code
     assert 0 < len([line for line in code.group(1).splitlines() if line.strip()]) <= int(promised.group(1))
+
+
+def record_fields(source: str) -> list[str]:
+    """The keys of the dictionary that `result_record` returns."""
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    (record,) = [node for node in functions if node.name == "result_record"]
+    (literal,) = [node.value for node in ast.walk(record) if isinstance(node, ast.Return)]
+    assert isinstance(literal, ast.Dict)
+    return [key.value for key in literal.keys if isinstance(key, ast.Constant)]
+
+
+def test_every_field_of_result_json_is_described() -> None:
+    page = ROOT / "docs" / "results.md"
+    fields = record_fields((ROOT / "loadgen/src/loadgen/outcome.py").read_text())
+    rows = re.findall(r"^\| (`.*?) \|", page.read_text().split("## result.json")[1], re.M)
+    described = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(described) == sorted(fields)
