@@ -131,7 +131,7 @@ def draw(rng: random.Random, revision: Revision) -> Case:
         settings = _of_6_0(rng, settings, total)
     held = rng.choice([0, 0, rng.randint(1, 30)]) if scenario in (Scenario.Server, Scenario.Offline) else 0
     case = Case(settings, total, performance, Manner(held, rng.random() < 0.3))
-    return _audited(rng, case) if rng.random() < 0.15 else case
+    return _audited(rng, case) if rng.random() < 0.25 else case
 
 
 def _of_6_0(rng: random.Random, settings: TestSettings, total: int) -> TestSettings:
@@ -149,7 +149,7 @@ def _audited(rng: random.Random, case: Case) -> Case:
     """With an audit.config as the compliance tests have it, or one that overrides many keys."""
     settings = case.settings
     lines = {
-        "*.*.test05": rng.choice([0, 1, 1]),
+        "*.*.test05": 0,
         "*.*.mode": rng.choice([0, 1, 2]),
         "*.*.min_query_count": rng.randint(1, 300),
         "*.*.min_duration": rng.randint(0, 10),
@@ -171,6 +171,8 @@ def _audited(rng: random.Random, case: Case) -> Case:
     }
     kept = rng.sample(sorted(lines), rng.choice([1, 3, 6]))
     text = "# drawn\n" + "".join(f"{key} = {lines[key]}\n" for key in kept)
+    if rng.random() < 0.4:
+        text += "*.*.test05 = 1\n"
     return replace(case, audit=text) if _can_run(text, case) else case
 
 

@@ -166,13 +166,16 @@ def _part(state: RunState, system: System, seen: Observed, k: int, span: slice) 
         due = trace.scheduled[span] - trace.scheduled[span.start]
         if due.tolist() != part.series.due_ns[: len(due)].tolist():
             return [f"series {k}: {int((due != part.series.due_ns[: len(due)]).sum())} due times"]
+    size = part.series.samples_per_query
+    if (span.stop - span.start) % size:
+        return [f"series {k}: {span.stop - span.start} samples are no whole queries of {size}"]
     attempts = []
     before = len(system.queries)
     for start in replay.starts(state.settings, seen, k, span):
         _forget(state, part, system, before)
         found = _issued(state, part, system, seen, span, start)
         if part.mode is Mode.PerformanceOnly:
-            found += replay.differences(seen, state.settings, part.series.samples_per_query, span, start)
+            found += replay.differences(seen, state.settings, size, span, start)
         attempts.append(found)
         if not found:
             break
