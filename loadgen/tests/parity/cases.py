@@ -49,7 +49,7 @@ class Case:
             "answers held": bool(self.manner.held),
             "answers reversed": self.manner.is_reversed,
             "audit file": bool(self.audit),
-            "TEST05": "test05 = 1" in self.audit,
+            "TEST05": bool(self.audit) and (s.test05 or "test05 = 1" in self.audit),
             "library over 65,535": self.total > 65535,
         }
         return [name for name, on in flags.items() if on]
@@ -114,6 +114,7 @@ def draw(rng: random.Random, revision: Revision) -> Case:
         accuracy_log_rng_seed=_seed(rng),
         accuracy_log_probability=rng.choice([0.0, 0.0, 0.1, 1.0, rng.random()]),
         accuracy_log_sampling_target=rng.choice([0, 0, 0, rng.randint(1, 500)]),
+        test05=rng.random() < 0.3,  # means nothing without an audit file; 6.0 takes it from no such file
         test05_qsl_rng_seed=_seed(rng),
         test05_sample_index_rng_seed=_seed(rng),
         test05_schedule_rng_seed=_seed(rng),
