@@ -6,11 +6,35 @@ learned positions; a linear head gives a start and an end logit a token.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench_bert.config import BertConfig
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Sequences one after another in a single row of tokens, without padding."""
+
+    starts: Tensor
+    """int32 [n + 1]: where each begins, and where the last ends."""
+    longest: int
+
+
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, packed: Packed) -> Tensor:
+    """Attention within each sequence, [tokens, heads, size] -> the same. float16 or bfloat16 on a GPU."""
+    if q.is_cuda:
+        from torch.nn.attention.varlen import varlen_attn
+
+        attended = varlen_attn(q, k, v, packed.starts, packed.starts, packed.longest, packed.longest)
+        assert isinstance(attended, Tensor)
+        return attended
+    ends = packed.starts[1:-1].tolist()
+    parts = zip(*(torch.tensor_split(x.transpose(0, 1), ends, dim=1) for x in (q, k, v)), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts], dim=1).transpose(0, 1)
 
 
 class Embeddings(nn.Module):
@@ -22,8 +46,9 @@ class Embeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
-    def forward(self, ids: Tensor, segments: Tensor) -> Tensor:
-        positions = torch.arange(ids.shape[1], device=ids.device)
+    def forward(self, ids: Tensor, segments: Tensor, positions: Tensor | None = None) -> Tensor:
+        if positions is None:
+            positions = torch.arange(ids.shape[1], device=ids.device)
         summed = self.word_embeddings(ids) + self.position_embeddings(positions)
         output: Tensor = self.LayerNorm(summed + self.token_type_embeddings(segments))
         return output
@@ -37,8 +62,11 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+    def forward(self, x: Tensor, mask: Tensor | Packed | None) -> Tensor:
+        q, k, v = (f(x).unflatten(-1, (self.heads, -1)) for f in (self.query, self.key, self.value))
+        if isinstance(mask, Packed):
+            return packed_attention(q, k, v, mask).flatten(1)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
@@ -61,7 +89,7 @@ class Attention(nn.Module):
         self.self = SelfAttention(config)
         self.output = Residual(config.hidden_size, config)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | Packed | None) -> Tensor:
         output: Tensor = self.output(self.self(x, mask), x)
         return output
 
@@ -82,7 +110,7 @@ class Layer(nn.Module):
         self.intermediate = Intermediate(config)
         self.output = Residual(config.intermediate_size, config)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | Packed | None) -> Tensor:
         x = self.attention(x, mask)
         output: Tensor = self.output(self.intermediate(x), x)
         return output
@@ -93,7 +121,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | Packed | None) -> Tensor:
         for layer in self.layer:
             x = layer(x, mask)
         return x
@@ -119,3 +147,10 @@ class BertForQuestionAnswering(nn.Module):
         x = self.bert.encoder(self.bert.embeddings(ids, segments), attend)
         start, end = self.qa_outputs(x).unbind(-1)
         return start, end
+
+    def packed(self, tokens: Tensor, packed: Packed) -> Tensor:
+        """tokens: int [3, T], the ids, segments and positions of all sequences -> float32 logits [T, 2]."""
+        ids, segments, positions = tokens.unbind()
+        x = self.bert.encoder(self.bert.embeddings(ids, segments, positions), packed)
+        logits: Tensor = self.qa_outputs(x)
+        return logits.float()

@@ -293,3 +293,13 @@ def test_an_unknown_device_or_dtype_is_an_error(name: str, model: Path) -> None:
 def test_tensors_that_do_not_fit_are_not_written(tensors: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tensors to write: tensor 'bert\.encoder\.layer\.3"):
         write_onnx(tmp_path / "model.onnx", replace(SMALL, num_hidden_layers=4), tensors)
+
+
+def test_packed_tokens_give_the_same_answers(model: Path, batch: Batch, expected: Any) -> None:
+    """The path that a GPU takes with 16-bit numbers, here in float32 on the CPU."""
+    backend = loaded("pytorch", model)
+    tokens, packed = backend_pytorch.pack(batch)
+    assert tokens.shape == (3, sum(LENGTHS))
+    with torch.inference_mode():
+        answers = backend_pytorch.unpack(backend.model.packed(tokens, packed).numpy(), batch)
+    assert np.abs(answers - expected).max() < TOLERANCE
