@@ -16,9 +16,10 @@ class Profile:
     summary: str
     """One line for `--help` and the report."""
     prepare: str
-    """`"module:function"` called as `prepare(folder)`; makes `folder/data` and `folder/model` in
-    the official on-disk formats if they are not there yet, or raises an error that says how to
-    get them."""
+    """`"module:function"` called as `prepare(folder)`, or `prepare(folder, backend=name)` if it has that
+    parameter; makes `folder/data` and `folder/model` in the official on-disk formats if they are not
+    there yet, or raises an error that says how to get them. `backend`: the one whose files are needed;
+    empty: all."""
     dataset_options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the dataset, after its folder."""
     model_options: Mapping[str, Any] = field(default_factory=dict)
@@ -29,6 +30,11 @@ class Profile:
     """`TestSettings` fields that replace the rules' (short durations of the miniature)."""
     is_official: bool = False
     """Only official weights and data can give a benchmark result."""
+    assets: str = ""
+    """`"module:NAME"` of a sequence of `loadgen.harness.assets.Asset`: the files that `fetch` gets."""
+    memory_gb: float | str = 0.0
+    """GB (1e9 bytes) that a run takes, of the device's memory if it has its own; 0: not known. Or
+    `"module:function"`, called as `memory_gb(backend, dtype, batch)`."""
 
 
 @dataclass(frozen=True)
@@ -51,3 +57,6 @@ class Benchmark:
     """Module with `score(entries, dataset) -> dict[str, float]`; entries are (index, bytes)."""
     profiles: Mapping[str, Profile]
     """Profile name -> profile. The first is the default."""
+    train: str = ""
+    """`"module:function"` that trains the miniature, called as `train(arguments)` with words as of a
+    command line; it knows `--output FILE` and `--device cpu|cuda`. Empty: there is none."""

@@ -1,0 +1,126 @@
+"""Official files: what they are, whether a folder has them, and how one joins it, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadgen.contracts import InputError
+
+_BLOCK = 1 << 20  # bytes read at a time
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One official file. What is not known about it stays empty, and cannot be checked."""
+
+    path: str
+    """Where it goes, below the profile's folder."""
+    address: str
+    """Where it is downloaded from; empty: only a person can get it, as `gate` says."""
+    licence: str
+    bytes: int = 0
+    md5: str = ""
+    sha256: str = ""
+    gate: str = ""
+    """What a person has to do first (sign, register); empty: nothing."""
+    backends: tuple[str, ...] = ()
+    """The backends that need it; empty: all."""
+
+    @property
+    def has_checksum(self) -> bool:
+        return bool(self.md5 or self.sha256)
+
+
+def fault(asset: Asset, file: Path, *, deep: bool = True) -> str:
+    """What is wrong with this file as the asset, in a few words; empty: nothing that can be known.
+
+    deep: read it all and compare checksums, which takes seconds a gigabyte.
+    """
+    if not file.is_file():
+        return "missing"
+    size = file.stat().st_size
+    if size == 0 or (asset.bytes and size != asset.bytes):
+        return f"wrong: {size:,} bytes{f', not {asset.bytes:,}' if asset.bytes else ''}"
+    for kind, wanted in (("sha256", asset.sha256), ("md5", asset.md5)) if deep else ():
+        if wanted and (found := _digest(file, kind)) != wanted:
+            return f"wrong: its {kind} is {found}, not {wanted}"
+    return ""
+
+
+def _digest(file: Path, kind: str) -> str:
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with file.open("rb") as opened:
+        while block := opened.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def part_of(target: Path) -> Path:
+    """Where a file is written until it is known to be whole and right."""
+    return target.with_name(f"{target.name}.part")
+
+
+def adopt(asset: Asset, part: Path, target: Path, source: object) -> None:
+    """Make a finished part the file itself. Raises InputError, and removes the part, if it is not the asset."""
+    wrong = fault(asset, part)
+    if wrong:
+        part.unlink(missing_ok=True)
+        raise InputError(f"what came from {source} is not {asset.path} ({wrong}); it is removed: {_advice(asset)}")
+    with part.open("rb") as file:
+        os.fsync(file.fileno())  # before its name says that it is whole
+    part.replace(target)
+
+
+def _advice(asset: Asset) -> str:
+    return f"try again, or get it by hand and give its folder by --from{f' ({asset.gate})' if asset.gate else ''}"
+
+
+def copy(asset: Asset, source: Path, folder: Path) -> None:
+    """Copy the asset from a folder of the same layout, or one that has it under its bare name.
+
+    Raises InputError if it is not there, or is not right; a file that was there before stays then.
+    """
+    names = (asset.path, Path(asset.path).name)
+    found = next((source / name for name in names if (source / name).is_file()), None)
+    if found is None:
+        raise InputError(f"{source} has no {' or '.join(dict.fromkeys(names))}: {_advice(asset)}")
+    target = folder / asset.path
+    check_space(folder, found.stat().st_size)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(found, part_of(target))
+    adopt(asset, part_of(target), target, found)
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise InputError if the file system of `folder` has not that many bytes left."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder} needs {needed / 1e9:,.1f} GB more and has {free / 1e9:,.1f} GB free: "
+            "make room, or name another folder by --data"
+        )
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Two processes that fill one folder would write into each other's parts: the second raises InputError."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another process fetches into {folder}: wait until it is done") from error
+        except OSError:  # a file system without locks, as some over a network
+            pass
+        yield
+    finally:
+        os.close(handle)
