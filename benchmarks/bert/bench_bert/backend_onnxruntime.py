@@ -1,4 +1,4 @@
-"""BERT on ONNX Runtime: `model.onnx`, the official fp32 file or one of the same inputs and outputs."""
+"""BERT on ONNX Runtime: the official fp32 or int8 file, or one of the same inputs and outputs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from bench_bert.dataset import Batch
+from bench_bert.formats import FAKE_QUANT
 from bench_bert.postprocess import full_width
+from bench_bert.synthetic import provide
 from loadgen.contracts import BackendOptions, InputError
 
 OUTPUTS = ["output_start_logits", "output_end_logits"]
+FILES = {"float32": "model.onnx", "int8": FAKE_QUANT}
+"""dtype -> the official file of it: what a file is written in decides what is computed in."""
+
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 # The official files name the same three inputs in two ways: the fp32 one first, the int8 one second.
@@ -33,11 +38,8 @@ class Backend:
         """Raises InputError for a device or dtype that this backend does not have."""
         if options.device not in _PROVIDERS:
             raise InputError(f"device {options.device!r}: use {' or '.join(_PROVIDERS)}")
-        if options.dtype != "float32":
-            raise InputError(
-                f"dtype {options.dtype!r}: model.onnx decides what is computed in; "
-                "leave dtype at float32, or use backend pytorch"
-            )
+        if options.dtype not in FILES:
+            raise InputError(f"dtype {options.dtype!r}: use {' or '.join(FILES)}, or backend pytorch")
         if _PROVIDERS[options.device] not in ort.get_available_providers():
             raise InputError(
                 f"device {options.device!r}: this ONNX Runtime {ort.__version__} has none. "
@@ -46,10 +48,11 @@ class Backend:
         self.options = options
 
     def load(self) -> None:
-        """Read `model.onnx` and run it once. Raises InputError naming the file."""
-        path = self.options.model / "model.onnx"
+        """Read the file of the dtype and run it once. Raises InputError naming the file."""
+        path = self.options.model / FILES[self.options.dtype]
+        provide(path, self.options.extra)
         if not path.is_file():
-            raise InputError(f"{path}: no such file. Put the official model.onnx there")
+            raise InputError(f"{path}: no such file. Put the official {path.name} there")
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = self.options.threads
         provider = _PROVIDERS[self.options.device]

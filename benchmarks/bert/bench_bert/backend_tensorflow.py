@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from bench_bert.dataset import Batch
 from bench_bert.format_tensorflow import INPUTS, OUTPUT
 from bench_bert.postprocess import full_width
+from bench_bert.synthetic import provide
 from loadgen.contracts import BackendOptions, InputError
 
 _DEVICES = {"cpu": "/CPU:0", "cuda": "/GPU:0"}
@@ -44,6 +45,7 @@ class Backend:
         TensorFlow keeps the thread count of a process's first session for later ones.
         """
         path = self.options.model / "model.pb"
+        provide(path, self.options.extra)
         graph, matrices = read_graph(path, _DEVICES[self.options.device])
         self.rows, self.length = _fixed_sizes(graph, path)
         settings = tf.compat.v1.ConfigProto(

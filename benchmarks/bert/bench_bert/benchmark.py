@@ -39,6 +39,13 @@ MINI = Profile(
     },
 )
 
+SYNTHETIC = Profile(
+    summary="BERT-large with random weights on generated questions, as many and as long as SQuAD's",
+    prepare="bench_bert.synthetic:prepare",
+    model_options={"random_weights": 1},  # the seed
+    reference={"f1": 0.0},  # nothing was learnt, so no score is expected
+)
+
 FULL = Profile(
     summary="BERT-large and SQuAD v1.1 from the official files",
     prepare="bench_bert.assets:prepare",
@@ -58,5 +65,5 @@ BENCHMARK = Benchmark(
     },
     postprocess="bench_bert.postprocess",
     accuracy="bench_bert.accuracy",
-    profiles={"mini": MINI, "full": FULL},
+    profiles={"mini": MINI, "synthetic": SYNTHETIC, "full": FULL},
 )

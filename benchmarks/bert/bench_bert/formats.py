@@ -6,7 +6,7 @@ Tensors go by their names in the official `model.pytorch` (see `config.weight_sh
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from onnx import GraphProto
 
 Tensors: TypeAlias = "Mapping[str, npt.NDArray[Any]]"
+
+FAKE_QUANT = "bert_large_v1_1_fake_quant.onnx"
+"""The official int8 file's name."""
 
 OPSET = 17
 """The official file has 11; from 17 on, layer normalisation is one operator instead of nine."""
@@ -85,12 +88,40 @@ def write_onnx(path: Path, config: BertConfig, tensors: Tensors, sequence: int |
 
     sequence: a fixed length; None takes any. Needs onnx, not torch. Raises InputError as `check_weights`.
     """
+    inputs = ("input_ids", "input_mask", "segment_ids")
+    _write_onnx(path, config, tensors, inputs, ["batch", sequence or "sequence"], _Graph)
+
+
+def write_int8_onnx(
+    path: Path, config: BertConfig, tensors: Tensors, ranges: Mapping[str, float], per_channel: bool = True
+) -> None:
+    """`bert_large_v1_1_fake_quant.onnx`: as `write_onnx`, with inputs input_ids, attention_mask,
+    token_type_ids, and each linear layer's input and weights rounded to 8 bits and back.
+
+    ranges: the greatest absolute input of each layer to round, by its name without `.weight`; other layers
+    stay float. per_channel: one weight scale an output channel, else one a tensor. A runtime that joins
+    QuantizeLinear and DequantizeLinear with the product between computes in 8 bits.
+    """
+
+    def graph(target: GraphProto, weights: Tensors) -> _Graph:
+        return _FakeQuantGraph(target, weights, ranges, per_channel)
+
+    inputs = ("input_ids", "attention_mask", "token_type_ids")
+    _write_onnx(path, config, tensors, inputs, ["batch", "sequence"], graph)
+
+
+def _write_onnx(
+    path: Path,
+    config: BertConfig,
+    tensors: Tensors,
+    inputs: tuple[str, str, str],
+    shape: Sequence[str | int],
+    make: Callable[[GraphProto, Tensors], _Graph],
+) -> None:
     import onnx
     from onnx import TensorProto, helper
 
     check_weights({name: value.shape for name, value in tensors.items()}, config, "tensors to write")
-    shape = ["batch", sequence or "sequence"]
-    inputs = ("input_ids", "input_mask", "segment_ids")
     outputs = ("output_start_logits", "output_end_logits")
     empty = helper.make_graph(
         [],
@@ -100,7 +131,7 @@ def write_onnx(path: Path, config: BertConfig, tensors: Tensors, sequence: int |
     )
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(empty, opset_imports=[opset], ir_version=_IR_VERSION)
-    _question_answering(_Graph(model.graph, tensors), config)
+    _question_answering(make(model.graph, tensors), config, inputs)
     onnx.save_model(model, str(path))
 
 
@@ -139,10 +170,35 @@ class _Graph:
         return self.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
 
 
-def _question_answering(graph: _Graph, config: BertConfig) -> None:
-    x = _embeddings(graph, config)
+class _FakeQuantGraph(_Graph):
+    """Rounds the inputs and weights of linear layers to 8 bits and back."""
+
+    def __init__(self, graph: GraphProto, tensors: Tensors, ranges: Mapping[str, float], per_channel: bool) -> None:
+        super().__init__(graph, tensors)
+        self.ranges, self.per_channel = ranges, per_channel
+
+    def linear(self, x: str, name: str) -> str:
+        if name not in self.ranges:
+            return super().linear(x, name)
+        value = np.abs(np.asarray(self.tensors[f"{name}.weight"], np.float32))
+        greatest = value.max(axis=1) if self.per_channel else value.max()
+        rounded = self._rounded(x, np.float32(self.ranges[name]))
+        product = self.node("MatMul", rounded, self._rounded(self.weight(f"{name}.weight"), greatest))
+        return self.node("Add", product, self.weight(f"{name}.bias"))
+
+    def _rounded(self, x: str, greatest: npt.ArrayLike) -> str:
+        """x as a multiple, -128 to 127, of scales by which `greatest` becomes 127; scales of columns or one."""
+        scale = self.constant(np.maximum(greatest, np.float32(1e-9)) / np.float32(127))
+        zero = self.constant(np.zeros(np.shape(greatest), np.int8))
+        quantized = self.node("QuantizeLinear", x, scale, zero, axis=1)
+        return self.node("DequantizeLinear", quantized, scale, zero, axis=1)
+
+
+def _question_answering(graph: _Graph, config: BertConfig, inputs: tuple[str, str, str]) -> None:
+    ids, mask, segments = inputs
+    x = _embeddings(graph, config, ids, segments)
     # 0 on tokens and a large negative number on padding, added to the scores before the softmax
-    mask = graph.node("Cast", "input_mask", to=1)  # 1: float32
+    mask = graph.node("Cast", mask, to=1)  # 1: float32
     mask = graph.node("Unsqueeze", mask, graph.constant(np.array([1, 2], np.int64)))
     absent = graph.node("Sub", graph.constant(np.float32(1)), mask)
     mask = graph.node("Mul", absent, graph.constant(np.float32(-10000)))
@@ -159,10 +215,10 @@ def _question_answering(graph: _Graph, config: BertConfig) -> None:
         graph.node("Gather", logits, graph.constant(np.int64(column)), axis=2, output=f"output_{name}_logits")
 
 
-def _embeddings(graph: _Graph, config: BertConfig) -> str:
-    words = graph.node("Gather", graph.weight("bert.embeddings.word_embeddings.weight"), "input_ids")
-    kinds = graph.node("Gather", graph.weight("bert.embeddings.token_type_embeddings.weight"), "segment_ids")
-    length = graph.node("Shape", "input_ids", start=1)
+def _embeddings(graph: _Graph, config: BertConfig, ids: str, segments: str) -> str:
+    words = graph.node("Gather", graph.weight("bert.embeddings.word_embeddings.weight"), ids)
+    kinds = graph.node("Gather", graph.weight("bert.embeddings.token_type_embeddings.weight"), segments)
+    length = graph.node("Shape", ids, start=1)
     table = graph.weight("bert.embeddings.position_embeddings.weight")
     first = axis = graph.constant(np.array([0]))
     positions = graph.node("Slice", table, first, length, axis)
