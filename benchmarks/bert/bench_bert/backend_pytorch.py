@@ -21,6 +21,8 @@ from loadgen.contracts import BackendOptions, InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+_STEP = 64  # single samples are recorded for every so many tokens
+
 # In the official file, but no part of question answering: the pooler and a table of 0, 1, 2, ...
 _UNUSED = ("bert.pooler.", "bert.embeddings.position_ids")
 
@@ -54,10 +56,22 @@ class Backend:
         self.model.load_state_dict(state, strict=True, assign=True)
         self.model.eval().requires_grad_(False).to(self.device, DTYPES[self.options.dtype])
         self.packs = self.device.type == "cuda" and self.options.dtype != "float32"
-        self.run_packed: Any = torch.compile(self.model.packed, dynamic=True) if self.packs else self.model.packed
-        for count, length in ((1, 8), (2, 16), (3, 64)) if self.packs else ((1, 8),):  # compiles for any number
-            ones = np.ones((count, length), np.int64)
-            self.predict(Batch(ones, ones, ones, width=length))
+        if self.packs:
+            self._compile(config.max_position_embeddings)
+        ones = np.ones((2, 8), np.int64)
+        self.predict(Batch(ones, ones, ones, width=8))
+
+    @torch.inference_mode()
+    def _compile(self, longest: int) -> None:
+        """Compile for any number of tokens, and record the kernels of single samples, whose launch takes longer
+        than their computing: on an H200 5.8 ms instead of 1.4."""
+        self.run_packed: Any = torch.compile(self.model.packed, dynamic=True)
+        for lengths in ([9, 30], [40, 50, 60]):  # a second number of tokens makes it general
+            tokens, packed = pack(_ones(lengths))
+            self.run_packed(tokens.to(self.device), Packed(packed.starts.to(self.device), packed.longest))
+        self.recorded = {
+            size: Recorded(self.run_packed, size, self.device) for size in range(_STEP, longest + 1, _STEP)
+        }
 
     def predict(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Answers [n, width, 2] in float32, whatever the model computes in."""
@@ -87,8 +101,12 @@ class Backend:
     @torch.inference_mode()
     def _launch(self, batch: Batch) -> Future[Any]:
         tokens, packed = pack(batch)
-        on_device = Packed(packed.starts.to(self.device, non_blocking=True), packed.longest)
-        logits = self.run_packed(tokens.pin_memory().to(self.device, non_blocking=True), on_device)
+        size = -(-tokens.shape[1] // _STEP) * _STEP
+        if len(batch.input_ids) == 1 and size in self.recorded:
+            logits = self.recorded[size].replay(tokens.pin_memory())
+        else:
+            on_device = Packed(packed.starts.to(self.device, non_blocking=True), packed.longest)
+            logits = self.run_packed(tokens.pin_memory().to(self.device, non_blocking=True), on_device)
         answers = torch.empty(logits.shape, dtype=torch.float32, pin_memory=True).copy_(logits, non_blocking=True)
         ready: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
         ready.record()
@@ -96,9 +114,34 @@ class Backend:
 
     def close(self) -> None:
         """Frees the weights."""
-        self.__dict__.pop("model", None)
+        for name in ("recorded", "run_packed", "model"):
+            self.__dict__.pop(name, None)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+class Recorded:
+    """The kernels of one sample of up to `size` tokens, launched as one. The rest is a sequence of its own."""
+
+    def __init__(self, function: Any, size: int, device: torch.device) -> None:
+        self._tokens = torch.zeros((3, size), dtype=torch.int32, device=device)
+        self._starts = torch.tensor([0, size, size], dtype=torch.int32, device=device)
+        packed = Packed(self._starts, size)
+        stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(stream):  # outside of the recording: compiles, and takes its memory
+            function(self._tokens, packed)
+        torch.cuda.synchronize(device)
+        self._graph: Any = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._logits: torch.Tensor = function(self._tokens, packed)
+
+    def replay(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits [T, 2] of tokens [3, T], until the next replay."""
+        count = tokens.shape[1]
+        self._tokens[:, :count].copy_(tokens, non_blocking=True)
+        self._starts[1:2].fill_(count)
+        self._graph.replay()
+        return self._logits[:count]
 
 
 class Launched(Future[Any]):
@@ -114,6 +157,11 @@ class Launched(Future[Any]):
     def result(self, timeout: float | None = None) -> npt.NDArray[np.float32]:
         self._ready.synchronize()
         return unpack(self._logits.numpy(), self._batch)
+
+
+def _ones(lengths: list[int]) -> Batch:
+    mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
+    return Batch(mask, mask, mask, width=max(lengths))
 
 
 def pack(batch: Batch) -> tuple[torch.Tensor, Packed]:
