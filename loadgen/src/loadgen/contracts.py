@@ -112,7 +112,12 @@ class Dataset(SampleLibrary, Protocol):
 
 
 class Backend(Protocol):
-    """A model on a runtime. Knows nothing of queries, ids or scenarios."""
+    """A model on a runtime. Knows nothing of queries, ids or scenarios.
+
+    A device or dtype that this machine lacks is an InputError of the constructor, never another device
+    in silence. Optional: an attribute `device_name: str`, the device that is really used, read after
+    `load` and printed.
+    """
 
     def load(self) -> None:
         """Read the weights and warm up. Called once, clock stopped; may take minutes."""

@@ -16,10 +16,9 @@ class Profile:
     summary: str
     """One line for `--help` and the report."""
     prepare: str
-    """`"module:function"` called as `prepare(folder)`, or `prepare(folder, backend=name)` if it has that
-    parameter; makes `folder/data` and `folder/model` in the official on-disk formats if they are not
-    there yet, or raises an error that says how to get them. `backend`: the one whose files are needed;
-    empty: all."""
+    """`"module:function"` called as `prepare(folder)`; makes `folder/data` and `folder/model` in
+    the official on-disk formats if they are not there yet, or raises an error that says how to
+    get them."""
     dataset_options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the dataset, after its folder."""
     model_options: Mapping[str, Any] = field(default_factory=dict)
@@ -30,6 +29,9 @@ class Profile:
     """`TestSettings` fields that replace the rules' (short durations of the miniature)."""
     is_official: bool = False
     """Only official weights and data can give a benchmark result."""
+    synthesize: str = ""
+    """`"module:function"` called as `synthesize(folder, backend)` by the command of that name: makes ahead
+    what a run with this backend would make, "" for every backend. Empty: `prepare` makes all."""
     assets: str = ""
     """`"module:NAME"` of a sequence of `loadgen.harness.assets.Asset`: the files that `fetch` gets."""
     memory_gb: float | str = 0.0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _EXITS = """\b
 Exit codes:
-  0    every test VALID and every accuracy target met
+  0    done; every test VALID and every accuracy target met
   1    a test INVALID or an accuracy target missed
   2    wrong usage or input that cannot be used
   3    the system or the model failed
@@ -26,15 +26,21 @@ Exit codes:
 
 _HELP = ["-h", "--help"]
 
-_COMMON = [
-    click.option("--profile", default="", help="Where files come from; see the list above."),
+_PROFILE = click.option("--profile", default="", help="Where files come from; see the list above.")
+_BACKEND = click.option("--backend", default="", help="Runtime; see the list above.")
+_PLACE = [
     click.option("--data", type=click.Path(path_type=Path), help="Folder that holds data/ and model/."),
-    click.option("--round", "round_", default="v4.0", show_default=True, help="Rules to follow."),
     click.option("--quiet", is_flag=True, help="Print nothing but errors."),
+]
+_COMMON = [
+    _PROFILE,
+    *_PLACE,
+    click.option("--round", "round_", default="v4.0", show_default=True, help="Rules to follow."),
 ]
 _RUN = [
     click.option("--scenario", multiple=True, help="SingleStream, MultiStream, Server or Offline; repeatable."),
-    click.option("--backend", default="", help="Runtime; see the list above."),
+    click.option("--category", multiple=True, help="datacenter or edge: all scenarios that a result there needs."),
+    _BACKEND,
     click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
     click.option("--dtype", default="float32", show_default=True, help="Number format of the model."),
     click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Most samples a batch."),
@@ -127,11 +133,40 @@ def command(benchmark: Benchmark) -> click.Group:
     @group.command(help="Say what would run, with each setting's origin, and on what machine.")
     @_options(_RUN + _COMMON)
     def info(**options: Any) -> int:
-        from loadgen.harness.session import describe_run
+        from loadgen.harness.info import describe
 
-        for line in describe_run(benchmark, _request(**options)):
+        for line in describe(benchmark, _request(**options)):
             click.echo(line)
         return 0
+
+    @group.command(
+        help="Check the official files; copy those that lack from a folder, else download them.", epilog=_EXITS
+    )
+    @_options([_PROFILE, _BACKEND, *_PLACE])
+    @click.option("--from", "source", type=click.Path(path_type=Path), help="Copy from this folder; no network.")
+    @click.option("--check", is_flag=True, help="Only say what is there, and right.")
+    def fetch(source: Path | None, check: bool, **options: Any) -> int:
+        from loadgen.harness.fetch import execute
+
+        return execute(benchmark, _request(**options), source, check)
+
+    @group.command(help="Make the synthetic profile's files ahead of a run.", epilog=_EXITS)
+    @_options([_BACKEND, *_PLACE])
+    def synthesize(**options: Any) -> int:
+        from loadgen.harness.generate import synthesize
+
+        return synthesize(benchmark, _request(**options))
+
+    @group.command(
+        "train-mini",
+        help="Train the miniature anew. Takes --output FILE, --device cpu|cuda, and what `train-mini -- --help` lists.",
+        context_settings={"ignore_unknown_options": True},
+    )
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS]")
+    def train_mini(arguments: tuple[str, ...]) -> int:
+        from loadgen.harness.generate import train_mini
+
+        return train_mini(benchmark, arguments)
 
     @group.command(help="Write report.html and results.csv of the run in FOLDER anew.")
     @click.argument("folder", type=click.Path(path_type=Path))
@@ -170,11 +205,12 @@ def _options(options: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
 
 def _request(
     *,
-    profile: str,
     data: Path | None,
-    round_: str,
     quiet: bool,
+    profile: str = "",
+    round_: str = "v4.0",
     scenario: tuple[str, ...] = (),
+    category: tuple[str, ...] = (),
     mode: str = "both",
     duration: float | None = None,
     qps: float | None = None,
@@ -194,6 +230,7 @@ def _request(
     }
     return Request(
         scenarios=scenario,
+        categories=category,
         modes=modes[mode],
         profile=profile,
         data=data,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ class SavedTest:
     origins: Mapping[str, str]
     """Setting -> the layer that changed it last; a setting that none changed is not here."""
     folder: Path
+    telemetry: tuple[Mapping[str, Any], ...] = ()
+    """A row a GPU: its number, and of each measure mean and max (see `loadgen.harness.telemetry`)."""
 
     @property
     def kind(self) -> str:
@@ -83,7 +85,13 @@ class SavedRun:
     tests: tuple[SavedTest, ...]
 
 
-def entry(result: Result, accuracy: Mapping[str, Any] | None, layers: Layered, folder: str) -> dict[str, Any]:
+def entry(
+    result: Result,
+    accuracy: Mapping[str, Any] | None,
+    layers: Layered,
+    folder: str,
+    telemetry: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """What `results.json` says of one test; folder is relative to it."""
     settings = {f.name: getattr(layers.settings, f.name) for f in fields(layers.settings)}
     return {
@@ -92,6 +100,7 @@ def entry(result: Result, accuracy: Mapping[str, Any] | None, layers: Layered, f
         "settings": {k: v.name if isinstance(v, enum.Enum) else v for k, v in settings.items()},
         "origins": dict(layers.origin),
         "folder": folder,
+        "telemetry": list(telemetry),
     }
 
 
@@ -144,7 +153,13 @@ def _test(data: Mapping[str, Any], folder: Path) -> SavedTest:
         settings=dict(data.get("settings", {})),
         origins=dict(data.get("origins", {})),
         folder=folder / data["folder"],
+        telemetry=tuple(_gpu(row) for row in data.get("telemetry", ())),
     )
+
+
+def _gpu(row: Mapping[str, Any]) -> dict[str, Any]:
+    measures = {name: {"mean": float(v["mean"]), "max": float(v["max"])} for name, v in row.items() if name != "gpu"}
+    return {"gpu": int(row["gpu"]), **measures}
 
 
 def _headline(data: Mapping[str, Any] | None) -> dict[str, Any] | None:

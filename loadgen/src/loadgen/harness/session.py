@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from loadgen.contracts import Backend, BackendOptions, Dataset, InputError
-from loadgen.harness import columns, display, record
+from loadgen.harness import columns, display, record, telemetry
 from loadgen.harness.batching import BatchingSystem
 from loadgen.harness.benchmark import Benchmark, Profile
 from loadgen.harness.layers import Layered, Overrides, layered
@@ -35,6 +35,8 @@ class Request:
     """What the command line asks for. Empty: the benchmark's default."""
 
     scenarios: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    """Of the rules (datacenter, edge): each stands for the scenarios that it requires."""
     modes: tuple[Mode, ...] = (Mode.PerformanceOnly, Mode.AccuracyOnly)
     profile: str = ""
     backend: str = ""
@@ -78,12 +80,24 @@ def choose(benchmark: Benchmark, request: Request) -> tuple[str, Profile, str, l
     backend = request.backend or next(iter(benchmark.backends))
     if backend not in benchmark.backends:
         raise InputError(f"{benchmark.name} has no backend {backend!r}: choose {_listed(benchmark.backends)}")
+    return profile, benchmark.profiles[profile], backend, _scenarios(benchmark, request)
+
+
+def _scenarios(benchmark: Benchmark, request: Request) -> list[Scenario]:
+    if request.scenarios and request.categories:
+        raise InputError("--scenario and --category both choose scenarios: give one of them")
     offered = {s.name: s for s in benchmark.scenarios}
-    for name in request.scenarios:
+    names = request.scenarios
+    if request.categories:
+        required = load_round(request.overrides.round).model(benchmark.model).scenarios
+        for category in request.categories:
+            if category not in required:
+                raise InputError(f"{benchmark.name} has no category {category!r}: choose {_listed(required)}")
+        names = tuple(dict.fromkeys(s.name for category in request.categories for s in required[category]))
+    for name in names:
         if name not in offered:
             raise InputError(f"{benchmark.name} has no scenario {name!r}: choose {_listed(offered)}")
-    chosen = [offered[name] for name in request.scenarios] or list(benchmark.scenarios)
-    return profile, benchmark.profiles[profile], backend, chosen
+    return [offered[name] for name in names] or list(benchmark.scenarios)
 
 
 def _listed(names: Any) -> str:
@@ -139,13 +153,16 @@ def execute(benchmark: Benchmark, request: Request) -> int:
     make_backend = import_name(benchmark.backends[backend_name], f"backend {backend_name}", benchmark)
     with bad_input():
         backend: Backend = make_backend(options)
-    report = Report(benchmark, request, profile_name, profile, output)
+    gpus, _ = telemetry.find_gpus()
+    report = Report(benchmark, request, profile_name, profile, output, gpus)
     try:
-        with contextlib.closing(backend):
+        with contextlib.closing(backend), contextlib.closing(gpus):
             began = time.monotonic()
             with bad_input():
                 backend.load()
-            out.print(f"model loaded in {time.monotonic() - began:.1f} s; {dataset.total_count:,} samples")
+            report.device = str(getattr(backend, "device_name", request.device))
+            loaded = f"model loaded in {time.monotonic() - began:.1f} s on device {report.device}"
+            out.print(f"{loaded}; {dataset.total_count:,} samples", markup=False)
             for scenario, mode, layers in tests:
                 _one_test(report, dataset, backend, scenario, mode, layers, out)
                 if report.results[-1].interrupted:
@@ -193,9 +210,17 @@ class Report:
     """Collects results, and writes and prints them at the end, also after an error or Ctrl-C."""
 
     def __init__(
-        self, benchmark: Benchmark, request: Request, profile_name: str, profile: Profile, output: Path
+        self,
+        benchmark: Benchmark,
+        request: Request,
+        profile_name: str,
+        profile: Profile,
+        output: Path,
+        gpus: telemetry.Gpus,
     ) -> None:
-        self.benchmark, self.request = benchmark, request
+        self.benchmark, self.request, self.gpus = benchmark, request, gpus
+        self.device = ""
+        """The one really used, when the model is loaded."""
         self.profile_name, self.profile, self.output = profile_name, profile, output
         self.results: list[Result] = []
         self.scores: list[Score | None] = []
@@ -211,7 +236,9 @@ class Report:
         self.results.append(replace(result, columns=None))
         self.scores.append(score)
         place = folder.relative_to(self.output).as_posix()
-        self.entries.append(record.entry(result, asdict(score) if score else None, layers, place))
+        sampled = None if accuracy else telemetry.read(folder)
+        seen = sampled.summary() if sampled else []
+        self.entries.append(record.entry(result, asdict(score) if score else None, layers, place, seen))
         self.rows.append(
             display.Row(
                 scenario=result.scenario.name,
@@ -258,8 +285,8 @@ class Report:
             "profile": self.profile_name,
             "profile_summary": self.profile.summary,
             "benchmark_result": self.profile.is_official,
-            "machine": machine(),
-            "options": _options(self.benchmark, self.request),
+            "machine": {**machine(), **self.gpus.facts},
+            "options": {**_options(self.benchmark, self.request), "device used": self.device},
             "tests": self.entries,
         }
         (self.output / record.FILE).write_text(json.dumps(written, indent=1) + "\n")
@@ -291,7 +318,7 @@ def _one_test(
     log = LogSettings(outdir=folder, enable_trace=request.trace)
     system = BatchingSystem(
         benchmark.name,
-        backend,
+        [backend],
         dataset,
         import_name(benchmark.postprocess, "the postprocessing", benchmark).encode,
         max_batch=request.batch,
@@ -299,7 +326,9 @@ def _one_test(
     )
     began = time.monotonic()
     with display.watching(f"{scenario.name} {kind}", out) as progress:
-        result = run(system, dataset, layers.settings, log=log, progress=progress)
+        watched = report.gpus if mode is Mode.PerformanceOnly else telemetry.Gpus()
+        with telemetry.Sampling(watched, folder):
+            result = run(system, dataset, layers.settings, log=log, progress=progress)
     if mode is not Mode.AccuracyOnly and result.columns is not None:
         columns.save(folder, result.columns)
     score = None
@@ -340,18 +369,3 @@ def score_existing(benchmark: Benchmark, request: Request, log: Path) -> int:
     out = display.console(request.quiet)
     out.print(str(score))
     return EXIT_OK if score.met else EXIT_INVALID
-
-
-def describe_run(benchmark: Benchmark, request: Request) -> Sequence[str]:
-    """The `info` command: what would run, with which settings from where, on what machine."""
-    profile_name, profile, backend, scenarios = choose(benchmark, request)
-    lines = [f"{benchmark.title}", f"profile {profile_name}: {profile.summary}", f"backend {backend}"]
-    lines.append(f"files {data_folder(benchmark, profile_name, request.data)}")
-    lines += [f"{name} {value}" for name, value in machine().items()]
-    for scenario in scenarios:
-        layers = layered(benchmark, profile, scenario, Mode.PerformanceOnly, request.overrides)
-        lines.append(f"{scenario.name}:")
-        lines += [
-            f"  {name} = {getattr(layers.settings, name)}  ({origin})" for name, origin in sorted(layers.origin.items())
-        ]
-    return lines
