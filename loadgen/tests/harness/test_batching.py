@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from loadgen.contracts import BackendOptions, InputError
@@ -50,17 +51,11 @@ def made(benchmark_of: Callable[..., Benchmark]) -> Callable[..., tuple[Batching
 
     systems: list[BatchingSystem] = []
 
-    def make(max_batch: int, max_wait_s: float = 0.0, bad: int = -1) -> tuple[BatchingSystem, Any, Answers]:
+    def make(max_batch: int, bad: int = -1, **more: Any) -> tuple[BatchingSystem, Any, Answers]:
         backend, answers = fake_bench.Squares(BackendOptions(Path())), Answers()
         backend.bad = bad
-        system = BatchingSystem(
-            "squares",
-            backend,
-            fake_bench.Numbers(Path()),
-            fake_bench.encode,
-            max_batch=max_batch,
-            max_wait_s=max_wait_s,
-        )
+        dataset = fake_bench.Numbers(Path())
+        system = BatchingSystem("squares", [backend], dataset, fake_bench.encode, max_batch=max_batch, **more)
         system.start(answers)
         systems.append(system)
         return system, backend, answers
@@ -102,8 +97,6 @@ def test_flush_sends_what_waits(made: Any) -> None:
 
 
 def test_an_offline_query_is_cut_longest_first(made: Any) -> None:
-    import numpy as np
-
     system, backend, answers = made(16)
     system.issue(np.arange(200), np.arange(200) % 50)
     wait_for(lambda: len(answers.data) == 200)
@@ -112,6 +105,34 @@ def test_an_offline_query_is_cut_longest_first(made: Any) -> None:
     in_order = [cost for batch in costs for cost in batch]
     assert in_order == sorted(in_order, reverse=True)
     assert all(int.from_bytes(data, "little") == (i % 50) ** 2 for i, data in answers.data.items())
+    system.stop()
+
+
+def test_offline_batches_keep_the_token_budget(made: Any) -> None:
+    system, backend, answers = made(16, max_tokens=12)
+    system.issue(np.arange(200), np.arange(200) % 50)
+    wait_for(lambda: len(answers.data) == 200)
+    costs = [[index % 7 for index in batch] for batch in backend.batches]
+    assert all(max(batch) * len(batch) <= 12 for batch in costs)
+    assert {len(batch) for batch in costs} == {2, 3, 4, 6, 8, 12}  # the 8 is what was left
+    system.stop()
+
+
+def test_server_batches_keep_the_token_budget_and_join_equal_costs(made: Any) -> None:
+    """Costs are indices modulo 7: the oldest, of cost 1, goes with the other of its cost."""
+    system, backend, answers = made(4, max_wait_s=0.05, max_tokens=12)
+    system.issue((0, 1, 2, 3), [1, 6, 8, 13])
+    wait_for(lambda: len(answers.data) == 4)
+    assert backend.batches == [[1, 8], [6, 13]]
+    system.stop()
+
+
+def test_a_batch_that_fills_the_budget_does_not_wait(made: Any) -> None:
+    system, backend, answers = made(16, max_wait_s=60, max_tokens=12)
+    for k, index in enumerate([6, 13]):
+        system.issue((k,), [index])
+    wait_for(lambda: len(answers.data) == 2)
+    assert backend.batches == [[6, 13]]
     system.stop()
 
 

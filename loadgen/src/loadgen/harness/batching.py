@@ -1,7 +1,7 @@
-"""A system under test around a `Backend`: gathers samples into batches, answers for each.
+"""A system under test around one or more `Backend`s: gathers samples into batches, answers for each.
 
 SingleStream runs in the issuing thread, because its latency is the result. Everything else goes through
-one worker thread, so that the load generator can go on issuing on time.
+one thread a worker, so that the load generator can go on issuing on time.
 """
 
 from __future__ import annotations
@@ -10,139 +10,235 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Any
+from concurrent.futures import Future, wait
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from loadgen.contracts import Backend, Dataset, Ints, Responder
+from loadgen.harness import bucketing
 
 _BULK = 64  # an issued query of more samples than this is one Offline query, sorted before it is cut
-_IN_FLIGHT = 2  # batches submitted and not yet answered: copies of one overlap the computing of the other
+_IN_FLIGHT = 2  # batches a worker has submitted and not answered: copies of one overlap the computing of the other
+_LOOK_S = 0.25  # how often a worker that waits for its backend looks whether the run is over
+_STOP_S = 10.0  # how long stop() waits for batches that nobody needs any more
+
+Batch: TypeAlias = "tuple[Sequence[int], Sequence[int]]"  # ids, indices
 
 
 class BatchingSystem:
-    """`SystemUnderTest` with dynamic batching.
+    """`SystemUnderTest` with dynamic batching; each backend is a worker with a thread of its own.
 
-    A batch goes out when `max_batch` samples wait, or when the first of them has waited `max_wait_s`.
-    An Offline query is sorted by `Dataset.cost`, longest first, so that a batch holds equal lengths.
+    A batch goes out when `max_batch` samples wait, or when the first of them has waited `max_wait_s`. Workers
+    pull: a batch goes to one that computes nothing, else to one with room for a second, so a slow worker gets
+    fewer. max_tokens: the most that the longest sample's cost times the batch's size may be; an Offline query
+    is sorted by `Dataset.cost` in any case, longest first, so that a batch holds equal lengths.
     A prediction that fails ends the run and names its samples; it never becomes an empty answer.
+    With several workers `Dataset.gather` and `encode` are called by several threads at once.
     """
 
     def __init__(
         self,
         name: str,
-        backend: Backend,
+        backends: Sequence[Backend],
         dataset: Dataset,
         encode: Callable[[Any], tuple[Any, Any]],
         *,
         max_batch: int,
         max_wait_s: float = 0.0,
+        max_tokens: int | None = None,
     ) -> None:
         self.name = name
-        self._backend, self._dataset, self._encode = backend, dataset, encode
-        self._max_batch, self._max_wait_s = max_batch, max_wait_s
-        self._changed = threading.Condition()
-        self._single: deque[tuple[int, int]] = deque()  # (id, index), in order of arrival
-        self._oldest = 0.0  # when the first of `_single` came
-        self._bulk: deque[tuple[Sequence[int], Sequence[int]]] = deque()  # ready batches: ids, indices
-        self._closing = self._flushing = False
+        self._backends, self._dataset, self._encode = backends, dataset, encode
+        costs = bucketing.Costs(dataset)
+        self._new_queue = partial(_Queue, costs, max_batch, max_wait_s, max_tokens)
 
     def start(self, respond: Responder) -> None:
         self._respond = respond
-        self._closing = self._flushing = False
-        self._worker = threading.Thread(target=self._work, name="batching", daemon=True)
-        self._worker.start()
+        self._queue = self._new_queue()
+        self._threads = [
+            threading.Thread(target=self._work, args=(backend,), name=f"worker {number}", daemon=True)
+            for number, backend in enumerate(self._backends)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def issue(self, ids: Ints, indices: Ints) -> None:
         if isinstance(ids, int):
             assert isinstance(indices, int)
-            self._answer((ids,), (indices,), self._submit((indices,)))
+            self._answer(self._submit(self._backends[0], ((ids,), (indices,))))
             return
         assert not isinstance(indices, int)
-        with self._changed:
-            self._flushing = False
-            if len(ids) > _BULK:
-                self._bulk.extend(self._cut(np.asarray(ids), np.asarray(indices)))
-            else:
-                if not self._single:
-                    self._oldest = time.monotonic()
-                self._single.extend(zip(ids, indices, strict=True))
-            self._changed.notify()
+        if len(ids) > _BULK:
+            self._queue.put_bulk(ids, indices)
+        else:
+            self._queue.put(ids, indices)
 
     def flush(self) -> None:
         """Nothing more will join the waiting samples: send them now."""
-        with self._changed:
-            self._flushing = True
-            self._changed.notify()
+        self._queue.flush()
 
     def stop(self) -> None:
-        with self._changed:
-            self._closing = True
-            self._single.clear()
-            self._bulk.clear()
-            self._changed.notify()
-        self._worker.join()
+        """What waits is dropped; what computes is waited for, as a thread cannot be ended."""
+        self._queue.close()
+        for thread in self._threads:
+            thread.join()
 
-    def _cut(self, ids: Any, indices: Any) -> list[tuple[Sequence[int], Sequence[int]]]:
-        cost = self._dataset.cost
-        order = np.argsort([-cost(int(i)) for i in indices], kind="stable")
-        size = self._max_batch
-        chunks = (order[low : low + size] for low in range(0, len(order), size))
-        return [(ids[chunk].tolist(), indices[chunk].tolist()) for chunk in chunks]
-
-    def _work(self) -> None:
-        flying: deque[tuple[Sequence[int], Sequence[int], Future[Any]]] = deque()
-        while True:
-            batch = self._next(wait=not flying)
-            if batch is None and not flying:
-                return
-            try:
-                if batch is not None:
-                    flying.append((*batch, self._submit(batch[1])))
-                while flying and (batch is None or len(flying) >= _IN_FLIGHT or flying[0][2].done()):
-                    self._answer(*flying.popleft())
-            except Exception as error:  # whatever a model raises ends the run, in words
-                self._respond.fail(str(error))
-                return
-
-    def _next(self, wait: bool) -> tuple[Sequence[int], Sequence[int]] | None:
-        """The next batch; None at the end, or, without `wait`, if nothing is ready."""
-        with self._changed:
-            while not self._closing:
-                if self._bulk:
-                    return self._bulk.popleft()
-                if self._single:
-                    left = self._oldest + self._max_wait_s - time.monotonic()
-                    if len(self._single) >= self._max_batch or self._flushing or left <= 0:
-                        return self._take()
-                    if wait:
-                        self._changed.wait(left)
-                elif wait:
-                    self._changed.wait()
-                if not wait:
-                    return None
-        return None
-
-    def _take(self) -> tuple[Sequence[int], Sequence[int]]:
-        count = min(len(self._single), self._max_batch)
-        pairs = [self._single.popleft() for _ in range(count)]
-        self._oldest = time.monotonic()
-        ids, indices = zip(*pairs, strict=True)
-        return ids, indices
-
-    def _submit(self, indices: Sequence[int]) -> Future[Any]:
+    def _work(self, backend: Backend) -> None:
+        flying: deque[_Flight] = deque()
         try:
-            return self._backend.submit(self._dataset.gather(indices))
-        except Exception as error:
-            raise _failure(indices, error) from error
+            while not self._queue.closed:
+                self._advance(backend, flying)
+        except Exception as error:  # whatever a model raises ends the run, in words
+            self._respond.fail(str(error))
+        wait([flight.future for flight in flying], _STOP_S)  # the next test finds the backend free
 
-    def _answer(self, ids: Sequence[int], indices: Sequence[int], future: Future[Any]) -> None:
+    def _advance(self, backend: Backend, flying: deque[_Flight]) -> None:
+        """Submit the next batch, or wait for one; answer those that are ready."""
+        if len(flying) < _IN_FLIGHT:
+            batch = self._queue.next(flying[0].future if flying else None)
+            if batch is not None:
+                flying.append(self._submit(backend, batch))
+        else:
+            wait([flying[0].future], _LOOK_S)
+        while flying and flying[0].future.done():
+            self._answer(flying.popleft())
+
+    def _submit(self, backend: Backend, batch: Batch) -> _Flight:
+        try:
+            future = backend.submit(self._dataset.gather(batch[1]))
+        except Exception as error:
+            raise _failure(batch[1], error) from error
+        if not future.done():
+            future.add_done_callback(self._queue.answered)
+        return _Flight(*batch, future)
+
+    def _answer(self, flight: _Flight) -> None:
+        ids, indices, future = flight
         try:
             data, offsets = self._encode(future.result())
         except Exception as error:
             raise _failure(indices, error) from error
         self._respond.complete(ids if len(ids) > 1 else int(ids[0]), data, offsets)
+
+
+class _Flight(NamedTuple):
+    """A batch that a backend has."""
+
+    ids: Sequence[int]
+    indices: Sequence[int]
+    future: Future[Any]
+
+
+class _Queue:
+    """What waits to be predicted, shared by the workers. Any thread may call any method."""
+
+    def __init__(self, costs: bucketing.Costs, max_batch: int, max_wait_s: float, budget: int | None) -> None:
+        self._costs, self._max_batch, self._max_wait_s, self._budget = costs, max_batch, max_wait_s, budget
+        self._lock = threading.Lock()
+        # One wake-up must reach one worker that can use it, so those with and without a batch wait apart.
+        self._idle, self._busy = threading.Condition(self._lock), threading.Condition(self._lock)
+        self._idlers = 0
+        self._single: deque[tuple[int, int, float]] = deque()  # id, index, when it came; in order of arrival
+        self._bulk: deque[tuple[Any, Any]] = deque()  # ready batches
+        self._flushing = False
+        self.closed = False
+
+    def put(self, ids: Any, indices: Any) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._flushing = False
+            self._single.extend([(i, index, now) for i, index in zip(ids, indices, strict=True)])
+            self._wake()
+
+    def put_bulk(self, ids: Any, indices: Any) -> None:
+        """Sort by cost, longest first, and cut."""
+        ids, indices = np.asarray(ids), np.asarray(indices)
+        costs = self._costs.of(indices)
+        order = bucketing.longest_first(costs)
+        begins = bucketing.cut(costs[order], self._max_batch, self._budget)
+        ids, indices = ids[order], indices[order]
+        with self._lock:
+            self._flushing = False
+            self._bulk.extend((ids[low:high], indices[low:high]) for low, high in pairwise(begins))
+            self._wake()
+
+    def flush(self) -> None:
+        with self._lock:
+            self._flushing = True
+            self._wake()
+
+    def close(self) -> None:
+        with self._lock:
+            self.closed = True
+            self._single.clear()
+            self._bulk.clear()
+            self._idle.notify_all()
+            self._busy.notify_all()
+
+    def answered(self, _: Future[Any]) -> None:
+        """A backend's future is done: its worker should look."""
+        with self._lock:
+            self._busy.notify_all()
+
+    def next(self, oldest: Future[Any] | None) -> Batch | None:
+        """Wait for the next batch. None if the queue was closed, or if `oldest`, which the worker has, is done."""
+        batch = None
+        with self._lock:
+            while batch is None and not self.closed and not (oldest and oldest.done()):
+                left = self._left()
+                if left is not None and left <= 0 and not (oldest and self._idlers):
+                    batch = self._take()
+                else:
+                    self._wait(idle=oldest is None, timeout_s=left if left and left > 0 else None)
+            if self._bulk or self._single:
+                self._wake()  # this worker will not look for a while
+        return batch
+
+    def _wake(self) -> None:
+        (self._idle if self._idlers else self._busy).notify()
+
+    def _wait(self, idle: bool, timeout_s: float | None) -> None:
+        if not idle:
+            self._busy.wait(timeout_s)
+            return
+        self._idlers += 1
+        self._idle.wait(timeout_s)
+        self._idlers -= 1
+
+    def _left(self) -> float | None:
+        """Seconds until a batch is ready, 0 or less if one is. None if nothing waits."""
+        if self._bulk:
+            return 0.0
+        if not self._single:
+            return None
+        left = self._single[0][2] + self._max_wait_s - time.monotonic()
+        return 0.0 if left > 0 and (self._flushing or self._is_full()) else left
+
+    def _is_full(self) -> bool:
+        """Could a later sample not join the batch that waits?"""
+        if len(self._single) >= self._max_batch or self._budget is None:
+            return len(self._single) >= self._max_batch
+        costs = self._costs.of([index for _, index, _ in self._single])
+        chosen = bucketing.nearest(costs, self._max_batch, self._budget)
+        return len(chosen) >= bucketing.room(int(costs[chosen].max()), self._max_batch, self._budget)
+
+    def _take(self) -> Batch:
+        if self._bulk:
+            ids, indices = self._bulk.popleft()
+            return ids.tolist(), indices.tolist()
+        most = self._max_batch * (1 if self._budget is None else bucketing.WINDOW)
+        batch = [self._single.popleft() for _ in range(min(len(self._single), most))]
+        if self._budget is not None:
+            costs = self._costs.of([index for _, index, _ in batch])
+            chosen = bucketing.nearest(costs, self._max_batch, self._budget)
+            left = set(range(len(batch))).difference(chosen)
+            self._single.extendleft(batch[at] for at in sorted(left, reverse=True))
+            batch = [batch[at] for at in chosen]
+        ids, indices, _ = zip(*batch, strict=True)
+        return ids, indices
 
 
 class PredictionError(RuntimeError):
