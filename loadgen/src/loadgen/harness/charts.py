@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from loadgen.harness import columns
+from loadgen.harness.telemetry import Telemetry
 from loadgen.results import Records, percentile
 from loadgen.rng import I64
 
@@ -86,6 +87,36 @@ def draw(records: Records, prefix: str, limit_ns: int = 0) -> list[Chart]:
             charts.append(_latency_over_time(records, f"{prefix}t", limit_ns))
         charts.append(_throughput(records, f"{prefix}r"))
     return charts
+
+
+def draw_gpus(samples: Telemetry, prefix: str) -> list[Chart]:
+    """Use and power of the GPUs over time, a line each; a chart only of what at least one reports."""
+    gpus = sorted(set(samples.gpu.tolist()))
+    wanted = (("use_percent", "GPU use", "%", "u"), ("power_w", "GPU power", "W", "w"))
+    with matplotlib.rc_context(_STYLE):
+        return [
+            _gpu_lines(samples, gpus, title, measure, unit, prefix + mark)
+            for measure, title, unit, mark in wanted
+            if any(len(samples.of(gpu, measure)[0]) for gpu in gpus)
+        ]
+
+
+def _gpu_lines(samples: Telemetry, gpus: list[int], title: str, measure: str, unit: str, prefix: str) -> Chart:
+    figure, axes = _canvas()
+    for gpu in gpus:
+        count = min(len(samples.of(gpu, measure)[0]), 240)  # points: means of slices, as a test can take hours
+        if count:
+            means = ([part.mean() for part in np.array_split(column, count)] for column in samples.of(gpu, measure))
+            axes.plot(*means, color=_LINE, alpha=1 if len(gpus) == 1 else 0.6)
+    axes.set_xlim(0, max(1.0, float(samples.time_s.max())))
+    axes.set_ylim(0, 103 if unit == "%" else None)
+    axes.set_xlabel("time, s")
+    _label(axes, unit)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(FuncFormatter(_number))
+    lines = f", a line for each of {len(gpus)} GPUs" if len(gpus) > 1 else ""
+    return Chart(f"{title} over time", f"{title} from the loading of samples to the end{lines}.", _svg(figure, prefix))
 
 
 def _distribution(records: Records, prefix: str, limit_ns: int) -> Chart:

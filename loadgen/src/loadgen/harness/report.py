@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from loadgen.contracts import InputError
-from loadgen.harness import charts, columns, record
+from loadgen.harness import charts, columns, record, telemetry
 from loadgen.harness.record import SavedRun, SavedTest
 from loadgen.logs import metrics_of, read_detail
 from loadgen.results import PERCENTILES
@@ -29,6 +29,13 @@ _PREFIXES = {
     "Server": "server_target_",
     "Offline": "offline_",
 }
+_GPU_CELLS = (  # measure, which of it, its unit in that of the table
+    ("use_percent", "mean", 1),
+    ("use_percent", "max", 1),
+    ("memory_mib", "max", 1024),
+    ("power_w", "mean", 1),
+    ("power_w", "max", 1),
+)
 _CONDITIONS = {  # key of the detail log -> what it means, with values of the same log
     "result_perf_constraints_met": "latency limit",
     "result_min_duration_met": "minimum duration, {effective_min_duration_ms} ms",
@@ -102,6 +109,8 @@ def _view(run: SavedRun, number: int) -> dict[str, Any]:
         "headings": headings,
         "latencies": rows,
         "charts": pictures,
+        "gpus": [_gpu(row) for row in test.telemetry],
+        "gpu_charts": _gpu_charts(test, number),
         "missing": missing,
         "settings": changed,
         "other_settings": [s for s in settings if s not in changed],
@@ -159,6 +168,22 @@ def _charts(test: SavedTest, number: int) -> tuple[list[tuple[charts.Chart, Mark
         return [], f"No charts: {error}."
     svg = [(chart, Markup(chart.svg)) for chart in drawn]  # the only text in it is our own labels and numbers
     return svg, "" if drawn else "No charts: no query was answered."
+
+
+def _gpu(row: Mapping[str, Any]) -> list[str]:
+    """The GPU's number and what `_GPU_CELLS` lists: the cells of a row."""
+    values = (row[name][kind] / scale if name in row else None for name, kind, scale in _GPU_CELLS)
+    return [str(row["gpu"]), *("-" if value is None else f"{value:,.1f}" for value in values)]
+
+
+def _gpu_charts(test: SavedTest, number: int) -> list[tuple[charts.Chart, Markup]]:
+    """As `_charts`; none where nothing was sampled, or the file of it is lost or damaged."""
+    try:
+        samples = telemetry.read(test.folder) if test.telemetry else None
+    except InputError:
+        return []
+    drawn = charts.draw_gpus(samples, f"g{number}") if samples else []
+    return [(chart, Markup(chart.svg)) for chart in drawn]
 
 
 def _csv_rows(run: SavedRun) -> Iterator[Sequence[object]]:

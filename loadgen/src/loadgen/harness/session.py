@@ -8,8 +8,9 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from loadgen.harness.batching import BatchingSystem
 from loadgen.harness.benchmark import Benchmark, Profile
 from loadgen.harness.layers import Layered, Overrides, layered
 from loadgen.harness.machine import machine
+from loadgen.harness.workers import Workers, opened
 from loadgen.logs import LogSettings, read_accuracy
 from loadgen.results import Result
 from loadgen.rules import load_round
@@ -44,6 +46,8 @@ class Request:
     dtype: str = "float32"
     batch: int = 8
     max_wait_ms: float = 0.0
+    max_tokens: int | None = None
+    workers: Workers = field(default_factory=Workers)
     threads: int = 0
     output: Path | None = None
     data: Path | None = None
@@ -133,8 +137,8 @@ def import_name(dotted: str, what: str, benchmark: Benchmark) -> Any:
     return getattr(found, name) if name else found
 
 
-def execute(benchmark: Benchmark, request: Request) -> int:
-    """Run what was asked and print it. Returns the exit code."""
+def execute(benchmark: Benchmark, request: Request, gpus: telemetry.Gpus | None = None) -> int:
+    """Run what was asked and print it. Returns the exit code. gpus: those to watch; None: all that there are."""
     profile_name, profile, backend_name, scenarios = choose(benchmark, request)
     tests = [(s, m, layered(benchmark, profile, s, m, request.overrides)) for s in scenarios for m in request.modes]
     out = display.console(request.quiet)
@@ -150,21 +154,22 @@ def execute(benchmark: Benchmark, request: Request) -> int:
         max_batch=request.batch,
         extra=profile.model_options,
     )
-    make_backend = import_name(benchmark.backends[backend_name], f"backend {backend_name}", benchmark)
-    with bad_input():
-        backend: Backend = make_backend(options)
-    gpus, _ = telemetry.find_gpus()
+    dotted = benchmark.backends[backend_name]
+    found = partial(import_name, dotted, f"backend {backend_name}", benchmark)
+    gpus = gpus or telemetry.find_gpus()[0]
     report = Report(benchmark, request, profile_name, profile, output, gpus)
     try:
-        with contextlib.closing(backend), contextlib.closing(gpus):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.closing(gpus))
             began = time.monotonic()
             with bad_input():
-                backend.load()
-            report.device = str(getattr(backend, "device_name", request.device))
+                backends = stack.enter_context(opened(request.workers, dotted, options, found))
+            devices = (str(getattr(backend, "device_name", request.device)) for backend in backends)
+            report.device = ", ".join(dict.fromkeys(devices))
             loaded = f"model loaded in {time.monotonic() - began:.1f} s on device {report.device}"
             out.print(f"{loaded}; {dataset.total_count:,} samples", markup=False)
             for scenario, mode, layers in tests:
-                _one_test(report, dataset, backend, scenario, mode, layers, out)
+                _one_test(report, dataset, backends, scenario, mode, layers, out)
                 if report.results[-1].interrupted:
                     break
     finally:
@@ -297,7 +302,8 @@ def _options(benchmark: Benchmark, request: Request) -> dict[str, Any]:
     files = {"user_conf": request.overrides.user_conf, "audit_conf": request.overrides.audit_conf}
     return {
         "backend": request.backend or next(iter(benchmark.backends)),
-        **{name: getattr(request, name) for name in ("device", "dtype", "batch", "max_wait_ms", "threads")},
+        **{name: getattr(request, name) for name in ("device", "dtype", "batch", "max_wait_ms", "max_tokens", "threads")},
+        "workers": str(request.workers),
         "rules": request.overrides.round,
         **{name: str(file) for name, file in files.items() if file},
     }
@@ -306,7 +312,7 @@ def _options(benchmark: Benchmark, request: Request) -> dict[str, Any]:
 def _one_test(
     report: Report,
     dataset: Dataset,
-    backend: Backend,
+    backends: Sequence[Backend],
     scenario: Scenario,
     mode: Mode,
     layers: Layered,
@@ -318,11 +324,12 @@ def _one_test(
     log = LogSettings(outdir=folder, enable_trace=request.trace)
     system = BatchingSystem(
         benchmark.name,
-        [backend],
+        backends,
         dataset,
         import_name(benchmark.postprocess, "the postprocessing", benchmark).encode,
         max_batch=request.batch,
         max_wait_s=request.max_wait_ms / 1e3,
+        max_tokens=request.max_tokens,
     )
     began = time.monotonic()
     with display.watching(f"{scenario.name} {kind}", out) as progress:
