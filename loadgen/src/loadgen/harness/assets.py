@@ -91,8 +91,8 @@ def copy(asset: Asset, source: Path, folder: Path) -> None:
     if found is None:
         raise InputError(f"{source} has no {' or '.join(dict.fromkeys(names))}: {_advice(asset)}")
     target = folder / asset.path
-    check_space(folder, found.stat().st_size)
     target.parent.mkdir(parents=True, exist_ok=True)
+    check_space(folder, found.stat().st_size)
     shutil.copyfile(found, part_of(target))
     adopt(asset, part_of(target), target, found)
 

@@ -1,0 +1,116 @@
+"""Official files in a folder: what is wrong with one, and how one joins, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from loadgen.contracts import InputError
+from loadgen.harness.assets import Asset, adopt, check_space, copy, fault, only_one, part_of
+
+CONTENT = b"official weights" * 1000
+WEIGHTS = Asset(
+    path="model/weights.bin",
+    address="https://example.org/weights.bin",
+    licence="Apache-2.0",
+    bytes=len(CONTENT),
+    md5=hashlib.md5(CONTENT).hexdigest(),
+    sha256=hashlib.sha256(CONTENT).hexdigest(),
+)
+UNKNOWN = Asset("data/questions.json", "", "none", gate="sign the agreement at https://example.org")
+CHANGED = CONTENT[:-1] + b"!"
+
+
+@pytest.mark.parametrize(
+    ("asset", "content", "said"),
+    [
+        (WEIGHTS, CONTENT, ""),
+        (WEIGHTS, CONTENT[:-1], "wrong: 15,999 bytes, not 16,000"),
+        (WEIGHTS, b"", "wrong: 0 bytes, not 16,000"),
+        (WEIGHTS, CHANGED, f"wrong: its sha256 is {hashlib.sha256(CHANGED).hexdigest()}, not {WEIGHTS.sha256}"),
+        (replace(WEIGHTS, sha256=""), CHANGED, f"its md5 is {hashlib.md5(CHANGED).hexdigest()}, not {WEIGHTS.md5}"),
+        (UNKNOWN, b"anything", ""),
+        (UNKNOWN, b"", "wrong: 0 bytes"),
+    ],
+)
+def test_what_is_wrong_with_a_file(asset: Asset, content: bytes, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    assert fault(asset, file) == "missing"
+    file.write_bytes(content)
+    found = fault(asset, file)
+    assert found.endswith(said)
+    assert bool(found) == bool(said)
+
+
+def test_a_quick_look_reads_no_content(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(CHANGED)
+    assert fault(WEIGHTS, tmp_path / "file", deep=False) == ""
+
+
+@pytest.mark.parametrize("name", ["model/weights.bin", "weights.bin"])
+def test_a_copy_is_found_by_its_path_or_its_name(name: str, tmp_path: Path) -> None:
+    source = tmp_path / "source" / name
+    source.parent.mkdir(parents=True)
+    source.write_bytes(CONTENT)
+    copy(WEIGHTS, tmp_path / "source", tmp_path / "to")
+    assert (tmp_path / "to/model/weights.bin").read_bytes() == CONTENT
+    assert source.is_file()
+
+
+def test_a_wrong_copy_is_refused_and_what_was_there_stays(tmp_path: Path) -> None:
+    source, target = tmp_path / "weights.bin", tmp_path / "to/model/weights.bin"
+    source.write_bytes(CHANGED)
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"older")
+    with pytest.raises(InputError, match=r"is not model/weights\.bin \(wrong: its sha256"):
+        copy(WEIGHTS, tmp_path, tmp_path / "to")
+    assert target.read_bytes() == b"older"
+    assert list(target.parent.iterdir()) == [target]
+    assert source.is_file()
+
+
+def test_a_missing_source_says_what_was_looked_for_and_the_gate(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no data/questions\.json or questions\.json: .*sign the agreement"):
+        copy(UNKNOWN, tmp_path, tmp_path / "to")
+
+
+def test_only_a_right_part_gets_the_name(tmp_path: Path) -> None:
+    target = tmp_path / "weights.bin"
+    part_of(target).write_bytes(CONTENT[:-1])
+    with pytest.raises(InputError, match="it is removed"):
+        adopt(WEIGHTS, part_of(target), target, "a test")
+    assert list(tmp_path.iterdir()) == []
+    part_of(target).write_bytes(CONTENT)
+    adopt(WEIGHTS, part_of(target), target, "a test")
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_is_said_before(tmp_path: Path) -> None:
+    check_space(tmp_path, 0)
+    with pytest.raises(InputError, match=r"needs 1,000,000\.0 GB more and has"):
+        check_space(tmp_path, 10**15)
+
+
+def test_two_processes_never_fill_one_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom loadgen.harness.assets import only_one\n"
+        "with only_one(Path(sys.argv[1])):\n    print('in', flush=True)\n    sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ)) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(InputError, match="another process fetches into"), only_one(tmp_path):
+            pass
+        other.stdin.close()
+    with only_one(tmp_path):
+        pass
+    with only_one(tmp_path):
+        pass
