@@ -52,6 +52,19 @@ _RUN = [
         help="Wait for a fuller batch.",
     ),
     click.option("--threads", type=click.IntRange(0), default=0, help="Threads of the runtime; 0: its choice."),
+    click.option(
+        "--max-tokens", type=click.IntRange(1), help="Most that a batch's longest sample times its size may be."
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Copies of the model; with --device cuda one a GPU, on the processor they share --threads.",
+    ),
+    click.option("--worker-kind", type=click.Choice(["thread", "process"]), default="thread", show_default=True),
+    click.option("--replicas", type=click.IntRange(1), help="Copies on a Ray cluster, each with its own --threads."),
+    click.option("--ray-address", default="local", show_default=True, help="auto, host:port, ray://host:port, local."),
     click.option("--duration", type=float, help="Seconds that a performance test lasts at least."),
     click.option("--qps", type=float, help="Target rate of Server, expected rate of Offline."),
     click.option("--user-conf", type=click.Path(path_type=Path), help="A user.conf with your settings."),
@@ -216,11 +229,16 @@ def _request(
     qps: float | None = None,
     user_conf: Path | None = None,
     audit_conf: Path | None = None,
+    workers: int = 1,
+    worker_kind: str = "thread",
+    replicas: int | None = None,
+    ray_address: str = "local",
     **rest: Any,
 ) -> Request:
     """Options as click gives them, parsed once into the frozen request."""
     from loadgen.harness.layers import Overrides
     from loadgen.harness.session import Request
+    from loadgen.harness.workers import Workers
     from loadgen.settings import Mode
 
     modes = {
@@ -235,6 +253,7 @@ def _request(
         profile=profile,
         data=data,
         quiet=quiet,
+        workers=Workers(workers, worker_kind, replicas or 0, ray_address),
         overrides=Overrides(duration, qps, user_conf, audit_conf, round_),
         **rest,
     )

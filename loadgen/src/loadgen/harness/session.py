@@ -156,7 +156,7 @@ def execute(benchmark: Benchmark, request: Request, gpus: telemetry.Gpus | None 
     )
     dotted = benchmark.backends[backend_name]
     found = partial(import_name, dotted, f"backend {backend_name}", benchmark)
-    gpus = gpus or telemetry.find_gpus()[0]
+    gpus = telemetry.find_gpus()[0] if gpus is None else gpus
     report = Report(benchmark, request, profile_name, profile, output, gpus)
     try:
         with contextlib.ExitStack() as stack:
@@ -302,7 +302,10 @@ def _options(benchmark: Benchmark, request: Request) -> dict[str, Any]:
     files = {"user_conf": request.overrides.user_conf, "audit_conf": request.overrides.audit_conf}
     return {
         "backend": request.backend or next(iter(benchmark.backends)),
-        **{name: getattr(request, name) for name in ("device", "dtype", "batch", "max_wait_ms", "max_tokens", "threads")},
+        **{
+            name: getattr(request, name)
+            for name in ("device", "dtype", "batch", "max_wait_ms", "max_tokens", "threads")
+        },
         "workers": str(request.workers),
         "rules": request.overrides.round,
         **{name: str(file) for name, file in files.items() if file},
