@@ -45,5 +45,9 @@ def train_mini(benchmark: Benchmark, arguments: Sequence[str]) -> int:
     """Hand the words after `train-mini` to the benchmark's training."""
     if not benchmark.train:
         raise InputError(f"{benchmark.name} has no training of its miniature here")
-    import_name(benchmark.train, "training with the extra pytorch", benchmark)(list(arguments))
+    train = import_name(benchmark.train, "training with the extra pytorch", benchmark)
+    try:
+        train(list(arguments))
+    except SystemExit as done:  # how argparse ends after its help, with 0, and after a usage error, with 2
+        return int(done.code or 0)
     return 0
