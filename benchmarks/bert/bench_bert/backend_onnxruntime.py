@@ -62,6 +62,7 @@ class Backend:
             raise InputError(f"{path}: ONNX Runtime cannot load it ({error}). Fetch it again") from error
         if provider not in self.session.get_providers():  # the runtime falls back to the CPU in silence
             raise InputError(f"device {self.options.device!r}: {provider} did not start; use device cpu")
+        self.device_name = f"{self.options.device} ({provider})"
         self._check_interface(str(path))
         one = np.ones((1, 8), np.int64)
         self.predict(Batch(one, one, one, width=self.length or 8))

@@ -39,10 +39,15 @@ class Backend:
                 f"device {options.device!r}: PyTorch {torch.__version__} sees no GPU. "
                 "Install a CUDA build and a driver, or use device cpu"
             )
+        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        if options.device not in ("cpu", "cuda", *gpus):
+            raise InputError(f"device {options.device!r}: use one of cpu, cuda, {', '.join(gpus)}")
         if options.dtype not in DTYPES:
             raise InputError(f"dtype {options.dtype!r}: use one of {', '.join(DTYPES)}")
         self.options = options
         self.device = torch.device(options.device)
+        is_gpu = self.device.type == "cuda"
+        self.device_name = f"{options.device}{f' ({torch.cuda.get_device_name(self.device)})' if is_gpu else ''}"
 
     def load(self) -> None:
         """Read the weights and run once. Raises InputError naming file and tensor."""
