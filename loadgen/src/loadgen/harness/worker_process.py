@@ -25,6 +25,7 @@ from loadgen.harness.ring import WORD, PeerGone, Reader, Ring, Writer
 from loadgen.harness.workers import load_here
 
 _LOADING = 0  # the number of the answer that says that the model is loaded; batches count from 1
+_SHORT = 1000  # bytes, more than a message without arrays takes
 _CLOSE_S = 10.0  # how long a child may take to close its backend before it is killed
 
 
@@ -50,7 +51,7 @@ class ProcessBackend:
         arguments = (dotted, options, requests, answers)
         self._process = get_context("spawn").Process(target=serve, args=arguments, name=name)
         self._rings = requests, answers
-        self._started = False
+        self._thread: threading.Thread | None = None
 
     def load(self) -> None:
         """Start the child and wait for its model. Raises InputError as the backend does, WorkerError if it dies."""
@@ -59,7 +60,6 @@ class ProcessBackend:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is ours to handle
         try:
             self._process.start()
-            self._started = True
             atexit.register(self._process.kill)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -84,21 +84,15 @@ class ProcessBackend:
 
     def close(self) -> None:
         """A child that does not end in time is killed."""
-        if not self._started:
+        if self._thread is None:
             return
-        if (
-            self._process.is_alive()
-            and hasattr(self, "_writer")
-            and not self._writer.torn
-            and self._writer.room() > 999
-        ):
+        if self._process.is_alive() and not self._writer.torn and self._writer.room() > _SHORT:
             _send(self._writer, None)
             self._process.join(_CLOSE_S)
         self._process.kill()
         self._process.join()
         atexit.unregister(self._process.kill)
-        if hasattr(self, "_thread"):
-            self._thread.join()
+        self._thread.join()
 
     def _receive(self, reader: Reader) -> None:
         """Take answers until the process ends."""
