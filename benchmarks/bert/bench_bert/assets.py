@@ -6,17 +6,61 @@ from pathlib import Path
 
 from bench_bert.config import BertConfig, write_config
 from loadgen.contracts import InputError
+from loadgen.harness.assets import Asset
 
-DATA = {
-    "dev-v1.1.json": "SQuAD v1.1 development set, from the SQuAD site (CC BY-SA 4.0)",
-    "vocab.txt": "in bert_tf_v1_1_large_fp32_384_v2.zip, Zenodo record 3733868",
-}
-WEIGHTS = {
-    "model.onnx": "backend onnxruntime: Zenodo record 3733910",
-    "model.pytorch": "backend pytorch: Zenodo record 3733896",
-    "model.pb": "backend tensorflow: Zenodo record 3939747",
-}
-"""Zenodo records are at https://zenodo.org/records/NUMBER."""
+_ZENODO = "https://zenodo.org/records"
+_LICENCE = "licence: see the record's page"
+
+DATA = (
+    Asset(
+        path="data/dev-v1.1.json",
+        address="https://rajpurkar.github.io/SQuAD-explorer/dataset/dev-v1.1.json",
+        licence="CC BY-SA 4.0",
+        bytes=4_854_279,
+        sha256="95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9",
+    ),
+    Asset(
+        path="data/vocab.txt",  # of uncased BERT
+        address=f"{_ZENODO}/3733868/files/vocab.txt",
+        licence="Apache-2.0",
+        bytes=231_508,
+        md5="64800d5d8528ce344256daf115d4965e",
+    ),
+)
+WEIGHTS = (
+    Asset(
+        path="model/model.onnx",
+        address=f"{_ZENODO}/3733910/files/model.onnx",
+        licence=_LICENCE,
+        md5="819b25b19cd8e59080c10892689750ca",
+        backends=("onnxruntime",),
+        dtypes=("float32",),
+    ),
+    Asset(
+        path="model/bert_large_v1_1_fake_quant.onnx",
+        address=f"{_ZENODO}/3750364/files/bert_large_v1_1_fake_quant.onnx",
+        licence=_LICENCE,
+        md5="45f88ffb2915362242703c85c38ec2d4",
+        backends=("onnxruntime",),
+        dtypes=("int8",),
+    ),
+    Asset(
+        path="model/model.pytorch",
+        address=f"{_ZENODO}/3733896/files/model.pytorch",
+        licence=_LICENCE,
+        md5="00fbcbfaebfa20d87ac9885120a6e9b4",
+        backends=("pytorch",),
+    ),
+    Asset(
+        path="model/model.pb",
+        address=f"{_ZENODO}/3939747/files/model.pb",
+        licence=_LICENCE,
+        md5="dd72de12e8226f25f0128a1a864b97ad",
+        backends=("tensorflow",),
+    ),
+)
+ASSETS = (*DATA, *WEIGHTS)
+"""Checksums are those that MLCommons' own automation compares with."""
 
 
 def prepare(folder: Path) -> None:
@@ -25,16 +69,19 @@ def prepare(folder: Path) -> None:
     Writes `bert_config.json` if it is not there: the official weights are of the sizes that
     `BertConfig` has by default. Raises InputError that lists what is missing, with its source.
     """
-    data, model = folder / "data", folder / "model"
-    wanted = [f"  {data / name}  ({source})" for name, source in DATA.items() if not (data / name).is_file()]
-    if not any((model / name).is_file() for name in WEIGHTS):
-        choice = " or\n".join(f"  {model / name}  ({source})" for name, source in WEIGHTS.items())
-        wanted.append(choice)
+    wanted = [_line(asset, folder) for asset in DATA if not (folder / asset.path).is_file()]
+    if not any((folder / asset.path).is_file() for asset in WEIGHTS):
+        wanted.append(" or\n".join(_line(asset, folder) for asset in WEIGHTS))
     if wanted:
         raise InputError(
-            "official files are missing. Put them there, or name a folder with data/ and model/ by --data:\n"
-            + "\n".join(wanted)
-            + "\nZenodo records are at https://zenodo.org/records/NUMBER"
+            "official files are missing. Get them by the command fetch, or name a folder with data/ and model/ "
+            "by --data:\n" + "\n".join(wanted)
         )
+    model = folder / "model"
     if not (model / "bert_config.json").is_file():
         write_config(model / "bert_config.json", BertConfig())
+
+
+def _line(asset: Asset, folder: Path) -> str:
+    options = [f"--backend {name}" for name in asset.backends] + [f"--dtype {name}" for name in asset.dtypes]
+    return f"  {folder / asset.path}  ({' '.join([*options, asset.address])})"

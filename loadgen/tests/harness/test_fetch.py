@@ -248,7 +248,7 @@ def test_a_disk_too_small_is_said_before_the_first_byte(server: Server, asset: A
 def bench(benchmark_of: Make, asset: Asset, monkeypatch: pytest.MonkeyPatch) -> Benchmark:
     """Squares with a full profile: weights for each of two backends, and data that only a person can get."""
     small = Asset("data/list.txt", "", "CC0", md5=hashlib.md5(b"1 2 3").hexdigest(), gate="ask for it by letter")
-    own = replace(asset, backends=("numpy",))
+    own = replace(asset, backends=("numpy",), dtypes=("float32", "int4"))
     other = replace(asset, path="model/other.bin", backends=("missing",))
     monkeypatch.setattr("fake_bench.ASSETS", [own, other, small], raising=False)
     made = benchmark_of()
@@ -308,6 +308,14 @@ def test_info_lists_files_without_reading_them(
     said = capsys.readouterr().out
     assert "model/weights.bin: present" in said
     assert "data/list.txt: missing" in said
+
+
+def test_another_number_format_may_need_other_files(
+    bench: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for dtype, needed in (("int4", True), ("int8", False)):
+        assert invoke(bench, ["fetch", "--check", "--dtype", dtype, "--data", str(tmp_path)]) == 2
+        assert ("weights.bin" in capsys.readouterr().out) == needed
 
 
 @pytest.mark.parametrize(("options", "message"), [([], "squares has no official"), (["--profile", "mini"], "the mini")])

@@ -31,10 +31,16 @@ class Asset:
     """What a person has to do first (sign, register); empty: nothing."""
     backends: tuple[str, ...] = ()
     """The backends that need it; empty: all."""
+    dtypes: tuple[str, ...] = ()
+    """The number formats (`--dtype`) that need it; empty: all."""
 
     @property
     def has_checksum(self) -> bool:
         return bool(self.md5 or self.sha256)
+
+    def is_needed(self, backend: str, dtype: str) -> bool:
+        """By a run with this backend and number format."""
+        return backend in (self.backends or (backend,)) and dtype in (self.dtypes or (dtype,))
 
 
 def fault(asset: Asset, file: Path, *, deep: bool = True) -> str:

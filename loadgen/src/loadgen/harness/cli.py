@@ -28,6 +28,7 @@ _HELP = ["-h", "--help"]
 
 _PROFILE = click.option("--profile", default="", help="Where files come from; see the list above.")
 _BACKEND = click.option("--backend", default="", help="Runtime; see the list above.")
+_DTYPE = click.option("--dtype", default="float32", show_default=True, help="Number format of the model.")
 _PLACE = [
     click.option("--data", type=click.Path(path_type=Path), help="Folder that holds data/ and model/."),
     click.option("--quiet", is_flag=True, help="Print nothing but errors."),
@@ -42,7 +43,7 @@ _RUN = [
     click.option("--category", multiple=True, help="datacenter or edge: all scenarios that a result there needs."),
     _BACKEND,
     click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
-    click.option("--dtype", default="float32", show_default=True, help="Number format of the model."),
+    _DTYPE,
     click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Most samples a batch."),
     click.option(
         "--max-wait-ms",
@@ -155,7 +156,7 @@ def command(benchmark: Benchmark) -> click.Group:
     @group.command(
         help="Check the official files; copy those that lack from a folder, else download them.", epilog=_EXITS
     )
-    @_options([_PROFILE, _BACKEND, *_PLACE])
+    @_options([_PROFILE, _BACKEND, _DTYPE, *_PLACE])
     @click.option("--from", "source", type=click.Path(path_type=Path), help="Copy from this folder; no network.")
     @click.option("--check", is_flag=True, help="Only say what is there, and right.")
     def fetch(source: Path | None, check: bool, **options: Any) -> int:

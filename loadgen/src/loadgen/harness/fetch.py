@@ -49,7 +49,7 @@ def official(benchmark: Benchmark, request: Request) -> tuple[str, list[Asset]]:
     _, profile, backend, _ = choose(benchmark, request)
     profile = benchmark.profiles[name]
     listed: Sequence[Asset] = import_name(profile.assets, "the list of files", benchmark)
-    return name, [asset for asset in listed if backend in (asset.backends or (backend,))]
+    return name, [asset for asset in listed if asset.is_needed(backend, request.dtype)]
 
 
 def describe(asset: Asset, wrong: str) -> list[str]:

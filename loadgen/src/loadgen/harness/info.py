@@ -24,7 +24,7 @@ def describe(benchmark: Benchmark, request: Request) -> Iterator[str]:
     yield f"profile {profile_name}: {profile.summary}"
     yield f"backend {backend}, device {request.device}, dtype {request.dtype}, batch {request.batch}"
     yield from _memory(benchmark, profile, backend, request)
-    yield from _files(benchmark, profile, backend, folder)
+    yield from _files(benchmark, profile, backend, request, folder)
     gpus, why = find_gpus()
     gpus.close()
     yield from (f"{name} {value}" for name, value in {**machine(), **gpus.facts}.items())
@@ -48,12 +48,12 @@ def _memory(benchmark: Benchmark, profile: Profile, backend: str, request: Reque
     )
 
 
-def _files(benchmark: Benchmark, profile: Profile, backend: str, folder: Path) -> Iterator[str]:
+def _files(benchmark: Benchmark, profile: Profile, backend: str, request: Request, folder: Path) -> Iterator[str]:
     yield f"files {folder}; free there: {shutil.disk_usage(_above(folder)).free / 1e9:.1f} GB"
     if profile.assets:
         listed: tuple[Asset, ...] = import_name(profile.assets, "the list of files", benchmark)
         for asset in listed:
-            if backend in (asset.backends or (backend,)):
+            if asset.is_needed(backend, request.dtype):
                 yield f"  {asset.path}: {fault(asset, folder / asset.path, deep=False) or 'present'}"
         return
     found = [file for file in sorted(folder.rglob("*")) if file.is_file()]
