@@ -21,6 +21,9 @@ from loadgen.contracts import BackendOptions, InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+# Numbers of sequences and tokens that make the compiled code general: it is one for up to 1,023 tokens and another
+# from there on, and each is made for any number once it has seen a second.
+_WARM_UP = ([9, 30], [40, 50, 60], [300] * 8, [200] * 64)
 _STEP = 64  # single samples are recorded for every so many tokens
 
 # In the official file, but no part of question answering: the pooler and a table of 0, 1, 2, ...
@@ -71,7 +74,7 @@ class Backend:
         """Compile for any number of tokens, and record the kernels of single samples, whose launch takes longer
         than their computing: on an H200 5.8 ms instead of 1.4."""
         self.run_packed: Any = torch.compile(self.model.packed, dynamic=True)
-        for lengths in ([9, 30], [40, 50, 60]):  # a second number of tokens makes it general
+        for lengths in _WARM_UP:
             tokens, packed = pack(_ones(lengths))
             self.run_packed(tokens.to(self.device), Packed(packed.starts.to(self.device), packed.longest))
         self.recorded = {
