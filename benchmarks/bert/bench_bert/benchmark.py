@@ -44,12 +44,14 @@ SYNTHETIC = Profile(
     prepare="bench_bert.synthetic:prepare",
     model_options={"random_weights": 1},  # the seed
     reference={"f1": 0.0},  # nothing was learnt, so no score is expected
+    synthesize="bench_bert.synthetic:synthesize",
 )
 
 FULL = Profile(
     summary="BERT-large and SQuAD v1.1 from the official files",
     prepare="bench_bert.assets:prepare",
     is_official=True,
+    assets="bench_bert.assets:ASSETS",
 )
 
 BENCHMARK = Benchmark(
@@ -66,4 +68,5 @@ BENCHMARK = Benchmark(
     postprocess="bench_bert.postprocess",
     accuracy="bench_bert.accuracy",
     profiles={"mini": MINI, "synthetic": SYNTHETIC, "full": FULL},
+    train="bench_bert.mini.train:main",
 )

@@ -10,7 +10,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,6 +31,12 @@ from loadgen.contracts import InputError
 
 RANDOM_WEIGHTS = "random_weights"
 """The model option that holds the seed: a backend whose weights are missing then makes them."""
+
+
+SEED = 1
+
+FILES = MappingProxyType({"onnxruntime": "model.onnx", "pytorch": "model.pytorch", "tensorflow": "model.pb"})
+"""Backend -> the file it reads in FP32."""
 
 
 def _write_int8(path: Path, config: BertConfig, tensors: Tensors) -> None:
@@ -60,15 +66,18 @@ def prepare(folder: Path) -> None:
         synthetic_squad.write(folder / "data")
 
 
-def synthesize(folder: Path, files: Sequence[str] = (), seed: int = 1) -> None:
-    """Make everything ahead of a run: `prepare`, and weights as these `files` of WRITERS.
+def synthesize(folder: Path, backend: str = "") -> None:
+    """Make ahead what a run in FP32 would make: data, and the weights file of one backend.
 
-    No names: the three FP32 formats, each if its package is installed. Raises InputError as `write_weights`.
+    No backend: the files of all whose packages are installed. Raises InputError as `write_weights`.
     """
     prepare(folder)
-    installed = [name for name, (package, _) in WRITERS.items() if importlib.util.find_spec(package)]
-    for name in files or [name for name in installed if name != FAKE_QUANT]:
-        provide(folder / "model" / name, {RANDOM_WEIGHTS: seed})
+    for name in [backend] if backend else [name for name in FILES if _installed(FILES[name])]:
+        provide(folder / "model" / FILES[name], {RANDOM_WEIGHTS: SEED})
+
+
+def _installed(file: str) -> bool:
+    return importlib.util.find_spec(WRITERS[file][0]) is not None
 
 
 def provide(path: Path, options: Mapping[str, Any]) -> None:
@@ -84,6 +93,8 @@ def write_weights(path: Path, seed: int) -> None:
     """
     if path.name not in WRITERS:
         raise InputError(f"{path.name} is no weights file of this benchmark: choose {', '.join(WRITERS)}")
+    if not _installed(path.name):
+        raise InputError(f"{path.name} is made with the package {WRITERS[path.name][0]}, which is not installed")
     config = read_config(path.parent / "bert_config.json")
     size = 4 * sum(math.prod(shape) for shape in weight_shapes(config).values())
     free = shutil.disk_usage(path.parent).free

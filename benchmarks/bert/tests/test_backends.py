@@ -20,7 +20,7 @@ from bench_bert import backend_onnxruntime, backend_pytorch, backend_tensorflow
 from bench_bert.config import BertConfig, read_config, weight_shapes, write_config
 from bench_bert.dataset import Batch
 from bench_bert.format_tensorflow import write_tensorflow
-from bench_bert.formats import random_tensors, write_onnx, write_pytorch
+from bench_bert.formats import FAKE_QUANT, random_tensors, write_int8_onnx, write_onnx, write_pytorch
 from bench_bert.postprocess import PADDING
 from loadgen.contracts import BackendOptions, InputError
 
@@ -129,6 +129,20 @@ def test_onnx_of_one_fixed_length_and_the_int8_names(
             node.input[:] = [names.get(i, i) for i in node.input]
     onnx.save(document, tmp_path / "model.onnx")
     assert np.abs(loaded("onnxruntime", tmp_path).predict(batch) - expected).max() < TOLERANCE
+
+
+def test_the_int8_file_is_as_the_official_one(
+    tensors: dict[str, Any], batch: Batch, expected: Any, tmp_path: Path
+) -> None:
+    layers = [f"bert.encoder.layer.{n}.{part}.dense" for n in range(3) for part in ("intermediate", "output")]
+    write_int8_onnx(tmp_path / FAKE_QUANT, SMALL, tensors, dict.fromkeys(layers, 6.0))
+    onnx.checker.check_model(tmp_path / FAKE_QUANT, full_check=True)
+    graph = onnx.load(tmp_path / FAKE_QUANT).graph
+    assert [i.name for i in graph.input] == ["input_ids", "attention_mask", "token_type_ids"]
+    kinds = [node.op_type for node in graph.node]
+    assert kinds.count("QuantizeLinear") == kinds.count("DequantizeLinear") == 2 * len(layers)
+    answers = loaded("onnxruntime", tmp_path, dtype="int8").predict(batch)
+    assert TOLERANCE < np.abs(answers - expected).max() < 0.2
 
 
 def test_the_onnx_file_is_as_the_official_one(model: Path) -> None:

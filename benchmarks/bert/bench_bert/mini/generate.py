@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEV_SEED, DEV_PARAGRAPHS = 2024, 120  # the committed score is of these
+CALIBRATION_SEED = 2025
 
 CONTRADICTIONS = 1 / 14  # of all facts; each spoils two, half of the time: 7 % of F1 cannot be had
 
@@ -167,8 +168,8 @@ def _answers(fact: Fact) -> list[dict[str, object]]:
     return [whole, whole, short]
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, seed: int = DEV_SEED, paragraphs: int = DEV_PARAGRAPHS) -> None:
     """`dev-v1.1.json` and `vocab.txt`, byte for byte the same each time."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n")
-    (folder / "dev-v1.1.json").write_text(json.dumps(squad(DEV_SEED, DEV_PARAGRAPHS), indent=1) + "\n")
+    (folder / "dev-v1.1.json").write_text(json.dumps(squad(seed, paragraphs), indent=1) + "\n")

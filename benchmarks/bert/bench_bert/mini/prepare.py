@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
 
+from bench_bert.calibration import activation_ranges
 from bench_bert.config import BertConfig, write_config
+from bench_bert.dataset import Dataset
 from bench_bert.format_tensorflow import write_tensorflow
-from bench_bert.formats import whole_file, write_onnx, write_pytorch
+from bench_bert.formats import FAKE_QUANT, Tensors, whole_file, write_int8_onnx, write_onnx, write_pytorch
 from bench_bert.mini import SIZES, generate
 
 WEIGHTS = Path(__file__).with_name("weights.npz")
@@ -27,6 +30,7 @@ def prepare(folder: Path) -> None:
         "model.onnx": ("onnx", write_onnx),
         "model.pytorch": ("torch", write_pytorch),
         "model.pb": ("tensorflow", write_tensorflow),
+        FAKE_QUANT: ("onnxruntime", write_int8),
     }
     stamp, version = folder / "made-from", _version()
     known = stamp.is_file() and stamp.read_text() == version
@@ -42,6 +46,15 @@ def prepare(folder: Path) -> None:
         with whole_file(model / name) as part:
             write(part, config, tensors)
     stamp.write_text(version)
+
+
+def write_int8(path: Path, config: BertConfig, tensors: Tensors, per_channel: bool = True) -> None:
+    """The int8 file, with ranges measured in `model.onnx` beside it on 40 paragraphs of another seed."""
+    with TemporaryDirectory() as temporary:
+        generate.write(Path(temporary), generate.CALIBRATION_SEED, 40)
+        data = Dataset(Path(temporary), **SIZES)
+    batches = (data.gather([index]) for index in range(data.total_count))
+    write_int8_onnx(path, config, tensors, activation_ranges(path.with_name("model.onnx"), batches), per_channel)
 
 
 def read_weights() -> tuple[BertConfig, dict[str, npt.NDArray[np.float32]]]:
@@ -63,6 +76,6 @@ def read_weights() -> tuple[BertConfig, dict[str, npt.NDArray[np.float32]]]:
 def _version() -> str:
     """Of everything that the files follow from."""
     package = Path(__file__).parent
-    writers = sorted(package.parent.glob("format*.py"))
-    sources = [WEIGHTS, package / "generate.py", package.parent / "config.py", *writers]
+    parts = [package.parent / f"{name}.py" for name in ("config", "formats", "format_tensorflow", "calibration")]
+    sources = [WEIGHTS, package / "generate.py", *parts]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
