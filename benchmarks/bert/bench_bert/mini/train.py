@@ -1,4 +1,4 @@
-"""Trains the miniature: `python -m bench_bert.mini.train --out weights.npz`.
+"""Trains the miniature: `python -m bench_bert train-mini --output weights.npz`.
 
 2 layers of width 64, 128 k parameters, 16,000 batches of 512 from 3 M generated windows: 3 minutes on
 one H200, dev F1 92.1. Matching names by their pieces is learnt late and suddenly, after some 5,000 steps;
@@ -13,7 +13,7 @@ import math
 import multiprocessing
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from bench_bert.mini import SIZES
 from bench_bert.mini.generate import paragraph, vocabulary
 from bench_bert.model import BertForQuestionAnswering
 from bench_bert.tokenizer import Tokenizer
+from loadgen.contracts import InputError
 
 CONFIG = BertConfig(
     vocab_size=len(vocabulary()),
@@ -92,12 +93,11 @@ def _initialised(seed: int) -> BertForQuestionAnswering:
     return model
 
 
-def train(seed: int, steps: int, batch: int, rate: float, n_windows: int, workers: int) -> dict[str, Any]:
+def train(seed: int, steps: int, batch: int, rate: float, n_windows: int, workers: int, device: str) -> dict[str, Any]:
     """The trained tensors by their official names."""
     jobs = [(1000 + part + 100_000 * seed, n_windows // 64) for part in range(64)]
     with multiprocessing.Pool(workers) as pool:
         parts = pool.map(_task, jobs)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     ids, segments, labels = (torch.tensor(np.concatenate(c), device=device) for c in zip(*parts, strict=True))
     model = _initialised(seed).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
@@ -149,19 +149,26 @@ def spread_channels(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return spread
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train and write, as the words of a command line say. Raises InputError for a device that is not there."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("weights.npz"))
+    parser = argparse.ArgumentParser(prog="train-mini", description=__doc__, formatter_class=raw)
+    parser.add_argument("--output", type=Path, default=Path("weights.npz"))
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="a GPU if there is one")
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--steps", type=int, default=16_000)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--windows", type=int, default=3_000_000)
     parser.add_argument("--workers", type=int, default=8)
-    args = parser.parse_args()
-    tensors = train(args.seed, args.steps, args.batch, args.rate, args.windows, args.workers)
-    np.savez(args.out, **spread_channels(tensors))
+    args = parser.parse_args(arguments)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device cuda: PyTorch {torch.__version__} sees no GPU; use --device cpu")
+    print(f"training on {torch.cuda.get_device_name() if device == 'cuda' else device}", flush=True)
+    tensors = train(args.seed, args.steps, args.batch, args.rate, args.windows, args.workers, device)
+    np.savez(args.output, **spread_channels(tensors))
+    print(f"written: {args.output}; bench_bert/mini/weights.npz is the file that the miniature uses")
 
 
 if __name__ == "__main__":
