@@ -13,7 +13,7 @@ import pytest
 
 from loadgen import compat
 
-_LIMIT_NS = 40_000_000
+_LIMIT_NS = 150_000_000  # a busy machine may stall for tens of milliseconds
 
 
 def _messages(lg: Any, outcomes: list[bool], changes: dict[str, Any], outdir: Path) -> list[tuple[str, str]]:
@@ -29,7 +29,7 @@ def _messages(lg: Any, outcomes: list[bool], changes: dict[str, Any], outdir: Pa
 
     def flush() -> None:
         if not next(tests, False):
-            time.sleep(_LIMIT_NS * 1.2e-9)
+            time.sleep(_LIMIT_NS * 1.1e-9)
         lg.QuerySamplesComplete([lg.QuerySampleResponse(sample.id, 0, 0) for sample in waiting])
         waiting.clear()
 
@@ -50,7 +50,7 @@ def _messages(lg: Any, outcomes: list[bool], changes: dict[str, Any], outdir: Pa
     return [(e["key"], str(e["value"])) for e in entries if e["key"] in kept]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_search_tests_the_official_rates(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     outcomes = [True] * rng.randint(0, 3) + [False] + [rng.random() < 0.6 for _ in range(12)]
