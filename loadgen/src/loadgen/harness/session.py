@@ -300,12 +300,10 @@ class Report:
 def _options(benchmark: Benchmark, request: Request) -> dict[str, Any]:
     """What was measured, as the command line has it; settings of the tests stand with the tests."""
     files = {"user_conf": request.overrides.user_conf, "audit_conf": request.overrides.audit_conf}
+    names = ("device", "dtype", "batch", "max_wait_ms", "max_tokens", "threads")
     return {
         "backend": request.backend or next(iter(benchmark.backends)),
-        **{
-            name: getattr(request, name)
-            for name in ("device", "dtype", "batch", "max_wait_ms", "max_tokens", "threads")
-        },
+        **{name: value for name in names if (value := getattr(request, name)) is not None},
         "workers": str(request.workers),
         "rules": request.overrides.round,
         **{name: str(file) for name, file in files.items() if file},
