@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -191,3 +192,12 @@ def test_missing_threads_are_counted(start: Callable[..., dict[str, Any]], monke
     monkeypatch.setattr(compat_threads, "_PATIENCE_S", 0.05)
     with pytest.raises(RuntimeError, match=r"server_num_issue_query_threads is 2, .* called on 0"):
         start(lg.ConstructSUT(answer, lambda: None), asked("Server", server_num_issue_query_threads=2))
+
+
+def test_a_bad_audit_config_is_an_error_of_the_test(start: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "bad.config").write_text("*.*.min_duration = soon\n")
+    settings = asked("Offline")
+    found = start(lg.ConstructSUT(answer, lambda: None), settings, str(tmp_path / "bad.config"))
+    assert found["error_invalid_config"] == "value needs to be integer or double, line=1"
+    assert not json.loads((tmp_path / "result.json").read_text())["valid"]
+    assert found["requested_min_duration_ms"] == settings.min_duration_ms

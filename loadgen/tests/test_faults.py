@@ -19,7 +19,7 @@ import pytest
 
 import loadgen.run as run_module
 from loadgen.contracts import Ints
-from loadgen.logs import LogSettings, metrics_of, read_detail
+from loadgen.logs import LogSettings, metrics_of, read_accuracy, read_detail
 from loadgen.results import Result
 from loadgen.run import run
 from loadgen.settings import Mode, Scenario, SettingsError, TestSettings
@@ -280,3 +280,20 @@ def test_a_real_ctrl_c_ends_a_real_process_soon(scenario: Scenario, tmp_path: Pa
     assert not record["valid"]
     assert (record["query_count"] > 100) == (scenario is not Scenario.Offline)
     assert metrics_of(read_detail(tmp_path / "mlperf_log_detail.txt"))["error_runtime"].startswith("Interrupted")
+
+
+@pytest.mark.parametrize("unknown", [-1, 10**6])
+def test_an_unknown_id_among_others_spoils_only_itself(unknown: int, tmp_path: Path) -> None:
+    class Mixed(FakeSystem):
+        def issue(self, ids: Any, indices: Any) -> None:
+            some = [*ids, unknown]
+            offsets = range(0, 2 * len(some) + 1, 2)
+            self.respond.first_token(some, b"f" * 2 * len(some), offsets)
+            self.respond.complete(some, b"ab" * len(some), offsets, [3] * len(some))
+
+    asked = settings(Scenario.Server, min_duration_ms=0, use_token_latencies=True, accuracy_log_probability=1.0)
+    result = run(Mixed(), FakeLibrary(), asked, log=LogSettings(tmp_path))
+    assert result.metrics["result_query_count"] == 64
+    assert all(f"unknown sample: id {unknown}" in error for error in result.errors)
+    entries = list(read_accuracy(tmp_path / "mlperf_log_accuracy.json"))
+    assert {(e.data, e.token_data, e.token_count) for e in entries} == {(b"ab", b"f" * 2, 3)}

@@ -219,3 +219,13 @@ def test_timestamps_are_printed_for_power_meters(capsys: pytest.CaptureFixture[s
     assert lines[0] == "Loadgen :: Perf mode start. system_clock Timestamp = 1700000000"
     assert lines[-1] == "Loadgen :: PerfClock/system_clock ratio = 1.0000"
     assert len(lines) == 5
+
+
+def test_test05_runs_on_its_own_seeds() -> None:
+    seeds = {"test05_sample_index_rng_seed": 77, "test05_schedule_rng_seed": 78}
+    result, system, _ = on_fake_clock(settings(Scenario.Server, mode=Mode.AccuracyOnly, test05=True, **seeds))
+    own = {"sample_index_rng_seed": 77, "schedule_rng_seed": 78}
+    _, other, _ = on_fake_clock(settings(Scenario.Server, **own))
+    assert result.mode is Mode.PerformanceOnly
+    assert system.queries == other.queries
+    assert "Test05 flag detected Overriding random seeds" in result.warnings

@@ -29,7 +29,7 @@ from loadgen.compat_settings import (
     TestSettings,
 )
 from loadgen.compat_threads import LentThreads
-from loadgen.conf import from_config
+from loadgen.conf import read_official
 from loadgen.contracts import Ints, Responder
 from loadgen.issuer import IssueThreads
 from loadgen.recorder import Recorder
@@ -246,10 +246,18 @@ def StartTestWithLogSettings(
     """Run a test. What a callback raises is raised again here, after the logs say INVALID."""
     system, library = _systems[sut], _libraries[qsl]
     library.error = None
-    settings, warnings = _audited(requested.native(), audit_config_filename)
+    settings, warnings, errors = _audited(requested.native(), audit_config_filename)
     threads = _issue_threads(settings)
     try:
-        result = run(system, library, settings, log=log_settings.native(), warnings=warnings, issue_threads=threads)
+        result = run(
+            system,
+            library,
+            settings,
+            log=log_settings.native(),
+            warnings=warnings,
+            config_errors=errors,
+            issue_threads=threads,
+        )
     finally:
         _lent.give_back()
     for error in (system.error, library.error):
@@ -277,16 +285,19 @@ def _issue_threads(settings: native.TestSettings) -> IssueThreads | None:
     return partial(_lent.call, wanted) if wanted else None
 
 
-def _audited(settings: native.TestSettings, file: str) -> tuple[native.TestSettings, list[str]]:
-    """Settings after audit.config, if there is one, and the warnings that go with it."""
-    if not Path(file).is_file():
-        return settings, []
-    warnings = ["Found Audit Config file (audit.config). Overriding TestSettings from audit.config file."]
-    _, audited = from_config(file, "*", settings.scenario.name, settings)
+def _audited(settings: native.TestSettings, file: str) -> tuple[native.TestSettings, list[str], tuple[str, ...]]:
+    """Settings after audit.config, if there is one, and after TEST05; the warnings and errors that go with them."""
+    audited = settings
+    warnings: list[str] = []
+    errors: tuple[str, ...] = ()
+    if Path(file).is_file():
+        warnings = ["Found Audit Config file (audit.config). Overriding TestSettings from audit.config file."]
+        outcome = read_official(file, "*", settings.scenario.name, settings)
+        audited, errors = outcome.settings, outcome.errors
     if audited.test05:
-        warnings.append("Test05 flag detected Overriding random seeds")
+        warnings.append(native.TEST05_WARNING)
         audited = native.with_test05_seeds(audited, settings)
-    return audited, warnings
+    return audited, warnings, errors
 
 
 def _attach(recorder: Recorder | None) -> None:

@@ -91,18 +91,22 @@ def quiet_gc() -> Iterator[None]:
         gc.unfreeze()
 
 
-def begin(state: RunState, warnings: Sequence[str]) -> None:
+def begin(state: RunState, warnings: Sequence[str], config_errors: Sequence[str] = ()) -> None:
     """The head of the detail log."""
     detail = state.detail
     for key, value in header_entries(state.sut.name, state.library, state.settings):
         detail.add(key, value)
     for warning in warnings:
         detail.add("warning_generic_message", warning, warning=True)
-    for key, value in [*requested_entries(state.settings), *effective_entries(state.settings)]:
-        detail.add(key, value)
+    for message in config_errors:
+        detail.add("error_invalid_config", message, error=True)
+        state.errors.add(message)
     for problem in state.settings.problems:
         detail.add("error_invalid_test_settings", problem, error=True)
         state.errors.add(problem)
+    state.errors_at_start = state.errors.count
+    for key, value in [*requested_entries(state.settings), *effective_entries(state.settings)]:
+        detail.add(key, value)
 
 
 _STARTING = {Mode.AccuracyOnly: "Starting accuracy mode", Mode.PerformanceOnly: "Starting performance mode"}
@@ -117,7 +121,7 @@ def execute(state: RunState, progress: Callable[[Progress], None] | None) -> Non
                 if part.mode is not mode and state.settings.mode is not Mode.FindPeakPerformance:
                     state.detail.add("generic_message", _STARTING[part.mode])
                 mode = part.mode
-                if state.recorder.failed or state.errors.count > len(state.settings.problems):
+                if state.recorder.failed or state.errors.count > state.errors_at_start:
                     break
                 _issue_part(state, part, progress)
     except KeyboardInterrupt:
@@ -186,9 +190,10 @@ def _issue_part(state: RunState, part: Part, progress: Callable[[Progress], None
     finally:
         if part.mode is Mode.PerformanceOnly:
             _check_clocks(state, *clocks)
-        state.detail.add("power_begin", _power_time(began))
-        state.detail.add("power_end", _power_time(datetime.now(timezone.utc)))
+        ended = datetime.now(timezone.utc)
         _check_answers(state, part)
+        state.detail.add("power_begin", _power_time(began))
+        state.detail.add("power_end", _power_time(ended))
         with _attempt(state, f"{state.library.name}.unload()"):
             state.library.unload(indices)
 

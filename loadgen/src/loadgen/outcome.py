@@ -50,6 +50,8 @@ class RunState:
     recorder: Recorder
     watchdog_s: float | None
     issue_threads: IssueThreads | None = None
+    errors_at_start: int = 0
+    """Errors of the settings and config files: in the log, and no reason to stop."""
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -86,7 +88,7 @@ def verdict_of(state: RunState) -> Verdict | None:
 
 def conclude(state: RunState, log: LogSettings | None) -> tuple[Result, Verdict | None]:
     """Judge a run that has ended, whatever ended it."""
-    for message in state.errors.messages[len(state.settings.problems) :]:
+    for message in state.errors.messages[state.errors_at_start :]:
         state.detail.add("error_runtime", message, error=True)
     part = state.parts[-1]
     records = columns_of(state, part)

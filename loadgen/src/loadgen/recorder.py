@@ -144,6 +144,11 @@ class Recorder:
     ) -> None:
         """`complete`, of answers that came at a time already read from the clock."""
         rows = self._rows(ids)
+        if rows.size != np.size(ids):
+            for one, piece, count in _each(ids, data, offsets, n_tokens):
+                if 0 <= one < self.count:
+                    self.complete_at(at, one, piece, None, count)
+            return
         if len(self.tokens):
             rows = self._count_tokens(rows, n_tokens, at)
         fresh = self._fresh(rows)
@@ -176,6 +181,11 @@ class Recorder:
         if not len(self.tokens):
             return
         rows = self._rows(ids)
+        if rows.size != np.size(ids):
+            for one, piece, _ in _each(ids, data, offsets, None):
+                if 0 <= one < self.count:
+                    self.first_token_at(at, one, piece)
+            return
         for i in rows[self.done_view[rows] != 0]:
             self.errors.add(f"Attempted to record token latency after sample was completed: id {i}")
         self.first[rows] = at
@@ -319,6 +329,22 @@ class Recorder:
             self._waiting[0] = -1
             with contextlib.suppress(RuntimeError):  # another thread has just released it
                 self._wake.release()
+
+
+def _each(
+    ids: Ints,
+    data: Buffer | None,
+    offsets: Sequence[int] | npt.NDArray[np.int64] | None,
+    n_tokens: Ints | None,
+) -> Iterator[tuple[int, Buffer | None, int | None]]:
+    """(id, its bytes, its tokens) of each answer: the slow way, for a batch that has unknown ids among others."""
+    rows = np.atleast_1d(np.asarray(ids, np.int64))
+    counts = None if n_tokens is None else np.broadcast_to(np.asarray(n_tokens, np.int64), rows.shape)
+    view = None if data is None else _flat(data)
+    cut = offsets is not None and len(offsets) == len(rows) + 1
+    for j, one in enumerate(rows.tolist()):
+        piece = view if view is None or not cut or offsets is None else view[int(offsets[j]) : int(offsets[j + 1])]
+        yield one, piece, None if counts is None else int(counts[j])
 
 
 def _flat(data: Buffer) -> memoryview:

@@ -16,7 +16,7 @@ from loadgen.logs import DetailLog, LogSettings
 from loadgen.outcome import RunState, conclude, verdict_of
 from loadgen.progress import Progress
 from loadgen.results import Result
-from loadgen.settings import Mode, Scenario, SettingsError, TestSettings, effective
+from loadgen.settings import TEST05_WARNING, Mode, Scenario, SettingsError, TestSettings, effective, with_test05_seeds
 from loadgen.write import write
 
 
@@ -30,13 +30,15 @@ def run(
     watchdog_s: float | None = None,
     clock: Clock | None = None,
     warnings: Sequence[str] = (),
+    config_errors: Sequence[str] = (),
     issue_threads: IssueThreads | None = None,
 ) -> Result:
     """Run one test and judge it.
 
     log: where the official log files go; None writes none. progress: called about four times a
     second on a thread of its own. watchdog_s: fail the run when no answer comes for so long while
-    samples are out; None waits for ever, as the official LoadGen does. warnings: go into the log.
+    samples are out; None waits for ever, as the official LoadGen does. warnings, config_errors: go into
+    the log; an error makes the result INVALID.
     issue_threads: who issues Server queries; by default this thread, or `server_num_issue_query_threads`
     threads made for the run.
 
@@ -45,13 +47,15 @@ def run(
     cannot run and OSError for a folder that cannot be written, both before anything is loaded.
     """
     clock = clock or RealClock()
+    if settings.test05:
+        settings, warnings = with_test05_seeds(settings), [*warnings, TEST05_WARNING]
     detail = DetailLog(clock.now_ns, clock.now_ns())
     folder = log.outdir if log else None
     bench = _Bench(sut, library, settings, clock, detail, watchdog_s, progress, issue_threads, folder)
     state = bench.prepare(settings)
     if log is not None:
         _check_writable(log.outdir)
-    begin(state, warnings)
+    begin(state, warnings, config_errors)
     with quiet_gc():
         if settings.mode is Mode.FindPeakPerformance:
             state = _find_peak(bench, state)
@@ -137,8 +141,11 @@ def _find_peak(bench: _Bench, first: RunState) -> RunState:
     say("generic_message", f"FindPeakPerformance: Check validity of the base settings field: {low:f}")
     execute(first, bench.progress)
     if _broken(first) or not _holds(first):
+        verdict = verdict_of(first)
+        advice = [a for a in verdict.recommendations if "target QPS to improve" in a] if verdict else []
         first.errors.add(
-            "FindPeakPerformance: Initial lower bound does not satisfy performance constraints: lower server_target_qps"
+            "FindPeakPerformance: Initial lower bound does not satisfy performance constraints, "
+            f"msg: {' * '.join(advice)}"
         )
         return first
     high = low * (1 + settings.server_find_peak_qps_boundary_step_size)
@@ -175,7 +182,7 @@ def _better(worse: RunState, state: RunState) -> RunState:
 
 def _broken(state: RunState) -> bool:
     """Did something other than the latency go wrong?"""
-    return state.interrupted or state.errors.count > len(state.settings.problems)
+    return state.interrupted or state.errors.count > state.errors_at_start
 
 
 def _holds(state: RunState) -> bool:

@@ -134,6 +134,9 @@ class EffectiveSettings:
     """Settings that were replaced or cannot be met: the official `error_invalid_test_settings`."""
 
 
+TEST05_WARNING = "Test05 flag detected Overriding random seeds"
+
+
 def with_test05_seeds(settings: TestSettings, seeds: TestSettings | None = None) -> TestSettings:
     """The compliance test TEST05: performance mode with the three alternative seeds, by default its own.
 
@@ -143,6 +146,7 @@ def with_test05_seeds(settings: TestSettings, seeds: TestSettings | None = None)
     return replace(
         settings,
         mode=Mode.PerformanceOnly,
+        test05=False,  # done
         qsl_rng_seed=seeds.test05_qsl_rng_seed,
         sample_index_rng_seed=seeds.test05_sample_index_rng_seed,
         schedule_rng_seed=seeds.test05_schedule_rng_seed,

@@ -91,7 +91,7 @@ class System:
 
 def differences(case: Case, seen: Observed) -> list[str]:
     """Whatever our load generator does otherwise than the official run of this case; [] if nothing."""
-    settings, warnings = _audited(case.settings, str(seen.outdir / "audit.config"))
+    settings, warnings, _ = _audited(case.settings, str(seen.outdir / "audit.config"))
     derived = effective(settings, case.total, case.performance)
     found = _logged(derived, warnings, seen)
     system = System(case.manner, settings.use_token_latencies)
