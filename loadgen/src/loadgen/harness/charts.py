@@ -95,28 +95,27 @@ def draw_gpus(samples: Telemetry, prefix: str) -> list[Chart]:
     wanted = (("use_percent", "GPU use", "%", "u"), ("power_w", "GPU power", "W", "w"))
     with matplotlib.rc_context(_STYLE):
         return [
-            _gpu_lines(samples, gpus, title, measure, unit, prefix + mark)
+            _gpu_lines(lines, title, unit, prefix + mark)
             for measure, title, unit, mark in wanted
-            if any(len(samples.of(gpu, measure)[0]) for gpu in gpus)
+            if (lines := [line for gpu in gpus if len((line := samples.of(gpu, measure))[0])])
         ]
 
 
-def _gpu_lines(samples: Telemetry, gpus: list[int], title: str, measure: str, unit: str, prefix: str) -> Chart:
+def _gpu_lines(lines: list[tuple[columns.F64, columns.F64]], title: str, unit: str, prefix: str) -> Chart:
+    """Of each GPU (times, values); at most 240 points a line, means of slices, as a test can take hours."""
     figure, axes = _canvas()
-    for gpu in gpus:
-        count = min(len(samples.of(gpu, measure)[0]), 240)  # points: means of slices, as a test can take hours
-        if count:
-            means = ([part.mean() for part in np.array_split(column, count)] for column in samples.of(gpu, measure))
-            axes.plot(*means, color=_LINE, alpha=1 if len(gpus) == 1 else 0.6)
-    axes.set_xlim(0, max(1.0, float(samples.time_s.max())))
+    for line in lines:
+        means = ([part.mean() for part in np.array_split(column, min(len(column), 240))] for column in line)
+        axes.plot(*means, color=_LINE, alpha=1 if len(lines) == 1 else 0.6)
+    axes.set_xlim(0, max(1.0, *(float(times[-1]) for times, _ in lines)))
     axes.set_ylim(0, 103 if unit == "%" else None)
     axes.set_xlabel("time, s")
     _label(axes, unit)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(FuncFormatter(_number))
-    lines = f", a line for each of {len(gpus)} GPUs" if len(gpus) > 1 else ""
-    return Chart(f"{title} over time", f"{title} from the loading of samples to the end{lines}.", _svg(figure, prefix))
+    each = f", a line for each of {len(lines)} GPUs" if len(lines) > 1 else ""
+    return Chart(f"{title} over time", f"{title} from the loading of samples to the end{each}.", _svg(figure, prefix))
 
 
 def _distribution(records: Records, prefix: str, limit_ns: int) -> Chart:
