@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -26,6 +28,7 @@ try:
 except ModuleNotFoundError as error:
     raise InputError("--replicas needs Ray, which is not installed: pip install './loadgen[ray]'") from error
 
+_CONNECT_S = 5.0
 _PLACE_S = 30.0  # how long to wait for free processors and devices
 _LOAD_S = 3600.0  # the largest models take tens of minutes from a slow disk
 _CLOSE_S = 10.0
@@ -61,13 +64,18 @@ def joined(
 
 
 def _connect(address: str) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a benchmark tells nobody about its runs
+    advice = "start a cluster with `ray start --head`, or use --ray-address local"
+    starts = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address, logging_level="ERROR", log_to_driver=False, configure_logging=False)
-    except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
-        advice = "start a cluster with `ray start --head`, or use --ray-address local"
-        if isinstance(error, ImportError):
-            advice = "pip install 'ray[client]', or give the address as host:port"
-        first = str(error).strip().splitlines()[0]
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if host and port.isdecimal():  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), _CONNECT_S).close()
+        ray.init(address, logging_level="ERROR", log_to_driver=False, configure_logging=False, **starts)
+    except ImportError as error:
+        raise InputError(f"--ray-address {address}: pip install 'ray[client]', or write host:port") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"--ray-address {address}: no Ray cluster can be reached ({first}): {advice}") from error
 
 
@@ -95,7 +103,7 @@ class RayBackend:
     def __init__(
         self, dotted: str, options: BackendOptions, number: int, need: Mapping[str, float], group: Any
     ) -> None:
-        self.name, self.device_name = f"replica {number}", options.device
+        self.name, self.device_name, self._number = f"replica {number}", options.device, number
         self.node_id = ""
         """Ray's name of the node that the replica is on, once it is loaded."""
         place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=number)
@@ -107,7 +115,7 @@ class RayBackend:
         """Wait until the replica has its model. Raises InputError, naming the node, or ReplicaError."""
         try:
             address, self.node_id = ray.get(self._actor.where.remote(), timeout=_LOAD_S)
-            self.name += f" on node {address} ({self.node_id[:8]})"
+            self.name = f"replica {self._number} on node {address} ({self.node_id[:8]})"
             self.device_name = ray.get(self._actor.load.remote(), timeout=_LOAD_S)
         except GetTimeoutError as error:
             raise ReplicaError(f"{self.name} did not load its model within {_LOAD_S:g} s") from error
@@ -177,10 +185,8 @@ class _Replica:
             raise InputError(f"{folder} is not there: every node needs the model's folder at the same path")
         for name, size in self._expected.items():
             if found.get(name) != size:
-                has = f"of {found[name]} bytes" if name in found else "missing"
-                raise InputError(
-                    f"{folder / name} is {has}, {size} bytes where the run was started: copy it to this node"
-                )
+                has = f"has {found[name]} bytes" if name in found else "is missing"
+                raise InputError(f"{folder / name} {has}, {size} where the run was started: copy it to this node")
 
     def predict(self, batch: Any) -> Any:
         assert self._backend is not None
