@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf  # type: ignore[import-untyped]
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from bench_bert.dataset import Batch
 from bench_bert.format_tensorflow import INPUTS, OUTPUT

@@ -25,7 +25,7 @@ def write_tensorflow(
     sequence, batch: fixed sizes (the official file: 384 and 1); None takes any. Weights have the names
     of the official checkpoint. Needs tensorflow. Raises InputError as `check_weights`.
     """
-    import tensorflow as tf  # type: ignore[import-untyped]
+    import tensorflow as tf
 
     check_weights({name: value.shape for name, value in tensors.items()}, config, "tensors to write")
     weights = {tensorflow_name(name): value for name, value in tensors.items()}
