@@ -136,7 +136,7 @@ class _System:
                 self._issue([QuerySample(ids + 1, indices)])  # type: ignore[arg-type]
             else:
                 plain = range(ids[0] + 1, ids[-1] + 2)  # type: ignore[index] # a query's ids follow each other
-                self._issue(list(map(QuerySample, plain, _plain(indices))))
+                self._issue(list(map(QuerySample, plain, _listed(indices))))
         except BaseException as error:
             self.error = error
             raise
@@ -146,14 +146,14 @@ class _System:
             if type(ids) is int:
                 self._issue([ids + 1], [indices])
             else:
-                self._issue(list(range(ids[0] + 1, ids[-1] + 2)), _plain(indices))  # type: ignore[index]
+                self._issue(list(range(ids[0] + 1, ids[-1] + 2)), _listed(indices))  # type: ignore[index]
         except BaseException as error:
             self.error = error
             raise
 
 
-def _plain(indices: Any) -> list[int]:
-    return indices.tolist() if isinstance(indices, np.ndarray) else list(indices)
+def _listed(indices: Any) -> list[int]:
+    return indices if type(indices) is list else indices.tolist()
 
 
 class _Library:
@@ -316,7 +316,7 @@ def _nobody_waits(responses: Responses, response_cb: Callable[..., Any] | None) 
 
 def _timed(recorder: Recorder) -> Callable[..., None]:
     """For tests that log no answers: this runs inside the measured time."""
-    now, done, count, notify = recorder.now_ns, recorder.done, recorder.count, recorder.notify
+    now, done, notify, refuse = recorder.now_ns, recorder.done_from_one, recorder.notify, recorder.refuse
 
     def complete(responses: Responses, response_cb: Callable[..., Any] | None) -> None:
         at = now()
@@ -325,11 +325,14 @@ def _timed(recorder: Recorder) -> Callable[..., None]:
             recorder.complete_at(at, ids - 1)
             return
         for response in responses:
-            position = response.id - 1
-            if 0 <= position < count and not done[position]:
-                done[position] = at
-            else:
-                recorder.refuse(position)
+            one = response.id
+            try:
+                if one < 0 or done[one]:
+                    refuse(one - 1)
+                else:
+                    done[one] = at
+            except IndexError:
+                refuse(one - 1)
         notify()
 
     return complete

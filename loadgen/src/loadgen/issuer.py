@@ -176,7 +176,7 @@ def _multi_stream(work: Issue) -> None:
             at = now()
             record(at)
             issue_query(range(low, high), indices[k : k + size])
-            if 0 in done[low:high] and not all(_answered(work, sample) for sample in range(low, high)):
+            if not all(done[low:high]) and not all(_answered(work, sample) for sample in range(low, high)):
                 return
             low = high
             query += 1

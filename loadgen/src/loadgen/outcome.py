@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from loadgen import schedule
 from loadgen.clock import Clock
@@ -61,9 +62,11 @@ def columns_of(state: RunState, part: Part) -> Records:
     work, size, tokens = part.work, part.series.samples_per_query, len(state.recorder.tokens) > 0
     low, high = part.first_id, part.first_id + part.issued_queries * size
     done = state.recorder.done_view[low:high]
-    whole = (done.reshape(-1, size) != 0).all(axis=1)
-    queries = slice(None) if whole.all() else whole
-    samples = slice(None) if whole.all() else np.repeat(whole, size)
+    queries: slice | npt.NDArray[np.bool_] = slice(None)
+    samples: slice | npt.NDArray[np.bool_] = slice(None)
+    if state.recorder.first_missing(low, high) < high:
+        whole: npt.NDArray[np.bool_] = (done.reshape(-1, size) != 0).all(axis=1)
+        queries, samples = whole, np.repeat(whole, size)
     start = work.start_ns if work else 0
     scheduled = issued = done  # empty, unless a query went out
     if work is not None and work.queries:

@@ -75,8 +75,13 @@ class Recorder:
         self.now_ns = clock.now_ns
         self.times_only = keep is None and not tokens
         self.failed = False
-        self.done = array("q", [0]) * count  # absolute ns; 0 is not answered
-        self.done_view = np.frombuffer(self.done, np.int64)
+        # Absolute ns by id; 0 is not answered. Memory that is never written is never taken. The element before the
+        # first is no sample's, so that an API whose ids begin at 1 needs no arithmetic.
+        column = np.zeros(count + 1, np.int64)
+        column[0] = 1
+        self.done_view: npt.NDArray[np.int64] = column[1:]
+        self.done_from_one = memoryview(column)
+        self.done = self.done_from_one[1:]
         self.first = np.zeros(count if tokens else 0, np.int64)
         self.tokens = np.zeros(count if tokens else 0, np.int64)
         self._needs_first = first_tokens

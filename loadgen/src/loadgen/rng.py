@@ -7,13 +7,14 @@ so equal seeds give equal tests only if every raw number is used in the same ord
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 U64: TypeAlias = "npt.NDArray[np.uint64]"
 I64: TypeAlias = "npt.NDArray[np.int64]"
+Indices: TypeAlias = "npt.NDArray[np.integer[Any]]"
 F64: TypeAlias = "npt.NDArray[np.float64]"
 
 DEFAULT_SEED = 5489  # std::mt19937's, used by the official LoadGen where it never seeds
@@ -49,20 +50,24 @@ class Mt19937:
         return numbers
 
 
-def uniform_ints(rng: Mt19937, count: int, span: int) -> I64:
-    """`count` draws of `std::uniform_int_distribution(0, span - 1)`, as int64.
+def uniform_ints(rng: Mt19937, count: int, span: int, pool: Indices | None = None) -> Indices:
+    """`count` draws of `std::uniform_int_distribution(0, span - 1)`; with a pool, its elements at those positions.
+
+    int64, or the pool's type.
 
     Lemire's method: the high word of raw * span, redrawn while the low word is under the threshold.
     A span of one still consumes a number a draw, as in libstdc++.
     """
-    out = np.empty(count, np.int64)
+    out: Indices = np.empty(count, np.int64 if pool is None else pool.dtype)
     threshold = np.uint64((2**32 - span) % span)
     filled = 0
     while filled < count:
         raws = rng.peek(min(count - filled, _BLOCK))
         products = raws * np.uint64(span)
-        kept = products[(products & _LOW_32) >= threshold] >> _32
-        out[filled : filled + len(kept)] = kept
+        if threshold:
+            products = products[(products & _LOW_32) >= threshold]
+        kept = products >> _32
+        out[filled : filled + len(kept)] = kept if pool is None else pool[kept]
         filled += len(kept)
         rng.skip(len(raws))
     return out

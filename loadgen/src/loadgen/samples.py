@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadgen.rng import DEFAULT_SEED, I64, Mt19937, canonicals, shuffle, skip_shuffles, uniform_ints
+from loadgen.rng import DEFAULT_SEED, I64, Indices, Mt19937, canonicals, shuffle, skip_shuffles, uniform_ints
 from loadgen.settings import EffectiveSettings, Mode, Revision, Scenario
 
 
@@ -47,14 +47,15 @@ def _padded(chunk: list[int], padding: int) -> LoadableSet:
 
 def query_indices(
     settings: EffectiveSettings, mode: Mode, loaded: LoadableSet, n_queries: int, min_queries: int
-) -> I64:
-    """Sample indices of all queries of one series, in issue order, shape [queries * samples].
+) -> Indices:
+    """Sample indices of all queries of one series, in issue order, shape [queries * samples]. int64 Offline, where
+    the system is given this array, else int32: a fast SingleStream test has many millions.
 
     n_queries: what the schedule generates; min_queries: see `schedule.plan`, fixes how many numbers
     the equal-issue distribution consumes.
     """
     rng = Mt19937(settings.sample_index_rng_seed)
-    pool = np.array(loaded.indices, np.int64)
+    pool = np.array(loaded.indices, np.int32)
     accuracy = mode is Mode.AccuracyOnly
     stride = settings.samples_per_query if settings.scenario is Scenario.MultiStream else 1
     starts = list(range(0, loaded.distinct, stride))
@@ -72,18 +73,20 @@ def query_indices(
     if offline:
         return _offline(settings, rng, loaded, len(pool) if accuracy else offline_samples(settings, len(pool)))
     if settings.performance_issue_unique:
-        choice = np.array(unique[:n_queries], np.int64)
+        choice: Indices = np.array(unique[:n_queries], np.int64)
     elif settings.performance_issue_same:
         choice = np.full(n_queries, settings.performance_issue_same_index, np.int64)
     elif equal and settings.scenario is not Scenario.MultiStream:
         choice = np.resize(np.array(equal, np.int64), n_queries)
     elif accuracy:
         choice = np.array(sweep[:n_queries], np.int64)
-    else:
+    elif settings.scenario is Scenario.MultiStream:
         choice = uniform_ints(rng, n_queries, loaded.distinct)
+    else:
+        return uniform_ints(rng, n_queries, loaded.distinct, pool)
     if settings.scenario is Scenario.MultiStream:
         choice = (choice[:, None] + np.arange(settings.samples_per_query)).ravel()
-    issued: I64 = pool[choice]
+    issued: Indices = pool[choice]
     return issued
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadgen.rng import I64, Mt19937, exponential_gaps_ns
+from loadgen.rng import I64, Indices, Mt19937, exponential_gaps_ns
 from loadgen.samples import LoadableSet, offline_samples, query_indices
 from loadgen.settings import EffectiveSettings, Mode, Revision, Scenario
 
@@ -20,7 +20,7 @@ class Series:
     query_count: int
     due_ns: I64
     """Server: for each query, nanoseconds after the start at which it is due. Else empty: the system sets the pace."""
-    indices: I64
+    indices: Indices
     """Sample indices of all queries in issue order; each query has `samples_per_query` of them."""
     samples_per_query: int
     min_queries: int

@@ -19,7 +19,8 @@ def write(state: RunState, result: Result, verdict: Verdict | None, log: LogSett
     """The four official files and `result.json`, streamed. Raises OSError naming the file, if the disk is full."""
     detail = state.detail
     summary = summary_text(state.settings, verdict, state.sut.name, detail.warnings, detail.errors)
-    indices = np.concatenate([part.series.indices for part in state.parts])
+    columns = [part.series.indices for part in state.parts]
+    indices = columns[0] if len(columns) == 1 else np.concatenate(columns)
 
     def fill(name: str, file: TextIO) -> None:
         if name == "summary.txt":

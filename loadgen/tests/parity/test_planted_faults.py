@@ -62,7 +62,7 @@ FAULTS: dict[str, Plant] = {
     "the shuffle swaps backwards": _around(samples, "shuffle", _backwards),
     "arrival gaps are rounded, not truncated": _around(schedule, "exponential_gaps_ns", _rounded_gaps),
     "the last sample is never drawn": _around(
-        samples, "uniform_ints", lambda right, g, count, span: right(g, count, max(1, span - 1))
+        samples, "uniform_ints", lambda right, g, count, span, *pool: right(g, count, max(1, span - 1), *pool)
     ),
     "unique sweeps begin one sample later": _around(
         schedule,
