@@ -172,6 +172,7 @@ def test_a_slow_worker_gets_fewer_batches() -> None:
 def test_an_idle_worker_goes_before_one_that_computes() -> None:
     backends = [Held(), Held()]
     system, answers = started(backends, max_batch=1)
+    wait_for(lambda: system._queue._idlers == 2)
     for k in range(4):
         system.issue((k,), [k])
         wait_for(lambda: sum(len(backend.given) for backend in backends) == k + 1)  # noqa: B023

@@ -23,6 +23,7 @@ def describe(benchmark: Benchmark, request: Request) -> Iterator[str]:
     yield benchmark.title
     yield f"profile {profile_name}: {profile.summary}"
     yield f"backend {backend}, device {request.device}, dtype {request.dtype}, batch {request.batch}"
+    yield f"workers: {request.workers}"
     yield from _memory(benchmark, profile, backend, request)
     yield from _files(benchmark, profile, backend, request, folder)
     gpus, why = find_gpus()

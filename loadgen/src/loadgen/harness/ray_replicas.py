@@ -22,7 +22,7 @@ from loadgen.harness.workers import load_here
 
 try:
     import ray
-    from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+    from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
     from ray.util.placement_group import placement_group, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 except ModuleNotFoundError as error:
@@ -119,7 +119,7 @@ class RayBackend:
             self.device_name = ray.get(self._actor.load.remote(), timeout=_LOAD_S)
         except GetTimeoutError as error:
             raise ReplicaError(f"{self.name} did not load its model within {_LOAD_S:g} s") from error
-        except (RayActorError, RayTaskError) as error:
+        except RayError as error:
             raise self._explained(error) from error
 
     def submit(self, batch: Any) -> Future[Any]:
@@ -138,20 +138,18 @@ class RayBackend:
 
     def close(self) -> None:
         """Ends the replica's process, in any case."""
-        with contextlib.suppress(GetTimeoutError, RayActorError, RayTaskError):
+        with contextlib.suppress(RayError):
             ray.get(self._actor.close.remote(), timeout=_CLOSE_S)
-        ray.kill(self._actor)
+        with contextlib.suppress(RayError):
+            ray.kill(self._actor)
 
     def _explained(self, error: BaseException) -> Exception:
         """Ray's errors carry pages of stack; ours one line that names the replica."""
         if isinstance(error, RayTaskError):
             cause = error.cause
-            text = (
-                f"{self.name}: {cause}"
-                if isinstance(cause, InputError)
-                else f"{self.name}: {type(cause).__name__}: {cause}"
-            )
-            return InputError(text) if isinstance(cause, InputError) else ReplicaError(text)
+            if isinstance(cause, InputError):
+                return InputError(f"{self.name}: {cause}")
+            return ReplicaError(f"{self.name}: {type(cause).__name__}: {cause}")
         if isinstance(error, RayActorError):
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             return ReplicaError(f"{self.name} died: {' '.join(lines)}")
