@@ -10,6 +10,7 @@ Beyond the official binding: `AbortTest`, `RegisterIssueQueryThread` and `TestSe
 from __future__ import annotations
 
 import ctypes
+import gc
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -63,6 +64,7 @@ __all__ = [
 ]
 
 _id_of = attrgetter("id")
+_MANY = 100_000  # samples of a query from which their number, not their handling, takes the time
 _FEW = 16  # responses up to which a loop beats columns
 
 
@@ -135,8 +137,7 @@ class _System:
             if type(ids) is int:
                 self._issue([QuerySample(ids + 1, indices)])  # type: ignore[arg-type]
             else:
-                plain = range(ids[0] + 1, ids[-1] + 2)  # type: ignore[index] # a query's ids follow each other
-                self._issue(list(map(QuerySample, plain, _listed(indices))))
+                self._issue(_samples(range(ids[0] + 1, ids[-1] + 2), _listed(indices)))  # type: ignore[index]
         except BaseException as error:
             self.error = error
             raise
@@ -150,6 +151,19 @@ class _System:
         except BaseException as error:
             self.error = error
             raise
+
+
+def _samples(ids: range, indices: list[int]) -> list[QuerySample]:
+    """One query, whose ids follow each other. The garbage collector need not walk millions of new samples."""
+    if len(ids) < _MANY or not gc.isenabled():
+        return list(map(QuerySample, ids, indices))
+    gc.disable()
+    try:
+        samples = list(map(QuerySample, ids, indices))
+        gc.freeze()  # until the run ends (see `execute.quiet_gc`)
+    finally:
+        gc.enable()
+    return samples
 
 
 def _listed(indices: Any) -> list[int]:

@@ -83,7 +83,7 @@ def quiet_gc() -> Iterator[None]:
     thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 50, 1000)
+    gc.set_threshold(500_000, 50, 1000)
     try:
         yield
     finally:

@@ -198,7 +198,7 @@ def _answered(work: Issue, position: int) -> bool:
 
 def _at_once(work: Issue) -> None:
     """Offline: one query with every sample."""
-    indices = work.series.indices
+    indices = work.series.indices.astype(np.int64, copy=False)
     work.scheduled.append(work.start_ns)
     work.issued.append(work.clock.now_ns())
     work.sut.issue(np.arange(work.first_id, work.first_id + len(indices)), indices)

@@ -80,7 +80,7 @@ class Recorder:
         column = np.zeros(count + 1, np.int64)
         column[0] = 1
         self.done_view: npt.NDArray[np.int64] = column[1:]
-        self.done_from_one = memoryview(column)
+        self.done_from_one = memoryview(column)  # type: ignore[arg-type] # an array is a buffer
         self.done = self.done_from_one[1:]
         self.first = np.zeros(count if tokens else 0, np.int64)
         self.tokens = np.zeros(count if tokens else 0, np.int64)
