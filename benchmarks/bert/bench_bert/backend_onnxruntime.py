@@ -10,9 +10,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from bench_bert.dataset import Batch
-from bench_bert.formats import FAKE_QUANT
+from bench_bert.formats import FAKE_QUANT, provide
 from bench_bert.postprocess import full_width
-from bench_bert.synthetic import provide
 from loadgen.contracts import BackendOptions, InputError
 
 OUTPUTS = ["output_start_logits", "output_end_logits"]
@@ -36,16 +35,18 @@ class Backend:
 
     def __init__(self, options: BackendOptions) -> None:
         """Raises InputError for a device or dtype that this backend does not have."""
-        if options.device not in _PROVIDERS:
-            raise InputError(f"device {options.device!r}: use {' or '.join(_PROVIDERS)}")
+        kind, _, number = options.device.partition(":")
+        if kind not in _PROVIDERS or not (number or "0").isdecimal():
+            raise InputError(f"device {options.device!r}: use cpu, cuda or cuda:N")
         if options.dtype not in FILES:
             raise InputError(f"dtype {options.dtype!r}: use {' or '.join(FILES)}, or backend pytorch")
-        if _PROVIDERS[options.device] not in ort.get_available_providers():
+        if _PROVIDERS[kind] not in ort.get_available_providers():
             raise InputError(
                 f"device {options.device!r}: this ONNX Runtime {ort.__version__} has none. "
                 "Install onnxruntime-gpu in its place, or use device cpu"
             )
         self.options = options
+        self._provider = _PROVIDERS[kind], ({"device_id": number} if number else {})
 
     def load(self) -> None:
         """Read the file of the dtype and run it once. Raises InputError naming the file."""
@@ -55,9 +56,9 @@ class Backend:
             raise InputError(f"{path}: no such file. Put the official {path.name} there")
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = self.options.threads
-        provider = _PROVIDERS[self.options.device]
+        provider = self._provider[0]
         try:
-            self.session = ort.InferenceSession(str(path), settings, providers=[provider])
+            self.session = ort.InferenceSession(str(path), settings, providers=[self._provider])
         except Exception as error:  # the runtime raises a dozen types without a common base
             raise InputError(f"{path}: ONNX Runtime cannot load it ({error}). Fetch it again") from error
         if provider not in self.session.get_providers():  # the runtime falls back to the CPU in silence

@@ -13,10 +13,9 @@ import torch
 
 from bench_bert.config import BertConfig, read_config
 from bench_bert.dataset import Batch
-from bench_bert.formats import check_weights
+from bench_bert.formats import check_weights, provide
 from bench_bert.model import BertForQuestionAnswering, Packed
 from bench_bert.postprocess import PADDING, full_width
-from bench_bert.synthetic import provide
 from loadgen.contracts import BackendOptions, InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -14,8 +14,8 @@ from google.protobuf.message import DecodeError
 
 from bench_bert.dataset import Batch
 from bench_bert.format_tensorflow import INPUTS, OUTPUT
+from bench_bert.formats import provide
 from bench_bert.postprocess import full_width
-from bench_bert.synthetic import provide
 from loadgen.contracts import BackendOptions, InputError
 
 _DEVICES = {"cpu": "/CPU:0", "cuda": "/GPU:0"}

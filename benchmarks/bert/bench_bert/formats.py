@@ -5,6 +5,7 @@ Tensors go by their names in the official `model.pytorch` (see `config.weight_sh
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,16 @@ FAKE_QUANT = "bert_large_v1_1_fake_quant.onnx"
 OPSET = 17
 """The official file has 11; from 17 on, layer normalisation is one operator instead of nine."""
 _IR_VERSION = 8  # the one of opset 17, so that older runtimes read the file too
+
+
+def provide(path: Path, options: Mapping[str, Any]) -> None:
+    """Make the weights file `path` if it is missing and the profile's model options name its `maker`.
+
+    That is `"module:function"`, called as `maker(path)`. So a run makes only what its backend reads.
+    """
+    module, _, function = str(options.get("maker", "")).partition(":")
+    if module and not path.is_file():
+        getattr(importlib.import_module(module), function)(path)
 
 
 def check_weights(shapes: Mapping[str, tuple[int, ...]], config: BertConfig, source: str) -> None:

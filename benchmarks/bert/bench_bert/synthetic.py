@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from bench_bert import synthetic_squad
 from bench_bert.config import BertConfig, read_config, weight_shapes, write_config
@@ -28,10 +27,6 @@ from bench_bert.formats import (
     write_pytorch,
 )
 from loadgen.contracts import InputError
-
-RANDOM_WEIGHTS = "random_weights"
-"""The model option that holds the seed: a backend whose weights are missing then makes them."""
-
 
 SEED = 1
 
@@ -73,20 +68,15 @@ def synthesize(folder: Path, backend: str = "") -> None:
     """
     prepare(folder)
     for name in [backend] if backend else [name for name in FILES if _installed(FILES[name])]:
-        provide(folder / "model" / FILES[name], {RANDOM_WEIGHTS: SEED})
+        if not (folder / "model" / FILES[name]).is_file():
+            write_weights(folder / "model" / FILES[name])
 
 
 def _installed(file: str) -> bool:
     return importlib.util.find_spec(WRITERS[file][0]) is not None
 
 
-def provide(path: Path, options: Mapping[str, Any]) -> None:
-    """Make the weights file `path` if it is missing and the profile's model options want random ones."""
-    if RANDOM_WEIGHTS in options and not path.is_file():
-        write_weights(path, options[RANDOM_WEIGHTS])
-
-
-def write_weights(path: Path, seed: int) -> None:
+def write_weights(path: Path, seed: int = SEED) -> None:
     """Random weights as the official file of that name, for the `bert_config.json` beside it.
 
     Says on stderr what takes so long. Raises InputError for an unknown name or a full disk.

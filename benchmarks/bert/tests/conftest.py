@@ -12,16 +12,18 @@ import pytest
 
 from bench_bert.dataset import Dataset
 from bench_bert.mini import SIZES
-from bench_bert.mini.prepare import prepare
+from bench_bert.mini.prepare import WRITERS, prepare, write_weights
 
 Paragraph = tuple[str, list[tuple[str, list[str]]]]
 
 
 @pytest.fixture(scope="session")
 def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The miniature's folder."""
+    """The miniature's folder, with its weights in every format."""
     folder = tmp_path_factory.mktemp("mini")
     prepare(folder)
+    for name in WRITERS:
+        write_weights(folder / "model" / name)
     return folder
 
 

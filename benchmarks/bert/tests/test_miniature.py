@@ -11,14 +11,15 @@ import pytest
 
 from bench_bert import backend_onnxruntime, backend_pytorch, backend_tensorflow
 from bench_bert.accuracy import score
-from bench_bert.benchmark import MINI
+from bench_bert.benchmark import BENCHMARK, MINI
 from bench_bert.dataset import Dataset
 from bench_bert.formats import FAKE_QUANT, write_onnx
 from bench_bert.mini import SIZES, generate
-from bench_bert.mini.prepare import WEIGHTS, prepare, read_weights, write_int8
+from bench_bert.mini.prepare import WEIGHTS, prepare, read_weights, write_int8, write_weights
 from bench_bert.mini.train import spread_channels
 from bench_bert.postprocess import PADDING, encode
 from loadgen.contracts import BackendOptions
+from loadgen.harness.cli import invoke
 
 TARGET = 0.99 * MINI.reference["f1"]
 Tensors = dict[str, Any]
@@ -86,6 +87,8 @@ def test_every_word_is_in_the_vocabulary(mini_dataset: Dataset, mini: Path) -> N
 
 def test_files_are_the_same_each_time(mini: Path, tmp_path: Path) -> None:
     prepare(tmp_path)
+    for name in ("model.onnx", FAKE_QUANT):
+        write_weights(tmp_path / "model" / name)
     for file in (
         "data/dev-v1.1.json",
         "data/vocab.txt",
@@ -96,13 +99,23 @@ def test_files_are_the_same_each_time(mini: Path, tmp_path: Path) -> None:
         assert (tmp_path / file).read_bytes() == (mini / file).read_bytes(), file
 
 
-def test_prepare_repairs_and_leaves_alone(tmp_path: Path) -> None:
+def test_files_of_another_version_are_replaced(tmp_path: Path) -> None:
     prepare(tmp_path)
-    kept = (tmp_path / "model" / "model.pytorch").stat().st_mtime_ns
-    (tmp_path / "model" / "model.onnx").unlink()
+    weights = tmp_path / "model" / "model.pytorch"
+    weights.write_bytes(b"kept")
     prepare(tmp_path)
-    assert (tmp_path / "model" / "model.onnx").is_file()
-    assert (tmp_path / "model" / "model.pytorch").stat().st_mtime_ns == kept
+    assert weights.read_bytes() == b"kept"
+    (tmp_path / "made-from").write_text("an older version")
+    (tmp_path / "data" / "vocab.txt").unlink()
+    prepare(tmp_path)
+    assert not weights.exists()
+    assert (tmp_path / "data" / "vocab.txt").is_file()
+
+
+def test_a_run_makes_only_the_weights_that_it_reads(tmp_path: Path) -> None:
+    arguments = ["run", "--scenario", "SingleStream", "--mode", "accuracy", "--quiet", "--threads", "1"]
+    assert invoke(BENCHMARK, [*arguments, "--data", str(tmp_path), "--output", str(tmp_path / "out")]) == 0
+    assert sorted(file.name for file in (tmp_path / "model").iterdir()) == ["bert_config.json", "model.onnx"]
 
 
 def test_the_weights_are_small() -> None:

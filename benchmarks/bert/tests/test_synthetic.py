@@ -17,7 +17,7 @@ from bench_bert.benchmark import BENCHMARK
 from bench_bert.config import BertConfig, read_config, write_config
 from bench_bert.dataset import Dataset
 from bench_bert.formats import FAKE_QUANT
-from bench_bert.synthetic import FILES, RANDOM_WEIGHTS, SEED, WRITERS, prepare, synthesize, write_weights
+from bench_bert.synthetic import FILES, WRITERS, prepare, synthesize, write_weights
 from loadgen.contracts import BackendOptions, InputError
 from loadgen.harness.cli import invoke
 
@@ -164,4 +164,3 @@ def test_a_run_says_that_it_is_no_result(folder: Path, tmp_path: Path, capfd: py
     invoke(BENCHMARK, arguments)
     assert "The synthetic profile is no benchmark result" in " ".join(capfd.readouterr().out.split())
     assert json.loads((tmp_path / "results.json").read_text())["benchmark_result"] is False
-    assert SYNTHETIC.model_options == {RANDOM_WEIGHTS: SEED}

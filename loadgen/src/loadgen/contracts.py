@@ -105,7 +105,9 @@ class Dataset(SampleLibrary, Protocol):
     """A sample library that a batching system can read."""
 
     def gather(self, indices: Sequence[int]) -> Any:
-        """One batch of loaded samples, in this order, in the form that `Backend.submit` takes."""
+        """One batch of loaded samples, in this order, in the form that `Backend.submit` takes.
+
+        With several workers, several threads call this at once."""
 
     def cost(self, index: int) -> int:
         """How much work a loaded sample is (tokens, frames, windows): bucketing sorts by it."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -16,45 +17,51 @@ from bench_bert.dataset import Dataset
 from bench_bert.format_tensorflow import write_tensorflow
 from bench_bert.formats import FAKE_QUANT, Tensors, whole_file, write_int8_onnx, write_onnx, write_pytorch
 from bench_bert.mini import SIZES, generate
+from loadgen.contracts import InputError
 
 WEIGHTS = Path(__file__).with_name("weights.npz")
 _HEADS = 4  # the one size that the weights do not show
 
 
 def prepare(folder: Path) -> None:
-    """Fill `folder/data` and `folder/model`; at once if an earlier call of this version did.
+    """Fill `folder/data`, and `folder/model` with the sizes; at once if an earlier call of this version did.
 
-    A format whose package is not installed is left out: its backend cannot run either.
+    The weights are made by the backend that reads them, through `write_weights`.
     """
-    writers = {
-        "model.onnx": ("onnx", write_onnx),
-        "model.pytorch": ("torch", write_pytorch),
-        "model.pb": ("tensorflow", write_tensorflow),
-        FAKE_QUANT: ("onnxruntime", write_int8),
-    }
-    stamp, version = folder / "made-from", _version()
-    known = stamp.is_file() and stamp.read_text() == version
-    if not known:
-        generate.write(folder / "data")
-    model = folder / "model"
+    stamp, version, model = folder / "made-from", _version(), folder / "model"
     model.mkdir(parents=True, exist_ok=True)
-    config, tensors = read_weights()
-    write_config(model / "bert_config.json", config)
-    for name, (package, write) in writers.items():
-        if (known and (model / name).is_file()) or importlib.util.find_spec(package) is None:
-            continue
-        with whole_file(model / name) as part:
-            write(part, config, tensors)
+    if stamp.is_file() and stamp.read_text() == version:
+        return
+    for name in WRITERS:
+        (model / name).unlink(missing_ok=True)  # of another version
+    generate.write(folder / "data")
+    write_config(model / "bert_config.json", read_weights()[0])
     stamp.write_text(version)
+
+
+def write_weights(path: Path) -> None:
+    """The committed weights as the official file of that name. Raises InputError for an unknown name."""
+    if path.name not in WRITERS:
+        raise InputError(f"{path.name} is no weights file of this benchmark: choose {', '.join(WRITERS)}")
+    with whole_file(path) as part:
+        WRITERS[path.name](part, *read_weights())
 
 
 def write_int8(path: Path, config: BertConfig, tensors: Tensors, per_channel: bool = True) -> None:
     """The int8 file, with ranges measured in `model.onnx` beside it on 40 paragraphs of another seed."""
+    exact = path.with_name("model.onnx")
+    if not exact.is_file():
+        write_weights(exact)
     with TemporaryDirectory() as temporary:
         generate.write(Path(temporary), generate.CALIBRATION_SEED, 40)
         data = Dataset(Path(temporary), **SIZES)
     batches = (data.gather([index]) for index in range(data.total_count))
-    write_int8_onnx(path, config, tensors, activation_ranges(path.with_name("model.onnx"), batches), per_channel)
+    write_int8_onnx(path, config, tensors, activation_ranges(exact, batches), per_channel)
+
+
+WRITERS: Mapping[str, Callable[[Path, BertConfig, Tensors], None]] = MappingProxyType(
+    {"model.onnx": write_onnx, "model.pytorch": write_pytorch, "model.pb": write_tensorflow, FAKE_QUANT: write_int8}
+)
 
 
 def read_weights() -> tuple[BertConfig, dict[str, npt.NDArray[np.float32]]]:
