@@ -82,10 +82,12 @@ def _holds(run: Run) -> bool:
     return run["validity"] == "VALID" and run["99.00_percentile_latency_ns"] < 10_000_000
 
 
-def compare(pairs: int) -> list[list[str]]:
-    """Rows of the table."""
+def compare(pairs: int, only: str) -> list[list[str]]:
+    """Rows of the table whose names begin with `only`."""
     rows = []
     for case, rate, seconds, figures in CASES:
+        if not figures[0][0].startswith(only):
+            continue
         runs: dict[str, list[Run]] = {api: [] for api in APIS}
         for _ in range(pairs):
             for api in APIS:
@@ -94,6 +96,8 @@ def compare(pairs: int) -> list[list[str]]:
             rows.append(row(name, {api: [value(run) for run in runs[api]] for api in APIS}, goals))
             print("  ".join(rows[-1]), flush=True)
     for name, case, start, *goals in LADDERS:
+        if not name.startswith(only):
+            continue
         found: dict[str, list[float]] = {api: [] for api in APIS}
         for _ in range(min(3, pairs)):
             for api in APIS:
@@ -117,7 +121,9 @@ def row(name: str, values: dict[str, list[float]], goals: list[str]) -> list[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
-    rows = compare(parser.parse_args().pairs)
+    parser.add_argument("--only", default="", help="rows whose names begin so, such as MultiStream")
+    asked = parser.parse_args()
+    rows = compare(asked.pairs, asked.only)
     header = ["", *APIS, "compat/official", "native/official"]
     print("\n| " + " | ".join(header) + " |\n|" + "---|" * len(header))
     for cells in rows:

@@ -136,6 +136,9 @@ class _System:
         try:
             if type(ids) is int:
                 self._issue([QuerySample(ids + 1, indices)])  # type: ignore[arg-type]
+            elif len(ids) < _MANY:  # type: ignore[arg-type]
+                # a query's ids follow each other
+                self._issue(list(map(QuerySample, range(ids[0] + 1, ids[-1] + 2), _listed(indices))))  # type: ignore[index]
             else:
                 self._issue(_samples(range(ids[0] + 1, ids[-1] + 2), _listed(indices)))  # type: ignore[index]
         except BaseException as error:
@@ -154,15 +157,15 @@ class _System:
 
 
 def _samples(ids: range, indices: list[int]) -> list[QuerySample]:
-    """One query, whose ids follow each other. The garbage collector need not walk millions of new samples."""
-    if len(ids) < _MANY or not gc.isenabled():
-        return list(map(QuerySample, ids, indices))
+    """A large query. The garbage collector need not walk millions of new samples."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         samples = list(map(QuerySample, ids, indices))
         gc.freeze()  # until the run ends (see `execute.quiet_gc`)
     finally:
-        gc.enable()
+        if enabled:
+            gc.enable()
     return samples
 
 
@@ -330,7 +333,8 @@ def _nobody_waits(responses: Responses, response_cb: Callable[..., Any] | None) 
 
 def _timed(recorder: Recorder) -> Callable[..., None]:
     """For tests that log no answers: this runs inside the measured time."""
-    now, done, notify, refuse = recorder.now_ns, recorder.done_from_one, recorder.notify, recorder.refuse
+    now, done, refuse = recorder.now_ns, recorder.done_from_one, recorder.refuse
+    notify, waiting = recorder.notify, recorder.waiting
 
     def complete(responses: Responses, response_cb: Callable[..., Any] | None) -> None:
         at = now()
@@ -347,7 +351,8 @@ def _timed(recorder: Recorder) -> Callable[..., None]:
                     done[one] = at
             except IndexError:
                 refuse(one - 1)
-        notify()
+        if waiting[0] >= 0:
+            notify()
 
     return complete
 

@@ -94,12 +94,13 @@ class Recorder:
         self._spooled = 0
         self._entries: list[tuple[int, int, int]] = []  # (position, offset, length) in order of completion
         self._first_data: dict[int, tuple[int, int]] = {}
-        self._waiting = array("q", [-1])
+        self.waiting = array("q", [-1])
+        """Position of the sample that somebody waits for, else -1."""
         self.complete = self._timed() if self.times_only else self._logged()
 
     def _timed(self) -> Any:
         """`complete` for runs that log no answers and count no tokens."""
-        now, done, waiting = self._clock.now_ns, self.done, self._waiting
+        now, done, waiting = self._clock.now_ns, self.done, self.waiting
         notify, refuse, many = self.notify, self.refuse, self._many
 
         def complete(
@@ -207,12 +208,12 @@ class Recorder:
     def wait(self, position: int, timeout_s: float) -> bool:
         """Wait for this sample's answer, or a failure. False if neither came in time."""
         while True:
-            self._waiting[0] = position  # before the look, so that an answer after it wakes us
+            self.waiting[0] = position  # before the look, so that an answer after it wakes us
             if self.done[position] or self.failed:
                 break
             if not self._clock.wait(self._wake, timeout_s):
                 break
-        self._waiting[0] = -1
+        self.waiting[0] = -1
         return bool(self.done[position]) or self.failed
 
     def first_missing(self, start: int, stop: int) -> int:
@@ -329,9 +330,9 @@ class Recorder:
 
     def notify(self, force: bool = False) -> None:
         """Wake whoever waits for an answer that has come."""
-        k = self._waiting[0]
+        k = self.waiting[0]
         if k >= 0 and (force or self.done[k]):
-            self._waiting[0] = -1
+            self.waiting[0] = -1
             with contextlib.suppress(RuntimeError):  # another thread has just released it
                 self._wake.release()
 
