@@ -15,7 +15,7 @@ from bench_bert.config import BertConfig, read_config
 from bench_bert.dataset import Batch
 from bench_bert.formats import check_weights, provide
 from bench_bert.model import BertForQuestionAnswering, Packed
-from bench_bert.postprocess import PADDING, full_width
+from bench_bert.postprocess import PADDING
 from loadgen.contracts import BackendOptions, InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -30,7 +30,7 @@ _UNUSED = ("bert.pooler.", "bert.embeddings.position_ids")
 
 
 class Backend:
-    """See `loadgen.contracts.Backend`. Batches are padded to their longest sample only, on a GPU not at all."""
+    """See `loadgen.contracts.Backend`. Nothing is padded: a batch's tokens follow each other."""
 
     def __init__(self, options: BackendOptions) -> None:
         """Raises InputError for a device or dtype that this machine or backend does not have."""
@@ -62,9 +62,11 @@ class Backend:
             self.model = BertForQuestionAnswering(config)
         self.model.load_state_dict(state, strict=True, assign=True)
         self.model.eval().requires_grad_(False).to(self.device, DTYPES[self.options.dtype])
-        self.packs = self.device.type == "cuda" and self.options.dtype != "float32"
-        if self.packs:
-            self._compile(config.max_position_embeddings)
+        self.run_packed: Any = self.model.packed
+        self.recorded: dict[int, Recorded] = {}
+        if self.device.type == "cuda" and self.options.dtype != "float32":
+            with torch.cuda.device(self.device):
+                self._compile(config.max_position_embeddings)
         # A GPU's first batch of a size chooses its kernels and takes its memory: here, not while the clock runs.
         longest = 8 if self.device.type == "cpu" else config.max_position_embeddings
         self.predict(_ones([longest] * self.options.max_batch))
@@ -73,7 +75,7 @@ class Backend:
     def _compile(self, longest: int) -> None:
         """Compile for any number of tokens, and record the kernels of single samples, whose launch takes longer
         than their computing: on an H200 5.8 ms instead of 1.4."""
-        self.run_packed: Any = torch.compile(self.model.packed, dynamic=True)
+        self.run_packed = torch.compile(self.model.packed, dynamic=True)
         for lengths in _WARM_UP:
             tokens, packed = pack(_ones(lengths))
             self.run_packed(tokens.to(self.device), Packed(packed.starts.to(self.device), packed.longest))
@@ -86,38 +88,28 @@ class Backend:
         answers: npt.NDArray[np.float32] = self.submit(batch).result()
         return answers
 
+    @torch.inference_mode()
     def submit(self, batch: Batch) -> Future[Any]:
-        """The future of answers [n, width, 2]. Raises what PyTorch raises.
-
-        A GPU computes 16-bit numbers on packed tokens, while this thread goes on.
-        """
-        if self.packs:
-            return self._launch(batch)
+        """The future of answers [n, width, 2]. Raises what PyTorch raises. A GPU computes while this thread goes on."""
+        tokens, packed = pack(batch)
+        if self.device.type == "cuda":
+            return self._launch(tokens, packed, batch)
         future: Future[Any] = Future()
-        future.set_result(self._padded(batch))
+        future.set_result(unpack(self.model.packed(tokens, packed).numpy(), batch))
         return future
 
-    @torch.inference_mode()
-    def _padded(self, batch: Batch) -> npt.NDArray[np.float32]:
-        arrays = batch.input_ids, batch.input_mask, batch.segment_ids
-        ids, mask, segments = (torch.from_numpy(array).to(self.device) for array in arrays)
-        # Without padding the mask is all ones, and attention without one takes a faster path.
-        needs_mask = not batch.input_mask.all()
-        start, end = self.model(ids, mask if needs_mask else None, segments)
-        return full_width(start.float().cpu().numpy(), end.float().cpu().numpy(), batch)
-
-    @torch.inference_mode()
-    def _launch(self, batch: Batch) -> Future[Any]:
-        tokens, packed = pack(batch)
+    def _launch(self, tokens: torch.Tensor, packed: Packed, batch: Batch) -> Future[Any]:
         size = -(-tokens.shape[1] // _STEP) * _STEP
-        if len(batch.input_ids) == 1 and size in self.recorded:
-            logits = self.recorded[size].replay(tokens.pin_memory())
-        else:
-            on_device = Packed(packed.starts.to(self.device, non_blocking=True), packed.longest)
-            logits = self.run_packed(tokens.pin_memory().to(self.device, non_blocking=True), on_device)
-        answers = torch.empty(logits.shape, dtype=torch.float32, pin_memory=True).copy_(logits, non_blocking=True)
-        ready: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        ready.record()
+        with torch.cuda.device(self.device):
+            if len(batch.input_ids) == 1 and size in self.recorded:
+                logits = self.recorded[size].replay(tokens.pin_memory())
+            else:
+                if self.recorded:  # the kernels for 16-bit numbers read the starts on the device
+                    packed = Packed(packed.starts.to(self.device, non_blocking=True), packed.longest)
+                logits = self.run_packed(tokens.pin_memory().to(self.device, non_blocking=True), packed)
+            answers = torch.empty(logits.shape, dtype=torch.float32, pin_memory=True).copy_(logits, non_blocking=True)
+            ready: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            ready.record()
         return Launched(ready, answers, batch)
 
     def close(self) -> None:

@@ -25,8 +25,8 @@ class Packed:
 
 
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, packed: Packed) -> Tensor:
-    """Attention within each sequence, [tokens, heads, size] -> the same. float16 or bfloat16 on a GPU."""
-    if q.is_cuda:
+    """Attention within each sequence, [tokens, heads, size] -> the same."""
+    if q.is_cuda and q.dtype != torch.float32:  # the kernel's dtypes
         from torch.nn.attention.varlen import varlen_attn
 
         attended = varlen_attn(q, k, v, packed.starts, packed.starts, packed.longest, packed.longest)

@@ -38,7 +38,7 @@ def one_by_one(backend: Backend, dataset: Dataset, indices: list[int]) -> float:
 
 def offline(backend: Backend, dataset: Dataset, settings: TestSettings, batch: int) -> float:
     """Samples a second of an Offline test, by the load generator's clock."""
-    system = BatchingSystem("pytorch", backend, dataset, postprocess.encode, max_batch=batch)
+    system = BatchingSystem("pytorch", [backend], dataset, postprocess.encode, max_batch=batch)
     result = run(system, dataset, settings)
     assert not result.errors, result.errors
     rate = result.metrics["result_samples_per_second"]
