@@ -80,12 +80,9 @@ def main() -> None:
             ratios.append(rate / padded)
             print(f"pair {pair}: {rate:.2f}/s, padded one by one {padded:.2f}/s, {ratios[-1]:.2f}x", flush=True)
     tokens = np.mean([dataset.cost(index) for index in order[: asked.samples]])
-    print(
-        f"{asked.dtype}, {os.cpu_count()} threads, {tokens:.0f} tokens on average, batches of {asked.batch}: ", end=""
-    )
-    print(
-        f"median {statistics.median(ours):.2f}/s, {statistics.median(ratios):.2f}x of {statistics.median(padded_rates):.2f}/s"
-    )
+    print(f"{asked.dtype}, {os.cpu_count()} threads, {tokens:.0f} tokens on average, batches of {asked.batch}")
+    median = statistics.median
+    print(f"median {median(ours):.2f}/s, {median(ratios):.2f}x of {median(padded_rates):.2f}/s")
 
 
 if __name__ == "__main__":
