@@ -50,7 +50,7 @@ def bottlenecks(config: ResNetConfig) -> Iterator[Bottleneck]:
     """Every block, in the order of computing."""
     inputs = config.width
     for stage, count in enumerate(config.layers):
-        inner = config.width * 2**stage
+        inner = config.width << stage  # twice the one before
         for number in range(count):
             stride = 2 if stage and not number else 1
             yield Bottleneck(f"layer{stage + 1}.{number}", inputs, inner, EXPANSION * inner, stride)
@@ -59,7 +59,7 @@ def bottlenecks(config: ResNetConfig) -> Iterator[Bottleneck]:
 
 def features(config: ResNetConfig) -> int:
     """Inputs of the last, fully connected layer: 2,048 in ResNet-50."""
-    return EXPANSION * config.width * 2 ** (len(config.layers) - 1)
+    return EXPANSION * config.width << (len(config.layers) - 1)
 
 
 def weight_shapes(config: ResNetConfig) -> dict[str, tuple[int, ...]]:

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 Tensors: TypeAlias = "Mapping[str, npt.NDArray[Any]]"
 
+ONNX, TENSORFLOW = "resnet50_v1.onnx", "resnet50_v1.pb"
+PYTORCH = "resnet50-19c8e357.pth"
+NCNN = "resnet50_v1.param"
+"""The official files' names; ncnn's weights are in the `.bin` file beside."""
+
 INPUT, CLASSES, PROBABILITIES = "input_tensor:0", "ArgMax:0", "softmax_tensor:0"
 """Names in the official ONNX file, and of the tensors of the official TensorFlow graph."""
 BACKGROUND = 1
@@ -149,8 +154,7 @@ def _classify(graph: _Graph, config: ResNetConfig) -> None:
         x = _bottleneck(graph, x, block)
     x = graph.node("Flatten", graph.node("GlobalAveragePool", x))
     weight, bias = with_background(graph.tensors)
-    weight, bias = graph.constant("fc.weight", weight), graph.constant("fc.bias", bias)
-    x = graph.node("Gemm", x, weight, bias, transB=1)
+    x = graph.node("Gemm", x, graph.constant("fc.weight", weight), graph.constant("fc.bias", bias), transB=1)
     graph.node("ArgMax", x, axis=1, keepdims=0, output=CLASSES)
     graph.node("Softmax", x, axis=1, output=PROBABILITIES)
 

@@ -12,12 +12,15 @@ There are two variants, because there are two families of official weights:
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from loadgen.contracts import BackendOptions, InputError
 
@@ -49,6 +52,11 @@ NORMALISATIONS: Mapping[str, Normalisation] = MappingProxyType(
 )
 """Variant -> its constants, the reference's."""
 
+_CROPPED = 87.5
+"""Per cent of the resized short side that the crop keeps: 224 of 256."""
+_LONGEST = 32_767
+"""Pixels of a side that OpenCV resizes to; an image so long that it would become longer is refused."""
+
 PROFILES: Mapping[str, str] = MappingProxyType({"tf": "full", "torch": "torchvision"})
 """Variant -> the profile of the official weights that were trained with it."""
 
@@ -79,3 +87,47 @@ def normalised(batch: Batch) -> npt.NDArray[np.float32]:
     if batch.variant == "torch":
         values /= np.array(deviation, np.float32)
     return values
+
+
+def crop(data: bytes, image: int, variant: str) -> Pixels:
+    """[image, image, 3] red, green, blue, of an image file's bytes. Raises ValueError that says what is wrong.
+
+    Grey images come out with three equal channels and CMYK ones converted, as OpenCV reads them.
+    """
+    pixels = _decoded(data)
+    height, width = pixels.shape[:2]
+    short = int(100.0 * image / _CROPPED)
+    if short * max(height, width) > _LONGEST * min(height, width):
+        raise ValueError(f"{width} x {height} pixels are too elongated to be resized")
+    if variant == "torch":
+        return _torchvision_crop(pixels, short, image)
+    size = (short, int(short * height / width)) if height > width else (int(short * width / height), short)
+    resized = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    top, left = int((size[1] - image) / 2), int((size[0] - image) / 2)
+    return np.asarray(resized[top : top + image, left : left + image], np.uint8)
+
+
+def _decoded(data: bytes) -> Pixels:
+    _check_end(data)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if pixels is None:
+        raise ValueError(f"{len(data)} bytes are no image that OpenCV {cv2.__version__} reads")
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _check_end(data: bytes) -> None:
+    """Of a cut JPEG file OpenCV reads what is there, and makes the rest grey in silence."""
+    if data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[data.rfind(b"\xff\xda") :]:
+        try:  # a file without an end marker may still hold every line
+            Image.open(io.BytesIO(data)).load()
+        except OSError as error:
+            raise ValueError(f"the JPEG file is cut short ({error})") from error
+
+
+def _torchvision_crop(pixels: Pixels, short: int, image: int) -> Pixels:
+    """Its `resize` and `center_crop`, which round the crop's corner where the other variant truncates it."""
+    height, width = pixels.shape[:2]
+    size = (short, int(short * height / width)) if height > width else (int(short * width / height), short)
+    resized = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    top, left = round((size[1] - image) / 2), round((size[0] - image) / 2)
+    return resized[top : top + image, left : left + image]
