@@ -1,6 +1,6 @@
 """ResNet-50 v1.5 on ImageNet, all in one literal. Targets and limits are the rules' (`loadgen.rules`).
 
-`nox -s resnet50` runs the miniature: about a minute on 2 cores, accuracy 90.0 %.
+`nox -s resnet50` runs the miniature: about a minute on 2 cores, accuracy 91.65 %.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MINI = Profile(
     summary="a ResNet of 5 blocks on drawn images, embedded",
     prepare="bench_resnet50.mini.prepare:prepare",
     dataset_options=SIZES,
-    reference={"accuracy": 90.0},  # FP32, of the committed weights; measured by tests/test_miniature.py
+    reference={"accuracy": 91.65},  # FP32, of the committed weights; measured by tests/test_miniature.py
     settings={
         Scenario.SingleStream: {
             "single_stream_expected_latency_ns": 100_000.0,  # pre-generates enough for any machine

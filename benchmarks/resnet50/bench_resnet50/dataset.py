@@ -12,13 +12,15 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bench_resnet50.crops import Crops
-from bench_resnet50.preprocess import NORMALISATIONS
+from bench_resnet50.preprocess import NORMALISATIONS, Pixels
 from loadgen.contracts import InputError
 from loadgen.harness.assets import check_space
 
@@ -29,12 +31,35 @@ _TELL_S = 5.0
 
 @dataclass(frozen=True)
 class Batch:
-    """What a backend gets."""
+    """What a backend gets: images that were resized and cropped, and are not yet normalised."""
 
-    images: npt.NDArray[np.uint8]
-    """[n, height, width, 3]: red, green, blue; resized and cropped, not yet normalised."""
+    source: Pixels
+    """[m, height, width, 3], red, green, blue: all images of the dataset, or those of this batch alone."""
     variant: str = "tf"
     """A key of `preprocess.NORMALISATIONS`: how the images were resized, and how they are to be normalised."""
+    rows: npt.NDArray[np.int64] | None = None
+    """Which of them, in this order; None: all."""
+
+    def __len__(self) -> int:
+        return len(self.source if self.rows is None else self.rows)
+
+    @cached_property
+    def images(self) -> Pixels:
+        """[n, height, width, 3] of this batch."""
+        return self.source if self.rows is None else self.source[self.rows]
+
+    def copy_to(self, target: Pixels, first: int, last: int) -> None:
+        """Images `first` to `last`, without it, into the same rows of `target`: no other copy of them is made.
+
+        Several threads may do so at once: copying leaves Python's lock.
+        """
+        rows = range(first, last) if self.rows is None else self.rows[first:last].tolist()
+        for place, row in enumerate(rows, first):
+            target[place] = self.source[row]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets no more than the batch's own images."""
+        return Batch, (self.images, self.variant)
 
 
 class Dataset:
@@ -103,7 +128,7 @@ class Dataset:
         rows = np.asarray(indices, np.int64)
         if not self._loaded[rows].all():
             raise ValueError(f"sample {rows[~self._loaded[rows]][0]} is not loaded")
-        return Batch(self._crops.pixels[rows], self.variant)
+        return Batch(self._crops.pixels, self.variant, rows)
 
     def cost(self, index: int) -> int:
         """Every image is as much work as another."""

@@ -70,14 +70,14 @@ CLASSES = 2 * len(PATTERNS)
 def draw(label: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """An image [height, width, 3], red, green, blue, of 72 to 143 pixels a side."""
     height, width = rng.integers(72, 144, 2)
-    size = min(height, width) * rng.uniform(0.2, 0.44)
+    size = min(height, width) * rng.uniform(0.25, 0.44)
     y, x = np.mgrid[:height, :width].astype(float)
     mask = _mask(label // 2, x - width / 2, y - height / 2, size, rng)
     paper = rng.uniform(60, 195, 3).mean() + rng.normal(0, 9, 3)
     picture = paper + mask[..., None] * _ink(label % 2, rng)
     picture += rng.normal(0, 25) * (x / width - 0.5)[..., None] + rng.normal(0, 25) * (y / height - 0.5)[..., None]
     _cover(picture, rng)
-    picture += rng.normal(0, rng.uniform(4, 34), picture.shape)
+    picture += rng.normal(0, rng.uniform(4, 26), picture.shape)
     return np.asarray(np.clip(picture, 0, 255), np.uint8)
 
 
@@ -92,7 +92,7 @@ def _mask(pattern: int, x: Field, y: Field, size: float, rng: np.random.Generato
 
 def _ink(warm: int, rng: np.random.Generator) -> Field:
     """What the pattern adds to the paper: lighter or darker, and more red or more blue."""
-    light = rng.choice([-1, 1]) * rng.uniform(14, 60)
+    light = rng.choice([-1, 1]) * rng.uniform(18, 60)
     warmth = (34 if warm else -34) + rng.normal(0, 17)
     return np.array([light + warmth, light + rng.normal(0, 12), light - warmth])
 
@@ -102,7 +102,7 @@ def _cover(picture: Field, rng: np.random.Generator) -> None:
     height, width = picture.shape[:2]
     start, end = rng.uniform(0, [width, height], (2, 2)).astype(int).tolist()
     grey = rng.uniform(30, 225)
-    thickness = int(rng.uniform(0.03, 0.2) * min(height, width)) + 1
+    thickness = int(rng.uniform(0.03, 0.15) * min(height, width)) + 1
     cv2.line(picture, start, end, (grey, grey, grey), thickness)
 
 

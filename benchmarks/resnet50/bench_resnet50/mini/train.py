@@ -1,7 +1,7 @@
 """Trains the miniature: `python -m bench_resnet50 train-mini --output weights.npz`.
 
-Stages of 1, 2, 1 and 1 bottlenecks, 8 channels: 0.14 M parameters. 12 epochs of 20,000 drawn images: some
-5 minutes on 2 CPU cores.
+Stages of 1, 2, 1 and 1 bottlenecks, 8 channels: 0.14 M parameters. 9 epochs of 12,000 drawn images: some
+4 minutes on 2 CPU cores.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def train(
     """The trained tensors by torchvision's names. Batches of 64, SGD with one cycle of the learning rate."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    model = ResNet(CONFIG).to(device).to(memory_format=torch.channels_last)
+    model = ResNet(CONFIG).to(device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     steps = epochs * (len(pixels) // 64)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=steps, pct_start=0.2)
@@ -91,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("weights.npz"))
     parser.add_argument("--device", choices=["cpu", "cuda"], help="a GPU if there is one")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--images", type=int, default=12_000)
+    parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args(arguments)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
