@@ -11,7 +11,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import ncnn
+import ncnn  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 
@@ -148,17 +148,21 @@ def _read_layer(words: list[str]) -> tuple[str, str, list[str], dict[str, str]]:
 
 
 def _check_sizes(path: Path, layers: list[tuple[str, str, list[str], dict[str, str]]]) -> None:
-    """Walk through the weights by their marks; what is stored in another way is left to ncnn."""
+    """Walk through the weights by their marks, each of which says how the numbers after it are stored."""
     data, at = path.read_bytes(), 0
     for kind, name, _, options in layers:
         if kind not in _WEIGHTS:
             continue
-        weights, outputs, has_bias = _WEIGHTS[kind]
-        size = _STORED.get(int.from_bytes(data[at : at + 4], "little"))
-        if size is None and at + 4 <= len(data):
+        weights, outputs, has_bias = (options.get(key, "") for key in _WEIGHTS[kind])
+        if not (weights.isdecimal() and outputs.isdecimal()):
+            raise InputError(
+                f"{path.with_suffix('.param')}: layer {name!r} does not say the size of its weights. {_ADVICE}"
+            )
+        mark = int.from_bytes(data[at : at + 4], "little")
+        if mark not in _STORED:
             raise InputError(f"{path}: the weights of layer {name!r} are not marked as float32 or float16. {_ADVICE}")
-        biases = int(options[outputs]) if options.get(has_bias) == "1" else 0
-        at += 4 + -(-int(options[weights]) * (size or 4) // 4) * 4 + 4 * biases
+        stored = -(-int(weights) * _STORED[mark] // 4) * 4  # up to a multiple of 4
+        at += 4 + stored + 4 * int(outputs) * (has_bias == "1")
         if at > len(data):
             raise InputError(f"{path}: ends within layer {name!r}, at byte {len(data)} of {at}. {_ADVICE}")
     if at != len(data):

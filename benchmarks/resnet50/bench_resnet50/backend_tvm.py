@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tvm
+import tvm  # type: ignore[import-untyped]
 from tvm import relax
 
 from bench_resnet50.compile_tvm import host_level, load_library

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import tvm
+import tvm  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tvm import relax
-from tvm.relax.frontend.onnx import from_onnx
-from tvm.support.cc import get_cc
+from tvm.relax.frontend.onnx import from_onnx  # type: ignore[import-untyped]
+from tvm.support.cc import get_cc  # type: ignore[import-untyped]
 
 from bench_resnet50.config import ResNetConfig
 from bench_resnet50.formats import BACKGROUND, CLASSES, INPUT, PROBABILITIES, whole_file
@@ -120,7 +120,7 @@ _FOLDED: Mapping[str, Callable[..., npt.NDArray[Any]]] = MappingProxyType(
 """What is done to weights before images come: their layout, and a batch norm's deviation."""
 
 
-@relax.expr_functor.mutator  # type: ignore[untyped-decorator]
+@relax.expr_functor.mutator
 class _Folded(relax.PyExprMutator):  # type: ignore[misc]
     """Computes by NumPy what is constant. TVM's own pass compiles a function for each: half a minute in all."""
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import tvm
+import tvm  # type: ignore[import-untyped]
 from tvm import relax, s_tir, te, topi
 
 _SPATIAL = 0  # kind of an axis that no sum runs over
