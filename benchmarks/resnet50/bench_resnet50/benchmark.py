@@ -19,20 +19,20 @@ MINI = Profile(
     settings={
         Scenario.SingleStream: {
             "single_stream_expected_latency_ns": 100_000.0,  # pre-generates enough for any machine
-            "min_duration_ms": 10_000,
+            "min_duration_ms": 7_000,
             "min_query_count": 64,  # the fewest from which early stopping judges a 90th percentile
             **_WHOLE,
         },
         Scenario.MultiStream: {
             "multi_stream_expected_latency_ns": 1_000_000.0,
-            "min_duration_ms": 10_000,
+            "min_duration_ms": 7_000,
             "min_query_count": 662,  # the rules' own: the fewest that early stopping judges at the 99th percentile
             **_WHOLE,
         },
         Scenario.Server: {
-            "server_target_qps": 90.0,
+            "server_target_qps": 100.0,
             "server_target_latency_ns": 15_000_000,  # the benchmark's own limit
-            "min_duration_ms": 15_000,
+            "min_duration_ms": 10_000,
             "min_query_count": 800,  # early stopping wants 662 at the 99th percentile, more if one is late
             **_WHOLE,
         },

@@ -37,7 +37,7 @@ class Pipeline:
         self._computing: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._slots = [_Slot(max_batch, image, device) for _ in range(_SLOTS)]
         self._turn = 0
-        self._constants = {name: _constants(name, device) for name in NORMALISATIONS}
+        self._constants = {name: constants(name, device) for name in NORMALISATIONS}
         self._pool = ThreadPoolExecutor(_COPIERS)
         sizes = sorted({max_batch, *(1 << power for power in range(max_batch.bit_length()))}, reverse=True)
         self._recordings = self._recorded(sizes)
@@ -143,11 +143,9 @@ class Launched(Future[Any]):
         return super().result(timeout)
 
 
-def _constants(variant: str, device: torch.device) -> tuple[Tensor, Tensor]:
+def constants(variant: str, device: torch.device) -> tuple[Tensor, Tensor]:
     """(mean, scale) [3] of pixels from 0 to 255."""
     divisor, mean, deviation = NORMALISATIONS[variant]
     scale = 1 / (divisor * np.array(deviation))
-    pixels = divisor * np.array(mean)
-    return torch.tensor(pixels, dtype=torch.float32, device=device), torch.tensor(
-        scale, dtype=torch.float32, device=device
-    )
+    pair = (torch.tensor(values, dtype=torch.float32, device=device) for values in (divisor * np.array(mean), scale))
+    return next(pair), next(pair)
