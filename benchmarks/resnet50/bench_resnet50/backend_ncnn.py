@@ -155,9 +155,8 @@ def _check_sizes(path: Path, layers: list[tuple[str, str, list[str], dict[str, s
             continue
         weights, outputs, has_bias = (options.get(key, "") for key in _WEIGHTS[kind])
         if not (weights.isdecimal() and outputs.isdecimal()):
-            raise InputError(
-                f"{path.with_suffix('.param')}: layer {name!r} does not say the size of its weights. {_ADVICE}"
-            )
+            param = path.with_suffix(".param")
+            raise InputError(f"{param}: layer {name!r} does not say the size of its weights. {_ADVICE}")
         mark = int.from_bytes(data[at : at + 4], "little")
         if mark not in _STORED:
             raise InputError(f"{path}: the weights of layer {name!r} are not marked as float32 or float16. {_ADVICE}")

@@ -23,7 +23,7 @@ from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx  # type: ignore[import-untyped]
 from tvm.support.cc import get_cc  # type: ignore[import-untyped]
 
-from bench_resnet50.config import ResNetConfig
+from bench_resnet50.config import ResNetConfig, weight_shapes
 from bench_resnet50.formats import BACKGROUND, CLASSES, INPUT, PROBABILITIES, whole_file
 from bench_resnet50.schedule_tvm import LEVELS, Level, legalisers, scheduled
 from loadgen.contracts import InputError
@@ -72,6 +72,9 @@ def _compile_and_keep(model: onnx.ModelProto, path: Path, kept: Path, level: Lev
     _say(f"compiling {path.name} by TVM {tvm.__version__} for {level.name}, once")
     began = time.monotonic()
     try:
+        onnx.shape_inference.infer_shapes(
+            model, check_type=True, strict_mode=True
+        )  # names the node, which TVM does not
         executable = compile_model(model, level)
     except Exception as error:  # TVM raises a dozen types without a common base
         raise InputError(f"{path}: TVM {tvm.__version__} cannot compile it ({error}). Fetch it again") from error
@@ -157,6 +160,7 @@ def logits_model(path: Path, config: ResNetConfig) -> onnx.ModelProto:
         )
     _check_shape(path, inputs[INPUT], (3, config.image, config.image))
     _check_shape(path, outputs[PROBABILITIES], (config.classes + BACKGROUND,))
+    _check_constants(path, graph, config)
     del graph.input[:], graph.output[:]
     graph.input.append(inputs[INPUT])
     graph.output.append(outputs[PROBABILITIES])
@@ -173,6 +177,20 @@ def _check_shape(path: Path, value: Any, expected: tuple[int, ...]) -> None:
         raise InputError(f"{path}: tensor {value.name} has shape {found}, expected {['n', *expected]}")
     for size, wanted in zip(sizes, expected, strict=True):
         size.dim_value = wanted
+
+
+def _check_constants(path: Path, graph: Any, config: ResNetConfig) -> None:
+    """Of files with torchvision's names, such as `write_onnx` makes; of others TVM names the operator."""
+    expected = weight_shapes(config)
+    for constant in graph.initializer:
+        shape = expected.get(constant.name)
+        if shape and constant.name.startswith("fc."):
+            shape = (shape[0] + BACKGROUND, *shape[1:])
+        if shape and tuple(constant.dims) != shape:
+            found = list(constant.dims)
+            raise InputError(
+                f"{path}: tensor {constant.name} has shape {found}, expected {list(shape)}. Fetch it again"
+            )
 
 
 def _prune(graph: Any) -> None:
