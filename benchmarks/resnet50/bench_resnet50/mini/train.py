@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,12 @@ def _task(job: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], int]:
 def images(seed: int, count: int, workers: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Pixels [n, H, W, 3] and classes [n], through JPEG files and preprocessing as the benchmark's own."""
     jobs = [(_SEED_STEP + seed, number) for number in range(count)]
-    with get_context("spawn").Pool(workers) as pool:
-        pixels, labels = zip(*pool.imap(_task, jobs, chunksize=256), strict=True)
+    if workers < 2:
+        made = [_task(job) for job in jobs]
+    else:
+        with get_context("spawn").Pool(workers) as pool:
+            made = pool.map(_task, jobs)
+    pixels, labels = zip(*made, strict=True)
     return np.stack(pixels), np.array(labels)
 
 
@@ -73,6 +77,26 @@ def train(
     return {name: value.cpu().numpy() for name, value in state if not name.endswith("num_batches_tracked")}
 
 
+def spread_channels(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The same function with kernels of very different size, as large trained networks have them.
+
+    Each output channel of a convolution is multiplied by a power of two from 1 to 64, which the batch normalisation
+    behind it divides away. One int8 scale for a whole tensor now loses the small channels; one a channel does not.
+    A miniature is too robust without this to show the difference.
+    """
+    rng = np.random.default_rng(0)
+    spread = dict(tensors)
+    for norm in [name.removesuffix(".running_var") for name in tensors if name.endswith("running_var")]:
+        parts = norm.split(".")
+        parts[-1] = parts[-1].replace("bn", "conv") if "bn" in parts[-1] else "0"  # downsample.1 follows downsample.0
+        kernel = f"{'.'.join(parts)}.weight"
+        factor = (2.0 ** rng.integers(0, 7, len(tensors[kernel]))).astype(np.float32)
+        spread[kernel] = tensors[kernel] * factor[:, None, None, None]
+        spread[f"{norm}.running_mean"] = tensors[f"{norm}.running_mean"] * factor
+        spread[f"{norm}.running_var"] = tensors[f"{norm}.running_var"] * factor**2
+    return spread
+
+
 def _moved(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """A batch's images, mirrored or not, and moved by up to 4 pixels: no pattern becomes another by it."""
     if rng.random() < 0.5:
@@ -102,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"training on {torch.cuda.get_device_name() if device == 'cuda' else device}", flush=True)
     pixels, labels = images(args.seed, args.images, args.workers)
     tensors = train(args.seed, pixels, labels, args.epochs, device)
-    np.savez(args.output, **tensors)
+    np.savez(args.output, **spread_channels(tensors))
     print(f"written: {args.output}; bench_resnet50/mini/weights.npz is the file that the miniature uses")
 
 
