@@ -44,7 +44,7 @@ class Backend:
         if not path.is_file():
             raise InputError(f"{path}: no such file. Put the official {path.name} there")
         settings = ort.SessionOptions()
-        settings.intra_op_num_threads = self.options.threads
+        settings.intra_op_num_threads = self.options.threads or self.options.extra.get("threads", 0)
         provider = _PROVIDERS[self.options.device]
         try:
             self.session = ort.InferenceSession(str(path), settings, providers=[provider])

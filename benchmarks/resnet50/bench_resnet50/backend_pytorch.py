@@ -51,8 +51,9 @@ class Backend:
     @torch.inference_mode()
     def load(self) -> None:
         """Read the weights and run once. Raises InputError naming file and tensor."""
-        if self.options.threads:
-            torch.set_num_threads(self.options.threads)
+        threads = self.options.threads or self.options.extra.get("threads", 0)
+        if threads:
+            torch.set_num_threads(threads)
         config = read_config(self.options.model / FILE)
         provide(self.options.model / PYTORCH, self.options.extra)
         state = read_state(self.options.model / PYTORCH, config)
