@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bench_resnet50.backend_pytorch_gpu import Pipeline
 from bench_resnet50.config import FILE, ResNetConfig, read_config
 from bench_resnet50.dataset import Batch
 from bench_resnet50.formats import PYTORCH, check_weights
-from bench_resnet50.fused import block_stem, fold
-from bench_resnet50.gpu import Pipeline
-from bench_resnet50.model import ResNet
+from bench_resnet50.model import ResNet, block_stem, fold
 from bench_resnet50.preprocess import check_variant, normalised
 from bench_resnet50.synthetic import provide
 from loadgen.contracts import BackendOptions, InputError

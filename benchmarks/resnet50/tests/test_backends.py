@@ -16,12 +16,11 @@ import pytest
 import torch
 
 from bench_resnet50 import backend_onnxruntime, backend_pytorch
+from bench_resnet50.backend_pytorch_gpu import constants
 from bench_resnet50.config import FILE, ResNetConfig, bottlenecks, read_config, weight_shapes, write_config
 from bench_resnet50.dataset import Batch
 from bench_resnet50.formats import ONNX, PYTORCH, random_tensors, write_onnx, write_pytorch
-from bench_resnet50.fused import block_stem, fill, fold, input_buffer
-from bench_resnet50.gpu import constants
-from bench_resnet50.model import ResNet
+from bench_resnet50.model import ResNet, block_stem, fill, fold, input_buffer
 from bench_resnet50.preprocess import normalised
 from loadgen.contracts import BackendOptions, InputError
 

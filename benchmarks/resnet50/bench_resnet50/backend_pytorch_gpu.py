@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from bench_resnet50.dataset import Batch
-from bench_resnet50.fused import fill, input_buffer
-from bench_resnet50.model import ResNet
+from bench_resnet50.model import ResNet, fill, input_buffer
 from bench_resnet50.preprocess import NORMALISATIONS
 
 _SLOTS = 3

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench_resnet50.gpu import Launched, constants
+from bench_resnet50.backend_pytorch_gpu import Launched, constants
 from bench_resnet50.preprocess import NORMALISATIONS
 
 
