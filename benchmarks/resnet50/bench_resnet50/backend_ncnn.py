@@ -1,0 +1,183 @@
+"""ResNet-50 on ncnn: the official `.param` and `.bin`, or others with a blob in0 -> out0.
+
+Works with ncnn 1.0.20261020 and NumPy 2.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench_resnet50.config import FILE, read_config
+from bench_resnet50.dataset import Batch
+from bench_resnet50.format_ncnn import INPUT, MAGIC, OUTPUT
+from bench_resnet50.formats import NCNN
+from bench_resnet50.preprocess import check_variant, normalised
+from bench_resnet50.synthetic import provide
+from loadgen.contracts import BackendOptions, InputError
+
+
+def _import_ncnn() -> Any:
+    """Its OpenMP reads once, on being loaded, how threads wait for each other. By default they spin: where another
+    process takes one of the cores, an image then lasts 20 times as long."""
+    given = os.environ.get("OMP_WAIT_POLICY")
+    os.environ["OMP_WAIT_POLICY"] = given or "PASSIVE"
+    try:
+        return importlib.import_module("ncnn")
+    finally:
+        if given is None:
+            del os.environ["OMP_WAIT_POLICY"]
+
+
+ncnn = _import_ncnn()
+
+_ADVICE = "Fetch resnet50_v1.param and resnet50_v1.bin again, both from one place"
+_WEIGHTS = {"Convolution": ("6", "0", "5"), "InnerProduct": ("2", "0", "1")}  # keys of: weights, biases, has biases
+_STORED = {0: 4, 0x01306B47: 2}  # mark before the weights -> bytes each: float32, float16
+_NARROW = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_packed", "use_bf16_storage")
+
+
+class Backend:
+    """See `loadgen.contracts.Backend`. Computes inside `submit`, on threads of its own.
+
+    A batch runs as one image a thread, as many at once as there are threads: ncnn leaves Python's lock while it
+    computes, and an image fills a core. (ncnn also takes a batch as one blob, but goes through it image by image
+    in each layer: as fast with one thread, slower with several.) A single image takes all threads together. As ncnn
+    lays out weights for a number of threads, they are in memory twice.
+    """
+
+    def __init__(self, options: BackendOptions) -> None:
+        """Raises InputError for a device or dtype that this backend does not have, or a profile of other weights."""
+        check_variant(options, "torch")
+        if options.device != "cpu":
+            raise InputError(f"device {options.device!r}: this backend runs on cpu; use that, or backend pytorch")
+        if options.dtype != "float32":
+            raise InputError(f"dtype {options.dtype!r}: this backend computes in float32; leave dtype at that")
+        self.options = options
+        self.device_name = "cpu (ncnn)"
+        self.threads = options.threads or len(os.sched_getaffinity(0))
+
+    def load(self) -> None:
+        """Read both files and run once. Raises InputError naming the file, and the layer or blob."""
+        path = self.options.model / NCNN
+        provide(path, self.options.extra)
+        config = read_config(self.options.model / FILE)
+        check_files(path)
+        self.alone = _net(path, self.threads)
+        self.beside = _net(path, 1) if self.threads > 1 else self.alone
+        self.pool = ThreadPoolExecutor(self.threads, "ncnn")
+        blank = np.zeros((2, config.image, config.image, 3), np.uint8)
+        logits = self.predict(Batch(blank, "torch"))
+        if logits.shape != (2, config.classes):
+            raise InputError(
+                f"{path}: blob {OUTPUT!r} has shape {list(logits.shape[1:])}, expected [{config.classes}]. {_ADVICE}"
+            )
+
+    def predict(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """Logits [n, classes]."""
+        images = np.ascontiguousarray(normalised(batch).transpose(0, 3, 1, 2))
+        if len(images) == 1:
+            return _run(self.alone, images[0])[None]
+        return np.stack(list(self.pool.map(_run, repeat(self.beside), images)))
+
+    def submit(self, batch: Batch) -> Future[Any]:
+        """A finished future of `predict`'s logits. Raises what ncnn raises."""
+        future: Future[Any] = Future()
+        future.set_result(self.predict(batch))
+        return future
+
+    def close(self) -> None:
+        """Frees the weights and ends the threads."""
+        pool = self.__dict__.pop("pool", None)
+        if pool is not None:
+            pool.shutdown()
+        for net in ("alone", "beside"):
+            self.__dict__.pop(net, None)
+
+
+def _net(path: Path, threads: int) -> Any:
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    for option in _NARROW:
+        setattr(net.opt, option, False)
+    if net.load_param(str(path)):
+        raise InputError(f"{path}: ncnn {ncnn.__version__} cannot load it. {_ADVICE}")
+    if net.load_model(str(path.with_suffix(".bin"))):
+        raise InputError(f"{path.with_suffix('.bin')}: ncnn {ncnn.__version__} cannot load it. {_ADVICE}")
+    return net
+
+
+def _run(net: Any, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Logits [classes] of one image [3, height, width]."""
+    extractor = net.create_extractor()
+    if extractor.input(INPUT, ncnn.Mat(image)):
+        raise RuntimeError(f"ncnn does not take an image of shape {list(image.shape)} as blob {INPUT!r}")
+    failed, output = extractor.extract(OUTPUT)
+    if failed:
+        raise RuntimeError(f"ncnn failed to compute blob {OUTPUT!r} (code {failed})")
+    return np.array(output, np.float32)
+
+
+def check_files(path: Path) -> None:
+    """Refuse what ncnn would crash on or take in silence: a damaged `.param`, a `.bin` of other sizes.
+
+    Raises InputError naming the file, and the layer or blob.
+    """
+    for file in (path, path.with_suffix(".bin")):
+        if not file.is_file():
+            raise InputError(f"{file}: no such file. Put the official {path.name} and {path.stem}.bin there")
+    layers = _read_layers(path)
+    names = {name for _, _, blobs, _ in layers for name in blobs}
+    missing = [name for name in (INPUT, OUTPUT) if name not in names]
+    if missing:
+        raise InputError(f"{path}: has no blob {', '.join(missing)}: use a ResNet-50 converted by pnnx")
+    _check_sizes(path.with_suffix(".bin"), layers)
+
+
+def _read_layers(path: Path) -> list[tuple[str, str, list[str], dict[str, str]]]:
+    """(type, name, blobs, options) of every line."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    if not lines or lines[0].strip() != MAGIC:
+        raise InputError(f"{path}: does not begin with {MAGIC}, so it is no ncnn .param file. {_ADVICE}")
+    try:
+        layers = [_read_layer(line.split()) for line in lines[2:] if line.strip()]
+        expected = int(lines[1].split()[0])
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path}: a line is not as ncnn writes it ({error}). {_ADVICE}") from error
+    if len(layers) != expected:
+        raise InputError(f"{path}: has {len(layers)} layers, its second line says {expected}. {_ADVICE}")
+    return layers
+
+
+def _read_layer(words: list[str]) -> tuple[str, str, list[str], dict[str, str]]:
+    kind, name, inputs, outputs, *rest = words
+    count = int(inputs) + int(outputs)
+    return kind, name, rest[:count], dict(option.split("=", 1) for option in rest[count:])
+
+
+def _check_sizes(path: Path, layers: list[tuple[str, str, list[str], dict[str, str]]]) -> None:
+    """Walk through the weights by their marks, each of which says how the numbers after it are stored."""
+    data, at = path.read_bytes(), 0
+    for kind, name, _, options in layers:
+        if kind not in _WEIGHTS:
+            continue
+        weights, outputs, has_bias = (options.get(key, "") for key in _WEIGHTS[kind])
+        if not (weights.isdecimal() and outputs.isdecimal()):
+            param = path.with_suffix(".param")
+            raise InputError(f"{param}: layer {name!r} does not say the size of its weights. {_ADVICE}")
+        mark = int.from_bytes(data[at : at + 4], "little")
+        if mark not in _STORED:
+            raise InputError(f"{path}: the weights of layer {name!r} are not marked as float32 or float16. {_ADVICE}")
+        stored = -(-int(weights) * _STORED[mark] // 4) * 4  # up to a multiple of 4
+        at += 4 + stored + 4 * int(outputs) * (has_bias == "1")
+        if at > len(data):
+            raise InputError(f"{path}: ends within layer {name!r}, at byte {len(data)} of {at}. {_ADVICE}")
+    if at != len(data):
+        raise InputError(f"{path}: has {len(data) - at} bytes beyond the last layer of {path.stem}.param. {_ADVICE}")

@@ -1,0 +1,181 @@
+"""ImageNet-2012's validation set as the official files have it: images, and `val_map.txt` that names their classes.
+
+Sample i is line i of `val_map.txt`. A missing or unreadable image is an error that names it, and never moves the
+classes of those behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench_resnet50.crops import Crops
+from bench_resnet50.preprocess import NORMALISATIONS, Pixels
+from loadgen.contracts import InputError
+from loadgen.harness.assets import check_space
+
+MAP = "val_map.txt"
+_TELL_S = 5.0
+"""How often a long preparation says how far it is."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a backend gets: images that were resized and cropped, and are not yet normalised."""
+
+    source: Pixels
+    """[m, height, width, 3], red, green, blue: all images of the dataset, or those of this batch alone."""
+    variant: str = "tf"
+    """A key of `preprocess.NORMALISATIONS`: how the images were resized, and how they are to be normalised."""
+    rows: npt.NDArray[np.int64] | None = None
+    """Which of them, in this order; None: all."""
+
+    def __len__(self) -> int:
+        return len(self.source if self.rows is None else self.rows)
+
+    @cached_property
+    def images(self) -> Pixels:
+        """[n, height, width, 3] of this batch."""
+        return self.source if self.rows is None else self.source[self.rows]
+
+    def copy_to(self, target: Pixels, first: int, last: int) -> None:
+        """Images `first` to `last`, without it, into the same rows of `target`: no other copy of them is made.
+
+        Several threads may do so at once: copying leaves Python's lock.
+        """
+        rows = range(first, last) if self.rows is None else self.rows[first:last].tolist()
+        for place, row in enumerate(rows, first):
+            target[place] = self.source[row]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets no more than the batch's own images."""
+        return Batch, (self.images, self.variant)
+
+
+class Dataset:
+    """The images that `val_map.txt` lists, prepared when they are loaded (see `contracts.Dataset`)."""
+
+    def __init__(self, folder: Path, *, image: int = 224, classes: int = 1000, variant: str = "tf") -> None:
+        """image: pixels of a side; variant: see `preprocess`. Raises InputError as `read_map`, or if files are
+        missing or the variant is unknown."""
+        if variant not in NORMALISATIONS:
+            raise InputError(f"variant {variant!r}: use {' or '.join(NORMALISATIONS)}")
+        names, self.labels = read_map(folder / MAP, classes)
+        self.files = [folder / name for name in names]
+        self.variant = variant
+        _check_files(self.files, folder / MAP)
+        try:
+            self._crops = Crops(folder, self.files, image, variant)
+        except OSError as error:
+            raise InputError(f"{folder}: prepared images cannot be stored ({error}): make it writable") from error
+        self._loaded = np.zeros(len(names), np.bool_)
+
+    @property
+    def name(self) -> str:
+        return "ImageNet-2012 validation"
+
+    @property
+    def total_count(self) -> int:
+        return len(self.files)
+
+    @property
+    def performance_count(self) -> int:
+        """All: 150 KB each come from a file, which the system keeps in memory as far as there is room."""
+        return len(self.files)
+
+    def load(self, indices: Sequence[int]) -> None:
+        """Prepare those images that the file of prepared ones lacks, and read all, in parallel.
+
+        Raises InputError that names the images that cannot be read.
+        """
+        wanted = np.unique(np.asarray(indices, np.int64))
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            ready = list(pool.map(self._crops.is_ready, wanted.tolist()))
+            missing = wanted[~np.array(ready, np.bool_)].tolist()
+            check_space(self._crops.path.parent, len(missing) * self._crops.row_bytes)
+            faults = [fault for fault in _telling(pool.map(self._fault, missing), len(missing)) if fault]
+        if faults:
+            raise InputError(
+                f"{len(faults)} of {len(wanted)} images cannot be read: {'; '.join(faults[:3])}"
+                f"{'; ...' if len(faults) > 3 else ''}: put the official files there"
+            )
+        self._loaded[wanted] = True
+
+    def _fault(self, index: int) -> str:
+        """Prepare one image; what is wrong with it in words, or nothing."""
+        try:
+            self._crops.prepare(index)
+        except (ValueError, OSError) as error:
+            return f"sample {index}, {self.files[index]}: {error}"
+        return ""
+
+    def unload(self, indices: Sequence[int]) -> None:
+        """The system may use the memory for something else when it needs it."""
+        self._loaded[np.asarray(indices, np.int64)] = False
+
+    def gather(self, indices: Sequence[int]) -> Batch:
+        """Raises ValueError that names a sample that is not loaded."""
+        rows = np.asarray(indices, np.int64)
+        if not self._loaded[rows].all():
+            raise ValueError(f"sample {rows[~self._loaded[rows]][0]} is not loaded")
+        return Batch(self._crops.pixels, self.variant, rows)
+
+    def cost(self, index: int) -> int:
+        """Every image is as much work as another."""
+        return 1
+
+
+def read_map(path: Path, classes: int) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """File names and classes, line by line. Raises InputError that names the first wrong line."""
+    advice = "put ImageNet-2012's validation images and val_map.txt there"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: {advice}")
+    try:
+        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file ({error}): {advice}") from error
+    if not lines:
+        raise InputError(f"{path}: holds no line: {advice}")
+    pairs = [_pair(line, f"{path}:{number}", classes) for number, line in enumerate(lines, 1)]
+    return [name for name, _ in pairs], np.array([label for _, label in pairs], np.int64)
+
+
+def _pair(line: str, place: str, classes: int) -> tuple[str, int]:
+    words = line.split()
+    if len(words) != 2 or not words[1].isdecimal():
+        raise InputError(f"{place}: {line!r} is not a file name and a class: correct the line")
+    if int(words[1]) >= classes:
+        raise InputError(f"{place}: class {words[1]} is not one of 0 to {classes - 1}: correct the line")
+    return words[0], int(words[1])
+
+
+def _check_files(files: Sequence[Path], source: Path) -> None:
+    missing = [(line, file) for line, file in enumerate(files, 1) if not file.is_file()]
+    if missing:
+        line, file = missing[0]
+        raise InputError(
+            f"{source}: {len(missing)} of {len(files)} images are missing, the first is {file} (line {line}): "
+            "put them there; a shorter list of images needs a shorter val_map.txt"
+        )
+
+
+def _telling(results: Iterable[str], count: int) -> Iterator[str]:
+    """The same, with a line on stderr now and then if it takes long."""
+    began = told = time.monotonic()
+    for number, result in enumerate(results, 1):
+        yield result
+        now = time.monotonic()
+        if now - told > _TELL_S or (number == count and now - began > _TELL_S):
+            told = now
+            rate = number / (now - began)
+            print(f"prepared {number:,} of {count:,} images, {rate:,.0f} a second", file=sys.stderr, flush=True)

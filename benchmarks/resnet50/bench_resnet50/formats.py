@@ -1,0 +1,187 @@
+"""Writes ResNet-50 v1.5 in the official PyTorch and ONNX formats, from sizes and numpy tensors.
+
+Tensors go by torchvision's names (see `config.weight_shapes`). Every writer pads as torchvision does, by half the
+kernel on each side, so that all formats hold one function; the official TensorFlow and ONNX files differ from it in
+where the max pooling's windows begin.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from bench_resnet50.config import NORM_EPSILON, Bottleneck, ResNetConfig, bottlenecks, weight_shapes
+from loadgen.contracts import InputError
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
+
+Tensors: TypeAlias = "Mapping[str, npt.NDArray[Any]]"
+
+ONNX, TENSORFLOW = "resnet50_v1.onnx", "resnet50_v1.pb"
+PYTORCH = "resnet50-19c8e357.pth"
+NCNN = "resnet50_v1.param"
+"""The official files' names; ncnn's weights are in the `.bin` file beside."""
+
+INPUT, CLASSES, PROBABILITIES = "input_tensor:0", "ArgMax:0", "softmax_tensor:0"
+"""Names in the official ONNX file, and of the tensors of the official TensorFlow graph."""
+BACKGROUND = 1
+"""Those files have one class more, the first: nothing of ImageNet. Their class n is ours n - 1."""
+BACKGROUND_LOGIT = -100.0
+"""Of the background class in files that we write: it never wins, and takes no share of the probability."""
+
+OPSET = 11
+"""As the official ONNX file."""
+_IR_VERSION = 6  # the one of opset 11, so that older runtimes read the file too
+
+
+def check_weights(shapes: Mapping[str, tuple[int, ...]], config: ResNetConfig, source: str) -> None:
+    """Raise InputError naming the first tensor that is missing, surplus or of another shape."""
+    expected = weight_shapes(config)
+    advice = "use the weights and resnet_config.json of one model"
+    for name, shape in expected.items():
+        if name not in shapes:
+            raise InputError(f"{source}: tensor {name!r} {list(shape)} is missing: {advice}")
+        if tuple(shapes[name]) != shape:
+            raise InputError(
+                f"{source}: tensor {name!r} has shape {list(shapes[name])}, expected {list(shape)}: {advice}"
+            )
+    surplus = sorted(set(shapes) - set(expected))
+    if surplus:
+        raise InputError(f"{source}: tensor {surplus[0]!r} is unknown to this ResNet: {advice}")
+
+
+def random_tensors(config: ResNetConfig, seed: int) -> dict[str, npt.NDArray[np.float32]]:
+    """Weights of every shape from a seed: no class that they choose means anything.
+
+    But they choose many: among 1,000 generated images hundreds. Plain random weights see the same in every image,
+    because what follows a ReLU is positive, and a kernel's sum times its mean swamps all differences. So kernels
+    sum to 0 over their inputs, and scales keep activations near 1 and logits near 2.
+    """
+    rng = np.random.default_rng(seed)
+    return {name: _random(name, shape, rng) for name, shape in weight_shapes(config).items()}
+
+
+def _random(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    values = rng.standard_normal(shape, np.float32)
+    if len(shape) == 1:  # of batch normalisation, whose scales and variances are near 1; biases are near 0
+        values *= np.float32(0.03)
+        positive = name.endswith((".weight", "running_var"))
+        gain = 0.5 if name.endswith("bn3.weight") else 1.0  # a block adds less than it got
+        return np.asarray(gain * np.exp(values) if positive else values, np.float32)
+    inputs = math.prod(shape[1:])
+    if name == "conv1.weight":
+        return np.asarray(values / (60 * math.sqrt(inputs)), np.float32)  # 60: the deviation of pixels
+    values -= values.mean(axis=1, keepdims=True)
+    # a ReLU leaves (1 - 1/pi) / 2 of the variance of what is normally distributed
+    gain = 2.5 if name == "fc.weight" else math.sqrt(2 / (1 - 1 / math.pi))
+    return np.asarray(values * (gain / math.sqrt(inputs)), np.float32)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `path` at the end: what stops a run leaves no half file there."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_pytorch(path: Path, config: ResNetConfig, tensors: Tensors) -> None:
+    """A float32 state dict with torchvision's names. Needs torch. Raises InputError as `check_weights`."""
+    import torch
+
+    check_weights({name: value.shape for name, value in tensors.items()}, config, "tensors to write")
+    # torch takes arrays that can be written only; others, and those of another type, are copied
+    arrays = {name: np.require(value, np.float32, ["C", "W"]) for name, value in tensors.items()}
+    torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, path)
+
+
+def write_onnx(path: Path, config: ResNetConfig, tensors: Tensors, batch: int | None = None) -> None:
+    """float32 `input_tensor:0` [batch, 3, H, W] -> int64 `ArgMax:0` [batch], float32 `softmax_tensor:0`
+    [batch, classes + 1], the background first.
+
+    batch: a fixed size; None takes any. Needs onnx, not torch. Raises InputError as `check_weights`.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    check_weights({name: value.shape for name, value in tensors.items()}, config, "tensors to write")
+    count = batch or "batch"
+    image = [count, 3, config.image, config.image]
+    answers = [
+        helper.make_tensor_value_info(CLASSES, TensorProto.INT64, [count]),
+        helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, [count, config.classes + BACKGROUND]),
+    ]
+    inputs = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, image)]
+    opset = helper.make_opsetid("", OPSET)
+    empty = helper.make_graph([], "resnet50_v1", inputs, answers)
+    model = helper.make_model(empty, opset_imports=[opset], ir_version=_IR_VERSION)
+    _classify(_Graph(model.graph, tensors), config)
+    onnx.save_model(model, str(path))
+
+
+class _Graph:
+    """Adds nodes and constants to a `GraphProto`; every method gives the name of its result."""
+
+    def __init__(self, graph: GraphProto, tensors: Tensors) -> None:
+        self.graph, self.tensors = graph, tensors
+
+    def node(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        from onnx import helper
+
+        output = output or f"{operator}_{len(self.graph.node)}"
+        self.graph.node.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
+
+    def constant(self, name: str, value: npt.NDArray[Any]) -> str:
+        from onnx import numpy_helper
+
+        self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
+        return name
+
+    def convolution(self, x: str, name: str, norm: str, stride: int = 1) -> str:
+        """With batch normalisation, which runtimes fold into the weights."""
+        kernel = self.constant(f"{name}.weight", self.tensors[f"{name}.weight"])
+        size = self.tensors[f"{name}.weight"].shape[-1]
+        x = self.node("Conv", x, kernel, kernel_shape=[size] * 2, strides=[stride] * 2, pads=[size // 2] * 4)
+        parts = [f"{norm}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+        parts = [self.constant(part, self.tensors[part]) for part in parts]
+        return self.node("BatchNormalization", x, *parts, epsilon=NORM_EPSILON)
+
+
+def _classify(graph: _Graph, config: ResNetConfig) -> None:
+    x = graph.node("Relu", graph.convolution(INPUT, "conv1", "bn1", stride=2))
+    x = graph.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    for block in bottlenecks(config):
+        x = _bottleneck(graph, x, block)
+    x = graph.node("Flatten", graph.node("GlobalAveragePool", x))
+    weight, bias = with_background(graph.tensors)
+    x = graph.node("Gemm", x, graph.constant("fc.weight", weight), graph.constant("fc.bias", bias), transB=1)
+    graph.node("ArgMax", x, axis=1, keepdims=0, output=CLASSES)
+    graph.node("Softmax", x, axis=1, output=PROBABILITIES)
+
+
+def _bottleneck(graph: _Graph, x: str, block: Bottleneck) -> str:
+    name = block.name
+    inner = graph.node("Relu", graph.convolution(x, f"{name}.conv1", f"{name}.bn1"))
+    inner = graph.node("Relu", graph.convolution(inner, f"{name}.conv2", f"{name}.bn2", stride=block.stride))
+    inner = graph.convolution(inner, f"{name}.conv3", f"{name}.bn3")
+    if block.projects:
+        x = graph.convolution(x, f"{name}.downsample.0", f"{name}.downsample.1", stride=block.stride)
+    return graph.node("Relu", graph.node("Add", inner, x))
+
+
+def with_background(tensors: Tensors) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Weight [classes + 1, features] and bias [classes + 1] of the last layer, the background class first."""
+    weight, bias = (np.asarray(tensors[f"fc.{part}"], np.float32) for part in ("weight", "bias"))
+    return np.pad(weight, ((1, 0), (0, 0))), np.pad(bias, (1, 0), constant_values=BACKGROUND_LOGIT)

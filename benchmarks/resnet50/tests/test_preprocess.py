@@ -1,0 +1,128 @@
+"""Pixels equal those of the official steps to the bit, whatever the file; what is no image says so."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from bench_resnet50.dataset import Batch
+from bench_resnet50.preprocess import NORMALISATIONS, check_variant, crop, normalised
+from loadgen.contracts import BackendOptions, InputError
+
+Draw = Callable[[int, int], npt.NDArray[np.uint8]]
+SHAPES = [(375, 500), (500, 375), (256, 256), (225, 231), (1200, 700), (60, 90), (1, 1), (3, 40), (400, 399)]
+
+
+def official(path: Path, size: int = 224) -> npt.NDArray[np.float32]:
+    """The steps of the reference's TensorFlow variant, in its order and its roundings."""
+    image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]
+    height, width, _ = image.shape
+    short = int(100.0 * size / 87.5)
+    w, h = (short, int(short * height / width)) if height > width else (int(short * width / height), short)
+    image = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
+    left, right, top, bottom = (int(v / 2) for v in (w - size, w + size, h - size, h + size))
+    values = np.asarray(image[top:bottom, left:right], np.float32)
+    return values - np.array([123.68, 116.78, 103.94], np.float32)
+
+
+def torchvision(path: Path) -> npt.NDArray[np.float32]:
+    """`resize(256)`, `center_crop(224)`, `to_tensor` and `normalize` as torchvision documents them."""
+    image = Image.open(path).convert("RGB")
+    width, height = image.size
+    size = (256, int(256 * height / width)) if width <= height else (int(256 * width / height), 256)
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = round((size[0] - 224) / 2.0), round((size[1] - 224) / 2.0)
+    values = np.asarray(image.crop((left, top, left + 224, top + 224)), np.float32) / np.float32(255)
+    mean, deviation = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+    return np.asarray((values - mean) / deviation, np.float32)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("variant", "reference"), [("tf", official), ("torch", torchvision)])
+def test_equals_the_official_steps_to_the_bit(
+    shape: tuple[int, int], variant: str, reference: Any, noise: Draw, tmp_path: Path
+) -> None:
+    path = tmp_path / "image.png"  # lossless: decoders of JPEG differ by more than one step of resizing
+    Image.fromarray(noise(*shape)).save(path)
+    ours = normalised(Batch(crop(path.read_bytes(), 224, variant)[None], variant))
+    assert ours.shape == (1, 224, 224, 3)
+    assert ours.dtype == np.float32
+    assert np.array_equal(ours[0], reference(path))
+
+
+def test_jpeg_is_decoded_as_the_reference_does(noise: Draw, tmp_path: Path) -> None:
+    for number, (quality, progressive) in enumerate([(95, False), (60, True), (100, False)]):
+        path = tmp_path / f"{number}.JPEG"
+        Image.fromarray(noise(375, 500)).save(path, quality=quality, progressive=progressive)
+        assert np.array_equal(normalised(Batch(crop(path.read_bytes(), 224, "tf")[None]))[0], official(path))
+
+
+def test_variants_differ(noise: Draw) -> None:
+    data = encoded(Image.fromarray(noise(375, 500)))
+    assert not np.array_equal(crop(data, 224, "tf"), crop(data, 224, "torch"))
+
+
+def encoded(image: Image.Image, kind: str = "JPEG") -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, quality=100)
+    return file.getvalue()
+
+
+def test_grey_and_cmyk_become_three_colours(noise: Draw) -> None:
+    picture = Image.fromarray(noise(300, 280))
+    grey = crop(encoded(picture.convert("L")), 224, "tf")
+    assert grey.shape == (224, 224, 3)
+    assert np.array_equal(grey[..., 0], grey[..., 2])
+    cmyk, rgb = (crop(encoded(picture.convert(mode)), 224, "tf").astype(int) for mode in ("CMYK", "RGB"))
+    assert cmyk.shape == (224, 224, 3)
+    assert np.abs(cmyk - rgb).mean() < 12, "neither inverted nor with channels exchanged"
+
+
+def test_a_single_pixel_fills_the_image() -> None:
+    image = crop(encoded(Image.new("RGB", (1, 1), (200, 10, 90)), "PNG"), 224, "tf")
+    assert np.array_equal(image, np.broadcast_to(np.array([200, 10, 90], np.uint8), (224, 224, 3)))
+
+
+@pytest.mark.parametrize("keep", [0.2, 0.6, 0.98])
+def test_a_cut_file_is_refused(keep: float, noise: Draw) -> None:
+    data = encoded(Image.fromarray(noise(375, 500)))
+    with pytest.raises(ValueError, match=r"cut short|no image"):
+        crop(data[: int(keep * len(data))], 224, "tf")
+
+
+def test_what_follows_a_whole_file_does_not_matter(noise: Draw) -> None:
+    data = encoded(Image.fromarray(noise(375, 500)))
+    assert np.array_equal(crop(data + bytes(1000), 224, "tf"), crop(data, 224, "tf"))
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"text" * 50])
+def test_what_is_no_image_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"no image|cut short"):
+        crop(data, 224, "tf")
+
+
+def test_an_image_too_long_to_resize_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 x 4000 pixels are too elongated"):
+        crop(encoded(Image.new("RGB", (1, 4000)), "PNG"), 224, "tf")
+
+
+@pytest.mark.parametrize("variant", NORMALISATIONS)
+def test_scale_and_shift_do_the_same(variant: str) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 3), np.uint8)
+    scale, shift = NORMALISATIONS[variant].folded()
+    assert np.allclose(images * scale + shift, normalised(Batch(images, variant)), atol=2e-5)
+
+
+def test_weights_of_the_other_variant_are_refused() -> None:
+    with pytest.raises(InputError, match="those of the profile full: use --profile torchvision"):
+        check_variant(BackendOptions(Path(), extra={"variant": "tf"}), "torch")
+    check_variant(BackendOptions(Path(), extra={"variant": "torch"}), "torch")
+    check_variant(BackendOptions(Path()), "torch")
