@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf  # type: ignore[import-untyped]
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from bench_resnet50.config import FILE, ResNetConfig, read_config
 from bench_resnet50.dataset import Batch

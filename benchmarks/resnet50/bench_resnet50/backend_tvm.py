@@ -14,7 +14,7 @@ import numpy.typing as npt
 import tvm  # type: ignore[import-untyped]
 from tvm import relax
 
-from bench_resnet50.compile_tvm import host_level, load_library
+from bench_resnet50.backend_tvm_compiler import host_level, load_library
 from bench_resnet50.config import FILE, read_config
 from bench_resnet50.dataset import Batch
 from bench_resnet50.formats import BACKGROUND, ONNX

@@ -23,7 +23,7 @@ def write_tensorflow(path: Path, config: ResNetConfig, tensors: Tensors, batch: 
 
     batch: a fixed size; None takes any. Needs tensorflow. Raises InputError as `check_weights`.
     """
-    import tensorflow as tf  # type: ignore[import-untyped]
+    import tensorflow as tf
 
     check_weights({name: value.shape for name, value in tensors.items()}, config, "tensors to write")
     graph = tf.Graph()

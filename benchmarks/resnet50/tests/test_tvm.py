@@ -14,14 +14,14 @@ import torch
 import tvm  # type: ignore[import-untyped]
 from tvm import relax
 
-from bench_resnet50 import compile_tvm
+from bench_resnet50 import backend_tvm_compiler
 from bench_resnet50.backend_tvm import Backend
+from bench_resnet50.backend_tvm_schedules import LEVELS, packed
 from bench_resnet50.config import FILE, ResNetConfig, write_config
 from bench_resnet50.dataset import Batch
 from bench_resnet50.formats import ONNX, random_tensors, write_onnx
 from bench_resnet50.model import ResNet
 from bench_resnet50.preprocess import normalised
-from bench_resnet50.schedule_tvm import LEVELS, packed
 from loadgen.contracts import BackendOptions, InputError
 
 SMALL = ResNetConfig(layers=(1, 1), width=4, classes=6, image=20)
@@ -70,13 +70,13 @@ def expected(tensors: dict[str, Any], batch: Batch) -> Any:
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by one a compilation."""
     counted: list[str] = []
-    compile_model = compile_tvm.compile_model
+    compile_model = backend_tvm_compiler.compile_model
 
     def count(model: onnx.ModelProto, level: Any) -> Any:
         counted.append(level.name)
         return compile_model(model, level)
 
-    monkeypatch.setattr(compile_tvm, "compile_model", count)
+    monkeypatch.setattr(backend_tvm_compiler, "compile_model", count)
     return counted
 
 
@@ -100,10 +100,10 @@ def test_a_library_is_used_again(model: Path, batch: Batch, expected: Any, compi
 
 
 def test_the_name_tells_what_it_was_compiled_for(model: Path) -> None:
-    level = compile_tvm.host_level()
+    level = backend_tvm_compiler.host_level()
     name = library(model).name
     assert name.endswith(f".tvm-{tvm.__version__}.batch-any.{level.name}.so")
-    assert compile_tvm.library_path(model / ONNX, level, 8).name.count("batch-8") == 1
+    assert backend_tvm_compiler.library_path(model / ONNX, level, 8).name.count("batch-8") == 1
     assert level in LEVELS
 
 
@@ -118,7 +118,7 @@ def test_a_damaged_library_is_compiled_again(
     file.write_bytes({"cut": whole[:middle], "flipped": flipped}.get(content, content))
     assert np.abs(loaded(model).predict(batch) - expected).max() < 1e-4
     assert len(compilations) == 1
-    assert compile_tvm.is_sound(library(model))
+    assert backend_tvm_compiler.is_sound(library(model))
 
 
 def test_another_model_gets_another_library(model: Path, batch: Batch, expected: Any, compilations: list[str]) -> None:
@@ -132,7 +132,7 @@ def test_without_a_compiler_nothing_is_kept(
     model: Path, batch: Batch, expected: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     library(model).unlink()
-    monkeypatch.setattr(compile_tvm, "get_cc", lambda: None)
+    monkeypatch.setattr(backend_tvm_compiler, "get_cc", lambda: None)
     assert np.abs(loaded(model).predict(batch) - expected).max() < 1e-4
     assert not list(model.glob("*.so*"))
     assert "no C compiler" in capsys.readouterr().err
@@ -146,7 +146,7 @@ def test_a_folder_that_cannot_be_written_to(
     def refuse(path: Path) -> Any:
         raise PermissionError(f"{path}: read-only")
 
-    monkeypatch.setattr(compile_tvm, "whole_file", refuse)
+    monkeypatch.setattr(backend_tvm_compiler, "whole_file", refuse)
     assert np.abs(loaded(model).predict(batch) - expected).max() < 1e-4
     assert "is not kept" in capsys.readouterr().err
 
@@ -163,7 +163,7 @@ def test_a_model_of_fixed_batch_size(
 
 def test_the_loops_for_any_processor(model: Path, batch: Batch, expected: Any) -> None:
     """The tests' machine runs those for its own; these have other tiles."""
-    executable = compile_tvm.compile_model(compile_tvm.logits_model(model / ONNX, SMALL), LEVELS[-1])
+    executable = backend_tvm_compiler.compile_model(backend_tvm_compiler.logits_model(model / ONNX, SMALL), LEVELS[-1])
     images = np.ascontiguousarray(normalised(batch).transpose(0, 3, 1, 2))
     logits = relax.VirtualMachine(executable, tvm.cpu())["main"](tvm.runtime.tensor(images)).numpy()
     assert np.abs(logits[:, 1:] - expected).max() < 1e-4

@@ -18,14 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import tvm  # type: ignore[import-untyped]
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx  # type: ignore[import-untyped]
 from tvm.support.cc import get_cc  # type: ignore[import-untyped]
 
+from bench_resnet50.backend_tvm_schedules import LEVELS, Level, legalisers, scheduled
 from bench_resnet50.config import ResNetConfig, weight_shapes
 from bench_resnet50.formats import BACKGROUND, CLASSES, INPUT, PROBABILITIES, whole_file
-from bench_resnet50.schedule_tvm import LEVELS, Level, legalisers, scheduled
 from loadgen.contracts import InputError
 
 _DIGEST = 32  # bytes of a SHA-256, which stands behind a library: the system's loader passes over it
@@ -49,7 +49,7 @@ def load_library(path: Path, config: ResNetConfig) -> tuple[Any, int | None]:
 
 def library_path(path: Path, level: Level, rows: int | None) -> Path:
     """Where the library is kept: its name tells apart all that it depends on, these two source files too."""
-    sources = (Path(__file__), Path(__file__).with_name("schedule_tvm.py"))
+    sources = (Path(__file__), Path(__file__).with_name("backend_tvm_schedules.py"))
     digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in (path, *sources)))
     batch = f"batch-{rows or 'any'}"
     return path.with_name(f"{path.stem}.{digest.hexdigest()[:16]}.tvm-{tvm.__version__}.{batch}.{level.name}.so")
