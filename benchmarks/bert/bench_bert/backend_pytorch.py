@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ class Backend:
         self.model.eval().requires_grad_(False).to(self.device, DTYPES[self.options.dtype])
         self.run_packed: Any = self.model.packed
         self.recorded: dict[int, Recorded] = {}
+        self.waiter = ThreadPoolExecutor(1, "gpu-answers")  # starts its thread with the first batch of a GPU
         if self.device.type == "cuda" and self.options.dtype != "float32":
             with torch.cuda.device(self.device):
                 self._compile(config.max_position_embeddings)
@@ -110,10 +111,16 @@ class Backend:
             answers = torch.empty(logits.shape, dtype=torch.float32, pin_memory=True).copy_(logits, non_blocking=True)
             ready: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record()
-        return Launched(ready, answers, batch)
+        if len(batch.input_ids) == 1:  # somebody waits for it: no other thread could be as soon
+            future: Future[Any] = Future()
+            future.set_result(finish(ready, answers, batch))
+            return future
+        return self.waiter.submit(finish, ready, answers, batch)
 
     def close(self) -> None:
         """Frees the weights."""
+        if "waiter" in self.__dict__:
+            self.waiter.shutdown()
         for name in ("recorded", "run_packed", "model"):
             self.__dict__.pop(name, None)
         if self.device.type == "cuda":
@@ -144,19 +151,10 @@ class Recorded:
         return self._logits[:count]
 
 
-class Launched(Future[Any]):
-    """Answers that a GPU is computing. Waits in `result`, so that no thread has to wait for it."""
-
-    def __init__(self, ready: Any, logits: torch.Tensor, batch: Batch) -> None:
-        super().__init__()
-        self._ready, self._logits, self._batch = ready, logits, batch
-
-    def done(self) -> bool:
-        return bool(self._ready.query())
-
-    def result(self, timeout: float | None = None) -> npt.NDArray[np.float32]:
-        self._ready.synchronize()
-        return unpack(self._logits.numpy(), self._batch)
+def finish(ready: Any, logits: torch.Tensor, batch: Batch) -> npt.NDArray[np.float32]:
+    """The answers [n, width, 2], once the GPU's event says that the logits have arrived."""
+    ready.synchronize()
+    return unpack(logits.numpy(), batch)
 
 
 def _ones(lengths: list[int]) -> Batch:

@@ -314,3 +314,18 @@ def test_nothing_is_padded(batch: Batch) -> None:
     assert tokens.shape == (3, sum(LENGTHS))
     assert packed.starts.diff().tolist() == list(LENGTHS)
     assert packed.longest == max(LENGTHS)
+
+
+def test_a_gpus_answers_come_with_its_event(batch: Batch) -> None:
+    logits = torch.arange(2.0 * sum(LENGTHS)).reshape(-1, 2)
+    calls = []
+
+    class Event:
+        def synchronize(self) -> None:
+            calls.append(1)
+
+    answers = backend_pytorch.finish(Event(), logits, batch)
+    assert calls
+    assert answers.shape == (len(LENGTHS), WIDTH, 2)
+    assert (answers[0, : LENGTHS[0]] == logits[: LENGTHS[0]].numpy()).all()
+    assert (answers[1, LENGTHS[1] :] == PADDING).all()
