@@ -79,7 +79,7 @@ def _core_rules(name: str, top: str) -> dict[str, bool]:
 
 
 def _needs_framework(parts: tuple[str, ...], top: str) -> bool:
-    may = "tests" in parts or parts[-1].startswith("backend_") or parts[-1] in BACKEND_FILES
+    may = {"tests", "speed"} & set(parts) or parts[-1].startswith("backend_") or parts[-1] in BACKEND_FILES
     return top in FRAMEWORKS and not may
 
 
