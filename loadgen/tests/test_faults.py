@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +21,12 @@ from loadgen.contracts import Ints
 from loadgen.logs import LogSettings, metrics_of, read_accuracy, read_detail
 from loadgen.results import Result
 from loadgen.run import run
-from loadgen.settings import Mode, Scenario, SettingsError, TestSettings
+from loadgen.settings import Mode, Scenario, SettingsError
 from loadgen.testing import FakeClock, FakeLibrary, FakeSystem
+from loadgen.testing import run_on_fake_clock as on_fake_clock
+from loadgen.testing import short_test as settings
 
 MS = 1_000_000
-
-
-def settings(scenario: Scenario, **changes: Any) -> TestSettings:
-    """A test of 100 ms in fake time whose queries take 1 ms."""
-    base = TestSettings(
-        scenario=scenario,
-        min_duration_ms=100,
-        min_query_count=64,
-        single_stream_expected_latency_ns=1e6,
-        multi_stream_expected_latency_ns=1e6,
-        server_target_qps=10_000.0,
-        offline_expected_qps=2_000.0,
-    )
-    return replace(base, **changes)
-
-
-def on_fake_clock(asked: TestSettings, latency_ns: int = MS, **options: Any) -> tuple[Result, FakeSystem, FakeLibrary]:
-    clock = FakeClock()
-    system, library = FakeSystem(clock, latency_ns), FakeLibrary()
-    return run(system, library, asked, clock=clock, **options), system, library
 
 
 def fault(issue: Callable[[FakeSystem, int, int], None]) -> Result:
@@ -246,7 +227,9 @@ from pathlib import Path
 from loadgen.logs import LogSettings
 from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings
-from loadgen.testing import FakeLibrary, FakeSystem
+from loadgen.testing import FakeClock, FakeLibrary, FakeSystem
+from loadgen.testing import run_on_fake_clock as on_fake_clock
+from loadgen.testing import short_test as settings
 
 scenario = Scenario[sys.argv[1]]
 asked = TestSettings(scenario=scenario, min_duration_ms=60_000, single_stream_expected_latency_ns=1e4,

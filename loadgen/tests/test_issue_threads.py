@@ -12,24 +12,11 @@ import pytest
 
 from loadgen.clock import SpinningClock
 from loadgen.run import run
-from loadgen.settings import Scenario, TestSettings
+from loadgen.settings import Scenario
 from loadgen.testing import FakeClock, FakeLibrary, FakeSystem
+from loadgen.testing import short_test as settings
 
 MS = 1_000_000
-
-
-def settings(scenario: Scenario, **changes: Any) -> TestSettings:
-    """A test of 100 ms in fake time whose queries take 1 ms."""
-    base = TestSettings(
-        scenario=scenario,
-        min_duration_ms=100,
-        min_query_count=64,
-        single_stream_expected_latency_ns=1e6,
-        multi_stream_expected_latency_ns=1e6,
-        server_target_qps=10_000.0,
-        offline_expected_qps=2_000.0,
-    )
-    return replace(base, **changes)
 
 
 class _Slow:

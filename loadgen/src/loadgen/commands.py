@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 import threading
 import time
@@ -136,6 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(load_round(asked.round).conf_text(), end="")
             return 0
         return summarize(asked.logdir)
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+        return 0
     except (ConfError, RulesError, SettingsError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from loadgen.clock import Lock
 from loadgen.contracts import Ints, Responder
+from loadgen.results import Result
+from loadgen.run import run
+from loadgen.settings import Scenario, TestSettings
 
 
 class FakeClock:
@@ -111,3 +115,26 @@ class FakeSystem:
         for text in texts:
             offsets.append(offsets[-1] + len(text))
         self.respond.complete(ids if len(ids) > 1 else ids[0], b"".join(texts), offsets)
+
+
+def short_test(scenario: Scenario, **changes: Any) -> TestSettings:
+    """A test of 100 ms in fake time whose queries take 1 ms; `changes` are `TestSettings` fields."""
+    base = TestSettings(
+        scenario=scenario,
+        min_duration_ms=100,
+        min_query_count=64,
+        single_stream_expected_latency_ns=1e6,
+        multi_stream_expected_latency_ns=1e6,
+        server_target_qps=10_000.0,
+        offline_expected_qps=2_000.0,
+    )
+    return replace(base, **changes)
+
+
+def run_on_fake_clock(
+    asked: TestSettings, latency_ns: int = 1_000_000, **options: Any
+) -> tuple[Result, FakeSystem, FakeLibrary]:
+    """Run a test against a fake system and library in no real time. `options` are those of `run`."""
+    clock = FakeClock()
+    system, library = FakeSystem(clock, latency_ns), FakeLibrary()
+    return run(system, library, asked, clock=clock, **options), system, library
