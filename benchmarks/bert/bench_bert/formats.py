@@ -6,9 +6,7 @@ Tensors go by their names in the official `model.pytorch` (see `config.weight_sh
 from __future__ import annotations
 
 import importlib
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -67,17 +65,6 @@ def random_tensors(config: BertConfig, seed: int) -> dict[str, npt.NDArray[np.fl
         values += name.endswith("LayerNorm.weight")
         tensors[name] = values
     return tensors
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` at the end: what stops a run leaves no half file there."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_pytorch(path: Path, config: BertConfig, tensors: Tensors) -> None:

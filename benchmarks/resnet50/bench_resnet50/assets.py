@@ -9,9 +9,10 @@ from pathlib import Path
 
 from bench_resnet50.config import FILE, ResNetConfig, write_config
 from bench_resnet50.dataset import MAP
-from bench_resnet50.formats import NCNN, ONNX, PYTORCH, TENSORFLOW, whole_file
+from bench_resnet50.formats import NCNN, ONNX, PYTORCH, TENSORFLOW
 from loadgen.contracts import InputError
 from loadgen.harness.assets import Asset, check_space
+from loadgen.harness.files import whole_file
 
 _ZENODO = "https://zenodo.org/records"
 _LICENCE = "licence: see the record's page"

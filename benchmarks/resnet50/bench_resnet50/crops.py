@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from bench_resnet50.formats import whole_file
 from bench_resnet50.preprocess import Pixels, crop
+from loadgen.harness.files import whole_file
 
 _HEADER = 64  # bytes before the pixels; a multiple of a cache line
 _FORMAT = 1

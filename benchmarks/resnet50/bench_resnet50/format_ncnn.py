@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bench_resnet50.config import NORM_EPSILON, Bottleneck, ResNetConfig, bottlenecks
-from bench_resnet50.formats import Tensors, check_weights, whole_file
+from bench_resnet50.formats import Tensors, check_weights
+from loadgen.harness.files import whole_file
 
 MAGIC = "7767517"
 """The first line of a `.param` file."""

@@ -8,9 +8,7 @@ where the max pooling's windows begin.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -83,17 +81,6 @@ def _random(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> npt.
     # a ReLU leaves (1 - 1/pi) / 2 of the variance of what is normally distributed
     gain = 2.5 if name == "fc.weight" else math.sqrt(2 / (1 - 1 / math.pi))
     return np.asarray(values * (gain / math.sqrt(inputs)), np.float32)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` at the end: what stops a run leaves no half file there."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_pytorch(path: Path, config: ResNetConfig, tensors: Tensors) -> None:

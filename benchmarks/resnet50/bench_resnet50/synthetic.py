@@ -18,18 +18,9 @@ from bench_resnet50.config import FILE, ResNetConfig, read_config, write_config
 from bench_resnet50.dataset import MAP
 from bench_resnet50.format_ncnn import write_ncnn
 from bench_resnet50.format_tensorflow import write_tensorflow
-from bench_resnet50.formats import (
-    NCNN,
-    ONNX,
-    PYTORCH,
-    TENSORFLOW,
-    Tensors,
-    random_tensors,
-    whole_file,
-    write_onnx,
-    write_pytorch,
-)
+from bench_resnet50.formats import NCNN, ONNX, PYTORCH, TENSORFLOW, Tensors, random_tensors, write_onnx, write_pytorch
 from loadgen.contracts import InputError
+from loadgen.harness.files import whole_file
 
 RANDOM_WEIGHTS = "random_weights"
 """The model option that holds the seed: a backend whose weights are missing then makes them."""

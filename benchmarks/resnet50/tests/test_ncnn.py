@@ -15,8 +15,9 @@ from bench_resnet50.backend_ncnn import Backend, check_files
 from bench_resnet50.config import FILE, ResNetConfig, write_config
 from bench_resnet50.dataset import Batch
 from bench_resnet50.format_ncnn import folded, write_ncnn
-from bench_resnet50.formats import NCNN, random_tensors, whole_file
+from bench_resnet50.formats import NCNN, random_tensors
 from loadgen.contracts import BackendOptions, InputError
+from loadgen.harness.files import whole_file
 
 SMALL = ResNetConfig(layers=(1, 1), width=4, classes=6, image=20)
 WEIGHTS = NCNN.replace(".param", ".bin")
