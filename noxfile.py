@@ -22,6 +22,11 @@ ROOT = Path(__file__).parent
 BENCHMARKS = sorted(project.parent.name for project in ROOT.glob("benchmarks/*/pyproject.toml"))
 CHECKERS = ("mypy==2.4.1", "ruff==0.17.6")
 TESTERS = ("pytest==9.2.0", "hypothesis==6.170.15")
+TOOLS = {  # session `<tool>-<benchmark>` runs tools/<tool>.py: what it needs, what it does
+    "lock": ("pip", "Choose the newest versions for {} and write its requirements.lock."),
+    "image": ("docker==7.2.0", "Build the image of {} and prove it by running it."),
+    "fork": ("nox", "Write {} and what it needs, alone, to the folder after --, and prove it there."),
+}
 
 
 def install(session: nox.Session, *requirements: str, lock: Path | None = None) -> None:
@@ -83,14 +88,21 @@ def register(name: str) -> None:
             session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", f"bench_{name}")
         pytest(session, folder)
 
-    @nox.session(name=f"lock-{name}")
-    def relock(session: nox.Session) -> None:
-        session.install("pip")  # uv's environments have none
-        session.run("python", "tools/lock.py", name)
-
     run.__doc__ = f"Run {name}: the miniature by default; arguments after -- go to `python -m bench_{name}`."
     tests.__doc__ = f"Type-check and test benchmarks/{name}."
-    relock.__doc__ = f"Choose the newest versions for {name} and write its requirements.lock."
+    for tool in TOOLS:
+        register_tool(tool, name)
+
+
+def register_tool(tool: str, name: str) -> None:
+    requirement, summary = TOOLS[tool]
+
+    @nox.session(name=f"{tool}-{name}")
+    def run_tool(session: nox.Session) -> None:
+        install(session, requirement)
+        session.run("python", f"tools/{tool}.py", name, *session.posargs)
+
+    run_tool.__doc__ = summary.format(name)
 
 
 for benchmark in BENCHMARKS:
@@ -98,9 +110,17 @@ for benchmark in BENCHMARKS:
 
 
 @nox.session(python=False)
+def images(session: nox.Session) -> None:
+    """Build and prove every image."""
+    for name in BENCHMARKS:
+        session.notify(f"image-{name}", posargs=[])
+
+
+@nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    """Everything that must pass: lint, types, repository rules, loadgen, every benchmark."""
-    for name in ("lint", "typing", "tests-rules", "tests-loadgen", *(f"tests-{name}" for name in BENCHMARKS)):
+    """Everything that must pass: lint, types, repository rules (in the whole suite), loadgen, every benchmark."""
+    rules = ["tests-rules"] if (ROOT / "tests").is_dir() else []  # a fork has none
+    for name in ("lint", "typing", *rules, "tests-loadgen", *(f"tests-{name}" for name in BENCHMARKS)):
         session.notify(name, posargs=[])
 
 

@@ -42,8 +42,9 @@ SESSIONS = sessions(ROOT / "noxfile.py", (ROOT / "noxfile.py").read_text())
 
 def session_faults(names: set[str], benchmarks: list[str]) -> set[str]:
     """Sessions that every benchmark has, and the suite, but this noxfile has not."""
-    wanted = {"tests", "lint", "typing", "parity", "tests-loadgen", "tests-rules"}
-    return (wanted | {f"{kind}{name}" for name in benchmarks for kind in ("", "tests-", "lock-")}) - names
+    wanted = {"tests", "images", "lint", "typing", "parity", "tests-loadgen", "tests-rules"}
+    kinds = ("", "tests-", "lock-", "image-", "fork-")
+    return (wanted | {f"{kind}{name}" for name in benchmarks for kind in kinds}) - names
 
 
 def unknown_sessions(text: str) -> list[str]:
