@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from loadgen.harness.batching import BatchingSystem
 from loadgen.harness.benchmark import Benchmark, Profile
 from loadgen.harness.cli import invoke
 from loadgen.settings import Scenario
@@ -209,6 +211,20 @@ def test_synthesize_says_what_it_wrote(
     assert "weights-numpy  3.0 MB  written" in printed
     assert "weights-all  3.0 MB  was there" in printed
     assert invoke(replace(made, profiles=profiles), ["synthesize", "--backend", "tvm"]) == 2
+
+
+def test_a_benchmark_may_bring_its_own_system(benchmark_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[tuple[str, int]] = []
+
+    class Own(BatchingSystem):
+        def __init__(self, name: str, *parts: Any, max_batch: int, **batching: Any) -> None:
+            super().__init__(name, *parts, max_batch=max_batch, **batching)
+            built.append((name, max_batch))
+
+    monkeypatch.setattr("fake_bench.Own", Own, raising=False)
+    made = replace(benchmark_of(), system="fake_bench:Own")
+    assert invoke(made, ["--mode", "accuracy", "--batch", "3", "--quiet"]) == 0
+    assert built == [("squares", 3)] * 3
 
 
 def test_train_mini_hands_its_words_on(benchmark_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,8 @@ class Benchmark:
     """Module with `score(entries, dataset) -> dict[str, float]`; entries are (index, bytes)."""
     profiles: Mapping[str, Profile]
     """Profile name -> profile. The first is the default."""
+    system: str = "loadgen.harness.batching:BatchingSystem"
+    """`"module:Class"` of a `SystemUnderTest` that is built as this one is: for batching and threads of your own."""
     train: str = ""
     """`"module:function"` that trains the miniature, called as `train(arguments)` with words as of a
     command line; it knows `--output FILE` and `--device cpu|cuda`. Empty: there is none."""

@@ -18,7 +18,6 @@ from rich.console import Console
 
 from loadgen.contracts import Backend, BackendOptions, Dataset, InputError
 from loadgen.harness import columns, display, record, telemetry
-from loadgen.harness.batching import BatchingSystem
 from loadgen.harness.benchmark import Benchmark, Profile
 from loadgen.harness.layers import Layered, Overrides, layered
 from loadgen.harness.machine import machine
@@ -323,7 +322,7 @@ def _one_test(
     kind = "accuracy" if mode is Mode.AccuracyOnly else "performance"
     folder = report.output / scenario.name / kind
     log = LogSettings(outdir=folder, enable_trace=request.trace)
-    system = BatchingSystem(
+    system = import_name(benchmark.system, "the system", benchmark)(
         benchmark.name,
         backends,
         dataset,
