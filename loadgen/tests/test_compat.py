@@ -135,9 +135,8 @@ def test_what_a_callback_raises_comes_out_of_start_test(start: Callable[..., dic
 
 
 def test_abort_ends_a_test_that_nobody_answers(start: Callable[..., dict[str, Any]]) -> None:
-    timer = threading.Timer(0.1, lg.AbortTest)
-    timer.start()
-    found = start(lg.ConstructSUT(lambda samples: None, lambda: None), asked("Offline"))
+    timer = threading.Timer(0.1, lg.AbortTest)  # started by the query: before a test there is nothing to abort
+    found = start(lg.ConstructSUT(lambda samples: timer.start(), lambda: None), asked("Offline"))
     assert "AbortTest" in found["error_runtime"]
 
 
