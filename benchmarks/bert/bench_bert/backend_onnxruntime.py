@@ -13,6 +13,7 @@ from bench_bert.dataset import Batch
 from bench_bert.formats import FAKE_QUANT, provide
 from bench_bert.postprocess import full_width
 from loadgen.contracts import BackendOptions, InputError
+from loadgen.harness.batching import finished
 
 OUTPUTS = ["output_start_logits", "output_end_logits"]
 FILES = {"float32": "model.onnx", "int8": FAKE_QUANT}
@@ -91,9 +92,7 @@ class Backend:
 
     def submit(self, batch: Batch) -> Future[Any]:
         """A finished future of `predict`'s answers. Raises what ONNX Runtime raises."""
-        future: Future[Any] = Future()
-        future.set_result(self.predict(batch))
-        return future
+        return finished(self.predict(batch))
 
     def close(self) -> None:
         """Frees the session."""

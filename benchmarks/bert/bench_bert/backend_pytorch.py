@@ -17,6 +17,7 @@ from bench_bert.formats import check_weights, provide
 from bench_bert.model import BertForQuestionAnswering, Packed
 from bench_bert.postprocess import PADDING
 from loadgen.contracts import BackendOptions, InputError
+from loadgen.harness.batching import finished
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -95,9 +96,7 @@ class Backend:
         tokens, packed = pack(batch)
         if self.device.type == "cuda":
             return self._launch(tokens, packed, batch)
-        future: Future[Any] = Future()
-        future.set_result(unpack(self.model.packed(tokens, packed).numpy(), batch))
-        return future
+        return finished(unpack(self.model.packed(tokens, packed).numpy(), batch))
 
     def _launch(self, tokens: torch.Tensor, packed: Packed, batch: Batch) -> Future[Any]:
         size = -(-tokens.shape[1] // _STEP) * _STEP

@@ -17,6 +17,7 @@ from bench_bert.format_tensorflow import INPUTS, OUTPUT
 from bench_bert.formats import provide
 from bench_bert.postprocess import full_width
 from loadgen.contracts import BackendOptions, InputError
+from loadgen.harness.batching import finished
 
 _DEVICES = {"cpu": "/CPU:0", "cuda": "/GPU:0"}
 
@@ -75,9 +76,7 @@ class Backend:
 
     def submit(self, batch: Batch) -> Future[Any]:
         """A finished future of `predict`'s answers. Raises what TensorFlow raises."""
-        future: Future[Any] = Future()
-        future.set_result(self.predict(batch))
-        return future
+        return finished(self.predict(batch))
 
     def close(self) -> None:
         """Frees the session."""

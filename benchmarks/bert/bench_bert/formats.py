@@ -29,14 +29,15 @@ OPSET = 17
 _IR_VERSION = 8  # the one of opset 17, so that older runtimes read the file too
 
 
-def provide(path: Path, options: Mapping[str, Any]) -> None:
-    """Make the weights file `path` if it is missing and the profile's model options name its `maker`.
+def provide(path: Path, options: Mapping[str, Any]) -> Path:
+    """The weights file `path`, made first if it is missing and the profile's model options name its `maker`.
 
     That is `"module:function"`, called as `maker(path)`. So a run makes only what its backend reads.
     """
     module, _, function = str(options.get("maker", "")).partition(":")
     if module and not path.is_file():
         getattr(importlib.import_module(module), function)(path)
+    return path
 
 
 def check_weights(shapes: Mapping[str, tuple[int, ...]], config: BertConfig, source: str) -> None:

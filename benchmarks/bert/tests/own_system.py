@@ -1,0 +1,36 @@
+"""A system of your own: each sample goes to the device alone, and is answered when it is ready."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from loadgen.contracts import Backend, Dataset, Ints, Responder
+
+
+class System:
+    def __init__(
+        self, name: str, backends: Sequence[Backend], dataset: Dataset, encode: Callable[[Any], Any], **batching: Any
+    ) -> None:
+        self.name, self.backend, self.dataset, self.encode = name, backends[0], dataset, encode
+
+    def start(self, respond: Responder) -> None:
+        self.respond = respond
+        self.thread = ThreadPoolExecutor(1)
+
+    def issue(self, ids: Ints, indices: Ints) -> None:  # the clock is running: return soon
+        for number, index in zip(np.atleast_1d(ids), np.atleast_1d(indices), strict=True):
+            self.thread.submit(self.answer, int(number), int(index))
+
+    def answer(self, number: int, index: int) -> None:
+        try:
+            data, _ = self.encode(self.backend.submit(self.dataset.gather([index])).result())
+            self.respond.complete(number, data)
+        except Exception as error:  # ends the run: a failure is never an answer
+            self.respond.fail(f"sample {index}: {error}")
+
+    def flush(self) -> None: ...
+
+    def stop(self) -> None:
+        self.thread.shutdown(cancel_futures=True)
