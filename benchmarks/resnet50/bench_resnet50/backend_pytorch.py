@@ -69,7 +69,7 @@ class Backend:
         else:
             self._place(model, dtype)
             self.model = model
-            self.predict(Batch(np.zeros((1, config.image, config.image, 3), np.uint8)))
+        self.predict(Batch(np.zeros((1, config.image, config.image, 3), np.uint8), rows=np.zeros(1, np.int64)))
 
     def _place(self, model: ResNet, dtype: torch.dtype) -> None:
         """Channels last is the order in which GPUs and recent CPUs convolve fastest."""

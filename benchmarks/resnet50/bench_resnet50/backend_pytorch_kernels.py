@@ -19,7 +19,9 @@ CHANNELS = 16
 """Of the stem's input: 12 of a block of 2x2 pixels, and 4 zeros."""
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["rounds", "count"]
+)  # else some sizes of a batch would be compiled while they are awaited
 def _fetch(source, rows, out, rounds, count, words: tl.constexpr, block: tl.constexpr, programs: tl.constexpr):
     """Programs are few and go on to the next part: all wait for the bus, and others compute meanwhile."""
     parts: tl.constexpr = (words + block - 1) // block

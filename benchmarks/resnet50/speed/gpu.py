@@ -1,4 +1,4 @@
-"""ResNet-50 on one GPU in bfloat16, from its kernels to a Server test: `python speed/gpu.py --data FOLDER`.
+"""ResNet-50 on one GPU in 16 bits, from its kernels to a Server test: `python speed/gpu.py --data FOLDER`.
 
 First whether the fused network computes what the plain one does in float32, and how fast each is with its pixels on the
 GPU. Then Offline, and Server at rising rates until one is INVALID, with pixels in the host's memory. Random weights and
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from bench_resnet50 import postprocess
-from bench_resnet50.backend_pytorch import Backend
+from bench_resnet50.backend_pytorch import DTYPES, Backend
 from bench_resnet50.backend_pytorch_gpu import Compiled, Network, choose, constants
 from bench_resnet50.benchmark import BENCHMARK
 from bench_resnet50.config import ResNetConfig
@@ -30,7 +30,6 @@ from loadgen.results import Result
 from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings
 
-DTYPE = torch.bfloat16
 GFLOP = 8.18  # an image's arithmetic
 LATENCY_NS = 15_000_000
 
@@ -46,7 +45,7 @@ def networks(backend: Backend, dataset: Dataset) -> None:
     mean, scale = constants(batch.variant, images.device)
     expected = plain.cuda()(((images - mean) * scale).permute(0, 3, 1, 2))
     fold(plain)
-    model = plain.to(DTYPE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = plain.to(DTYPES[backend.options.dtype]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for network in (choose(model, config), Compiled(model, config.image)):
         for count in (1, 8, 32, 256):
             logits, seconds = timed(network, images[:count], mean, scale)
@@ -98,16 +97,17 @@ def test(backend: Backend, dataset: Dataset, settings: TestSettings, wait_ms: fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--expected", type=float, default=40_000, help="images a second in Offline")
-    parser.add_argument("--rates", type=float, nargs="*", default=[10_000, 15_000, 20_000, 25_000, 30_000, 35_000])
+    parser.add_argument("--rates", type=float, nargs="*", default=[20_000, 25_000, 30_000, 35_000])
     parser.add_argument("--wait-ms", type=float, default=0)
     asked = parser.parse_args()
     print(torch.cuda.get_device_name(), torch.__version__)
     prepare(asked.data)
     extra = BENCHMARK.profiles["synthetic"].model_options
-    options = BackendOptions(asked.data / "model", device="cuda", dtype="bfloat16", max_batch=asked.batch, extra=extra)
+    options = BackendOptions(asked.data / "model", device="cuda", dtype=asked.dtype, max_batch=asked.batch, extra=extra)
     backend, dataset = Backend(options), Dataset(asked.data / "data")
     backend.load()
     dataset.load(range(dataset.total_count))
