@@ -1,9 +1,9 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and places that one process has to itself."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,35 @@ def whole_file(path: Path) -> Iterator[Path]:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield part
-        part.replace(path)
+        name_whole(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def name_whole(part: Path, path: Path) -> None:
+    """Give a finished file its name, and replace what has it; written out before, in case the power fails."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+@contextmanager
+def locked(place: Path, waits: Callable[[], None]) -> Iterator[None]:
+    """Hold a folder, or a file that is made for it: who else wants it waits. The end of a process frees it.
+
+    waits: called before waiting. Without effect on a file system without locks, as some over a network.
+    """
+    import fcntl
+
+    handle = os.open(place, os.O_RDONLY | (0 if place.is_dir() else os.O_CREAT))
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waits()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
