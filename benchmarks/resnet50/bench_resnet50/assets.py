@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,8 @@ from bench_resnet50.config import FILE, ResNetConfig, write_config
 from bench_resnet50.dataset import MAP
 from bench_resnet50.formats import NCNN, ONNX, PYTORCH, TENSORFLOW
 from loadgen.contracts import InputError
-from loadgen.harness.assets import Asset, check_space
+from loadgen.harness import archive
+from loadgen.harness.assets import Asset
 from loadgen.harness.files import whole_file
 
 _ZENODO = "https://zenodo.org/records"
@@ -104,16 +104,9 @@ prepare_torchvision = partial(_prepare, TORCHVISION)
 
 def unpack(data: Path) -> None:
     """`val/*.JPEG` and `val_map.txt` from the two archives. Raises InputError naming one that is damaged."""
-    check_space(data, IMAGES.bytes)
     images, classes = (data / Path(asset.path).name for asset in DATA)
-    try:
-        with tarfile.open(images) as archive:
-            archive.extractall(data / "val", filter="data")
-        with tarfile.open(classes) as archive:
-            listed = archive.extractfile("val.txt")
-            lines = (listed.read() if listed else b"").decode().splitlines()
-    except (tarfile.TarError, KeyError, EOFError) as error:
-        raise InputError(f"{data}: {images.name} or {classes.name} is damaged ({error}): fetch it again") from error
+    lines = archive.read(classes, "val.txt").decode().splitlines()
+    archive.extract(images, data / "val")
     with whole_file(data / MAP) as part:
         part.write_text("".join(f"val/{line}\n" for line in lines))
 

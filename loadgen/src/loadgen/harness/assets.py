@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadgen.contracts import InputError
-from loadgen.harness.files import whole_file
+from loadgen.harness.files import sync, whole_file
 
 _BLOCK = 1 << 20  # bytes read at a time
 
@@ -99,6 +99,7 @@ def copy(asset: Asset, source: Path, folder: Path) -> None:
     with whole_file(target) as part:
         shutil.copyfile(found, part)
         verify(asset, part, found)
+        sync(part)
 
 
 def check_space(folder: Path, needed: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loadgen.contracts import InputError
 from loadgen.harness.assets import Asset, check_space, fault
-from loadgen.harness.files import whole_file
+from loadgen.harness.files import sync, whole_file
 
 
 def root() -> Path:
@@ -69,3 +69,4 @@ def _link(source: Path, target: Path) -> None:
     except OSError:
         check_space(target.parent, source.stat().st_size)
         shutil.copyfile(source, target)
+        sync(target)

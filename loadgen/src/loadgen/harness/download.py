@@ -6,7 +6,7 @@ from pathlib import Path
 
 from loadgen.contracts import InputError
 from loadgen.harness.assets import Asset, part_of, verify
-from loadgen.harness.files import name_whole
+from loadgen.harness.files import sync
 from loadgen.harness.ranges import Parts
 from loadgen.harness.request import AddressError
 from loadgen.harness.transfer import Progress, Transfer, Way
@@ -42,5 +42,6 @@ def _fetch(asset: Asset, address: str, target: Path, progress: Progress, way: Wa
             raise AddressError(str(error)) from error
         _fetch(asset, address, target, progress, way)
         return
-    name_whole(parts.file, target)
+    sync(parts.file)
+    parts.file.replace(target)
     parts.discard()

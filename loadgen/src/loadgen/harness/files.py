@@ -14,16 +14,15 @@ def whole_file(path: Path) -> Iterator[Path]:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield part
-        name_whole(part, path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def name_whole(part: Path, path: Path) -> None:
-    """Give a finished file its name, and replace what has it; written out before, in case the power fails."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+def sync(file: Path) -> None:
+    """Return when the file is on the disk: before its name says that it is whole, in case the power fails."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
 
 
 @contextmanager

@@ -20,7 +20,7 @@ Span = tuple[int, int]
 def joined(spans: Iterable[Span]) -> list[Span]:
     """The same bytes as the fewest spans, in order."""
     made: list[Span] = []
-    for start, end in sorted(spans):
+    for start, end in sorted(span for span in spans if span[0] < span[1]):
         if made and start <= made[-1][1]:
             made[-1] = (made[-1][0], max(end, made[-1][1]))
         else:

@@ -135,7 +135,9 @@ class Handler(BaseHTTPRequestHandler):
         for at in range(start, end, _BLOCK):
             if self.server.served >= does.stall_at:
                 does.go_on.wait(20)
-            self.request_.served += self.wfile.write(content[at : min(end, at + _BLOCK)])
+            block = content[at : min(end, at + _BLOCK)]
+            self.request_.served += len(block)
+            self.wfile.write(block)
 
 
 @pytest.fixture
@@ -154,6 +156,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def asset(server: Server) -> Asset:
     """The server's file, of which all is known."""
     return Asset("model/weights.bin", server.address, "MIT", len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest())
+
+
+@pytest.fixture(autouse=True)
+def _no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody cuts the power here, and a disk that others use takes seconds."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
 
 
 @pytest.fixture(autouse=True)
