@@ -12,12 +12,12 @@ from rich.console import Console
 
 from loadgen.contracts import InputError
 from loadgen.harness import cache, display
-from loadgen.harness.assets import Asset, check_space, copy, fault, part_of
+from loadgen.harness.assets import Asset, check_space, copy, fault
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.download import download
 from loadgen.harness.files import locked
-from loadgen.harness.ranges import Parts
-from loadgen.harness.session import Request, choose, data_folder, import_name
+from loadgen.harness.needs import assets, to_fetch
+from loadgen.harness.session import Request, choose, data_folder
 
 _UNCHECKED = "present (no checksum is known)"
 
@@ -50,10 +50,8 @@ def official(benchmark: Benchmark, request: Request) -> tuple[str, list[Asset]]:
         asked = f"the {request.profile} profile" if request.profile else benchmark.name
         raise InputError(f"{asked} has no official files to fetch: {', '.join(offers) or 'no profile'} has")
     name = request.profile or offers[0]
-    _, profile, backend, _ = choose(benchmark, request)
-    profile = benchmark.profiles[name]
-    listed: Sequence[Asset] = import_name(profile.assets, "the list of files", benchmark)
-    return name, [asset for asset in listed if asset.is_needed(backend, request.dtype)]
+    _, _, backend, _ = choose(benchmark, request)
+    return name, assets(benchmark, benchmark.profiles[name], backend, request)
 
 
 def describe(asset: Asset, wrong: str) -> list[str]:
@@ -68,14 +66,9 @@ def describe(asset: Asset, wrong: str) -> list[str]:
     return lines + ([f"    access token: the variable {asset.token}, which is {is_set}"] if asset.token else [])
 
 
-def missing_bytes(asset: Asset, folder: Path) -> int:
-    """What is still to come of a file, as far as its size is known."""
-    return max(0, asset.bytes - Parts(part_of(folder / asset.path)).done)
-
-
 def _get(wanted: Sequence[Asset], folder: Path, source: Path | None, out: Console) -> None:
     new = [asset for asset in wanted if not _is_kept(asset)]
-    check_space(folder, sum(missing_bytes(asset, folder) for asset in new))
+    check_space(folder, sum(to_fetch(asset, folder) for asset in new))
     for asset in new if source is None else ():
         _check_address(asset)
     for asset in wanted:

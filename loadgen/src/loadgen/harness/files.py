@@ -19,6 +19,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def above(folder: Path) -> Path:
+    """The folder, or the first above it that exists."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+
+
 def sync(file: Path) -> None:
     """Return when the file is on the disk: before its name says that it is whole, in case the power fails."""
     with file.open("rb") as opened:

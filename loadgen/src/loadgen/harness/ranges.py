@@ -62,6 +62,8 @@ class Parts:
         self.size, self.address, self.etag = 0, "", ""
         """As the server said them; size 0: nothing is there."""
         self.have: list[Span] = []
+        self._is_torn = False
+        """Does the list end within a line?"""
         try:
             head, *lines, torn = self._list.read_text().split("\n")
             size, address, etag = json.loads(head)
@@ -70,9 +72,7 @@ class Parts:
                 return
         except (OSError, ValueError):  # there is none, or it is no such list: nothing is there
             return
-        self.size, self.address, self.etag, self.have = size, address, etag, have
-        if torn:
-            self.describe(size, address, etag)
+        self.size, self.address, self.etag, self.have, self._is_torn = size, address, etag, have, bool(torn)
 
     @property
     def done(self) -> int:
@@ -92,6 +92,7 @@ class Parts:
         """Say whose the bytes are from now on; those that are there stay."""
         self.size, self.address, self.etag = size, address, etag
         with whole_file(self._list) as part:
+            self._is_torn = False
             lines = [json.dumps([size, address, etag]), *(f"{start} {end}" for start, end in self.have)]
             part.write_text("".join(f"{line}\n" for line in lines))
 
@@ -99,11 +100,14 @@ class Parts:
         """These bytes were written to the file through this handle: first they go to the disk, then into the list."""
         os.fsync(written.fileno())
         line = f"{start} {end}\n".encode()
-        with self._lock, self._list.open("ab", buffering=0) as file:
-            before = file.tell()
-            if file.write(line) < len(line):
-                file.truncate(before)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._list))
+        with self._lock:
+            if self._is_torn:
+                self.describe(self.size, self.address, self.etag)
+            with self._list.open("ab", buffering=0) as file:
+                before = file.tell()
+                if file.write(line) < len(line):
+                    file.truncate(before)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._list))
             self.have = joined([*self.have, (start, end)])
 
     def discard(self) -> None:

@@ -84,10 +84,13 @@ def test_the_command_copies_from_a_folder(bench: Benchmark, tmp_path: Path, serv
 def test_info_lists_files_without_reading_them(
     bench: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert invoke(bench, ["info", "--profile", "full", "--data", str(tmp_path)]) == 0
+    assert "disk needed: about 2 MB more and 1 file of unknown size" in capsys.readouterr().out
     (tmp_path / "model").mkdir()
     (tmp_path / "model/weights.bin").write_bytes(CONTENT)
     assert invoke(bench, ["info", "--profile", "full", "--data", str(tmp_path)]) == 0
     said = capsys.readouterr().out
+    assert "disk needed: about 0 MB more and 1 file of unknown size" in said
     assert "model/weights.bin: present" in said
     assert "data/list.txt: missing" in said
 
