@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from bench_resnet50 import assets
+from bench_resnet50 import assets, synthetic_images
 from bench_resnet50.benchmark import BENCHMARK
 from bench_resnet50.config import FILE, ResNetConfig, read_config
+from bench_resnet50.dataset import Dataset
 from bench_resnet50.formats import ONNX, PYTORCH
 from loadgen.contracts import InputError
 from loadgen.harness.cli import invoke
@@ -139,3 +140,8 @@ def test_the_module_runs(tmp_path: Path) -> None:
         env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
     )
     assert "ResNet-50 image classification" in done.stdout
+
+
+def test_a_data_set_has_as_many_samples_as_info_counts_on(mini_dataset: Dataset) -> None:
+    assert mini_dataset.total_count == BENCHMARK.profiles["mini"].samples
+    assert BENCHMARK.profiles["synthetic"].samples == synthetic_images.COUNT
