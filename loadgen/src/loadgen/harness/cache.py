@@ -14,12 +14,12 @@ from loadgen.harness.files import sync, whole_file
 
 def root() -> Path:
     """`inference-bench` in `$XDG_CACHE_HOME` or `~/.cache`; if it is read-only, in the folder for temporary files."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inference-bench"
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inference-bench"
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder
-    except OSError:
+    except (OSError, RuntimeError):  # a user without a home
         pass
     folder = Path(tempfile.gettempdir()) / f"inference-bench-{os.getuid()}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,10 +50,15 @@ def take(asset: Asset, target: Path) -> bool:
 
 
 def keep(asset: Asset, target: Path) -> str:
-    """Keep a file that is known to be right. Returns why that failed; empty: it is kept, or has no checksum."""
+    """Keep a file that is known to be right. Returns why that failed; empty: it is kept, or has no checksum.
+
+    To be called by one process at a time for an asset.
+    """
     kept = blob(asset)
     if kept is None or kept.is_file():
         return ""
+    for left in kept.parent.glob(f"{kept.name}.*.part"):  # by a process that was killed while it copied
+        left.unlink()
     try:
         with whole_file(kept) as part:
             _link(target, part)

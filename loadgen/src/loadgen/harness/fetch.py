@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import time
@@ -96,31 +97,27 @@ def _check_address(asset: Asset) -> None:
 
 def _obtain(asset: Asset, folder: Path, source: Path | None, out: Console) -> str:
     """Get one file, and keep it for other benchmarks. Returns in words how it came."""
-    target, kept = folder / asset.path, cache.blob(asset)
-    if source is not None:
-        copy(asset, source, folder)
-        _keep(asset, target, out)
-        return "copied"
+    target = folder / asset.path
+    with _alone(asset, out):
+        if source is None and cache.take(asset, target):
+            return f"taken from {cache.blob(asset)}"
+        if source is None:
+            _check_address(asset)
+            with display.transferring(target.name, out) as progress:
+                download(asset, folder, progress)
+        else:
+            copy(asset, source, folder)
+        if why := cache.keep(asset, target):
+            _say(out, f"{asset.path} is not kept for other benchmarks: {why}")
+    return "downloaded" if source is None else "copied"
+
+
+def _alone(asset: Asset, out: Console) -> contextlib.AbstractContextManager[None]:
+    """Where files are shared only one process gets one, into whatever folder: others wait and take it then."""
+    kept = cache.blob(asset)
     if kept is None:
-        _download(asset, folder, out)
-        return "downloaded"
-    with locked(kept.with_suffix(".lock"), lambda: _say(out, f"another process fetches {asset.path}: waiting for it")):
-        if cache.take(asset, target):
-            return f"taken from {kept}"
-        _download(asset, folder, out)
-        _keep(asset, target, out)
-    return "downloaded"
-
-
-def _keep(asset: Asset, target: Path, out: Console) -> None:
-    if why := cache.keep(asset, target):
-        _say(out, f"{asset.path} is not kept for other benchmarks: {why}")
-
-
-def _download(asset: Asset, folder: Path, out: Console) -> None:
-    _check_address(asset)
-    with display.transferring(Path(asset.path).name, out) as progress:
-        download(asset, folder, progress)
+        return contextlib.nullcontext()
+    return locked(kept.with_suffix(".lock"), lambda: _say(out, f"another process gets {asset.path}: waiting for it"))
 
 
 def _say(out: Console, line: str) -> None:

@@ -40,7 +40,7 @@ def gaps(have: Sequence[Span], start: int, end: int) -> list[Span]:
 
 def split(spans: Sequence[Span], count: int, least: int) -> list[Span]:
     """Spans of about the same length, `count` together if that leaves each `least` bytes; never across a gap."""
-    share = max(least, sum(end - start for start, end in spans) // count, 1)
+    share = max(least, -(-sum(end - start for start, end in spans) // count), 1)
     made: list[Span] = []
     for start, end in spans:
         pieces = max(1, round((end - start) / share))

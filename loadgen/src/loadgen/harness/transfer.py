@@ -47,6 +47,8 @@ class Transfer:
         self.pool = pool(address, way.connections)
         self.takes_ranges = True
         """Until an answer has other bytes than those that were asked for."""
+        self.minds_etag = True
+        """Until the server named the file anew. With a checksum the names are then ignored: it may do so each time."""
         self.is_alone = True
         """Is this the only connection now? Then an answer may also be the whole file."""
         self.arrived = 0
@@ -62,6 +64,7 @@ class Transfer:
                 errors = self._round(connections)
                 if any(isinstance(error, Changed) for error in errors):
                     parts.discard()
+                    self.minds_etag = not self.asset.has_checksum
                 left = way.attempts if parts.done > before else left - 1
                 if errors and not left:
                     why = f"{self.address}: {errors[0]}{self._kept()}"
@@ -117,7 +120,7 @@ class Transfer:
     def _ask(self, span: Span) -> Answer:
         """An answer that begins where the span does, or with the file; it is of the file whose parts are there."""
         parts = self.parts
-        etag = parts.etag if parts.address == self.address else ""
+        etag = parts.etag if parts.address == self.address and self.minds_etag else ""
         wanted = span if self.takes_ranges and (self._can_join or not parts.size) else None
         try:
             answer = ask(self.pool, self.asset, self.address, wanted, etag)
@@ -182,14 +185,16 @@ class Transfer:
     def _fill(self, start: int, end: int, answer: Answer | None) -> None:
         """Get these bytes, by as many answers as get further. Raises what ended one that did not."""
         while start < end and not self.stop.is_set():
-            before = start
+            failure = None
             try:
                 self._pour(answer or self._ask((start, end)), end)
-            except HTTPError:
-                if self._reached(start, end) == before:
-                    raise
+            except HTTPError as error:
+                failure = error
+            before, start, answer = start, self._reached(start, end), None
+            if start == before and not self.stop.is_set():
+                raise failure or HTTPError("the server answered without any bytes")
+            if failure:
                 _pause(self.stop, self.way.pause_s)
-            start, answer = self._reached(start, end), None
 
     def _reached(self, start: int, end: int) -> int:
         """The first byte of the span that is missing."""

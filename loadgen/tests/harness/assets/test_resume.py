@@ -167,6 +167,48 @@ def test_a_file_that_changes_meanwhile_is_begun_anew(
     assert server.requests[1].if_range == '"1"'
 
 
+@pytest.mark.parametrize("knows_if_range", [True, False])
+def test_a_file_with_a_checksum_may_have_many_names(
+    knows_if_range: bool, server: Any, asset: Asset, tmp_path: Path
+) -> None:
+    """As where several machines answer at one address."""
+
+    class Many(server.RequestHandlerClass):  # type: ignore[name-defined]
+        def do_GET(self) -> None:
+            server.does.etag = f'"{len(server.requests)}"'
+            super().do_GET()
+
+    server.RequestHandlerClass, server.does.knows_if_range = Many, knows_if_range
+    assert fetched(asset, tmp_path) == CONTENT
+    assert len(server.requests) > 4
+
+
+def test_answers_without_bytes_are_given_up(server: Any, asset: Asset, tmp_path: Path) -> None:
+    original = server.RequestHandlerClass._part
+
+    def part(handler: Any, first: str, last: str) -> Any:
+        if int(first) == 0:
+            return original(handler, first, last)
+        nothing = f"bytes {first}-{int(first) - 1}/{len(CONTENT)}"
+        return handler._head(206, {"Content-Range": nothing, "Content-Length": "0"})
+
+    server.RequestHandlerClass = type("Empty", (server.RequestHandlerClass,), {"_part": part})
+    assert "without any bytes" in refused(asset, tmp_path)
+    server.RequestHandlerClass = type("Full", (server.RequestHandlerClass,), {"_part": original})
+    assert fetched(asset, tmp_path) == CONTENT
+
+
+def test_a_server_may_send_less_than_it_is_asked_for(server: Any, asset: Asset, tmp_path: Path) -> None:
+    original = server.RequestHandlerClass._part
+
+    def part(handler: Any, first: str, last: str) -> None:
+        original(handler, first, str(min(int(last), int(first) + 299_999)))
+
+    server.RequestHandlerClass = type("Short", (server.RequestHandlerClass,), {"_part": part})
+    assert fetched(asset, tmp_path) == CONTENT
+    assert server.served == len(CONTENT)
+
+
 def test_a_server_that_loses_its_ranges_sends_it_all_again(server: Any, asset: Asset, tmp_path: Path) -> None:
     server.does.cut = lambda start, end: min(end, MIDDLE)
     refused(asset, tmp_path, ONE)
