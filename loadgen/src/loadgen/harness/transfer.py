@@ -130,7 +130,8 @@ class Transfer:
         except OtherRange:
             self.takes_ranges = False
             raise
-        if parts.size and (answer.total != parts.size or (etag and answer.etag and answer.etag != etag)):
+        is_renamed = etag and answer.etag != etag and (answer.etag or not self.asset.has_checksum)
+        if parts.size and (answer.total != parts.size or is_renamed):
             answer.response.close()
             raise Changed("the file there has changed meanwhile")
         return answer
