@@ -56,9 +56,15 @@ def test_cores(files: dict[str, str], allowed: int, state: str, seen: str, tmp_p
     found(checks.cores(allowed, 8, put(tmp_path, files)), state, seen)
 
 
-def test_load() -> None:
+def test_load(monkeypatch: pytest.MonkeyPatch) -> None:
     found(checks.load(0.3, 4), OK)
     found(checks.load(3.2, 4), WARNING, "3.2 processes run on 4 cores", "top")
+
+    def refuse() -> None:
+        raise OSError
+
+    monkeypatch.setattr(checks.os, "getloadavg", refuse)
+    found(checks.load(checks.load_average(), 4), UNKNOWN, "not known here")
 
 
 def test_memory() -> None:
@@ -219,6 +225,10 @@ def test_a_problem_is_exit_code_2(
     assert printed.count("problem  ") == 2
     assert "         fix: make room, or name another folder by --data" in printed
     assert "2 problems" in printed
+    assert invoke(made, ["doctor", "--quiet", "--data", str(tmp_path)]) == 2
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        *("problem  memory", "         fix", "problem  disk", "         fix"),
+    ]
     monkeypatch.setattr(doctor, "find_gpus", lambda: (telemetry.Gpus(), "no driver"))
     monkeypatch.setattr(checks, "gpu", lambda facts, why, device: Finding("GPU", PROBLEM, why, "install one"))
     assert invoke(benchmark_of(), ["doctor", "--device", "cuda"]) == 2

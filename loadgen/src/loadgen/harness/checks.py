@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 import tempfile
@@ -62,12 +63,22 @@ def cores(allowed: int, online: int, cgroup: Path = Path("/sys/fs/cgroup")) -> F
     return Finding("cores", OK, seen)
 
 
-def load(one_minute: float, online: int) -> Finding:
+def load(one_minute: float | None, online: int) -> Finding:
     """one_minute: processes that wanted to run, on average."""
+    if one_minute is None:
+        return Finding("load", UNKNOWN, _HERE)
     seen = f"{one_minute:.1f} processes run on {online} cores"
     if one_minute > 0.2 * online:
         return Finding("load", WARNING, seen, "stop what else runs: `top` shows it")
     return Finding("load", OK, seen)
+
+
+def load_average() -> float | None:
+    """Of the last minute; None where the system does not say."""
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None
 
 
 def memory(free: int | None, needed: float) -> Finding:

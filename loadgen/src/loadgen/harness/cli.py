@@ -152,7 +152,7 @@ def command(benchmark: Benchmark) -> click.Group:
 
         return score_existing(benchmark, _request(**options), log)
 
-    @group.command(help="Say what would run, with each setting's origin, and on what machine.")
+    @group.command(help="Say what would run, what it needs and where each setting is from.")
     @_options(_RUN + _COMMON)
     def info(**options: Any) -> int:
         from loadgen.harness.info import describe
@@ -161,7 +161,7 @@ def command(benchmark: Benchmark) -> click.Group:
             click.echo(line)
         return 0
 
-    @group.command(help="Check this machine, with a fix for what is not as it should be.", epilog=_DOCTOR_EXITS)
+    @group.command(help="Check this machine; each finding has a fix.", epilog=_DOCTOR_EXITS)
     @_options([_PROFILE, _BACKEND, _DEVICE, _DTYPE, *_PLACE, _OUTPUT])
     def doctor(**options: Any) -> int:
         from loadgen.harness.doctor import execute

@@ -20,12 +20,13 @@ from loadgen.memory import available_bytes
 def execute(benchmark: Benchmark, request: Request) -> int:
     """Print a line for each check, and a fix where one is needed. Returns 2 if a run is impossible, else 0."""
     found = list(findings(benchmark, request))
-    for finding in found:
-        print(f"{finding.state:8} {finding.what}: {finding.seen}")
-        if finding.fix:
-            print(f"{'':8} fix: {finding.fix}")
     problems, warnings = (sum(f.state == state for f in found) for state in (checks.PROBLEM, checks.WARNING))
-    print(f"{problems} problems, {warnings} warnings")
+    for finding in found:
+        if finding.state == checks.PROBLEM or not request.quiet:
+            print(f"{finding.state:8} {finding.what}: {finding.seen}")
+            print(f"{'':8} fix: {finding.fix}\n" if finding.fix else "", end="")
+    if not request.quiet:
+        print(f"{problems} problems, {warnings} warnings")
     return EXIT_INPUT if problems else EXIT_OK
 
 
@@ -35,7 +36,7 @@ def findings(benchmark: Benchmark, request: Request) -> Iterator[Finding]:
     online = os.cpu_count() or 1
     yield checks.python()
     yield checks.cores(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else online, online)
-    yield checks.load(os.getloadavg()[0], online)
+    yield checks.load(checks.load_average(), online)
     needed = needs.memory_gb(benchmark, profile, backend, request) * 1e9
     yield checks.memory(available_bytes(), needed if request.device == "cpu" else 0)
     folder = data_folder(benchmark, name, request.data)

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +233,7 @@ def test_two_processes_fetch_a_file_once(
     with start(asset, one) as first:
         while server.served < server.does.stall_at:
             assert first.poll() is None
+            time.sleep(0.01)
         with start(asset, two) as second:
             read_until(second, "waiting for it")
             if is_killed:
