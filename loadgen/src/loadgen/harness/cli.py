@@ -169,7 +169,8 @@ def command(benchmark: Benchmark) -> click.Group:
         return execute(benchmark, _request(**options))
 
     @group.command(
-        help="Check the official files; copy those that lack from a folder, else download them.", epilog=_EXITS
+        help="Check the official files; copy those that lack from a folder, else download them.",
+        epilog=f"Files are kept for all benchmarks in ~/.cache/inference-bench/blobs; remove it freely.\n\n{_EXITS}",
     )
     @_options([_PROFILE, _BACKEND, _DTYPE, *_PLACE])
     @click.option("--from", "source", type=click.Path(path_type=Path), help="Copy from this folder; no network.")
