@@ -34,7 +34,7 @@ def own_files(root: Path, pattern: str = "*") -> list[Path]:
 
 
 def _made(parts: tuple[str, ...]) -> bool:
-    hidden = any(part.startswith(".") and part != ".ci" for part in parts[:-1])
+    hidden = parts[0] == ".git" or any(part.startswith(".") and part != ".ci" for part in parts[:-1])
     return hidden or any(part in ("build", "results", "__pycache__") or ".egg-info" in part for part in parts)
 
 

@@ -16,7 +16,9 @@ MINI = Profile(
     prepare="bench_bert.mini.prepare:prepare",
     dataset_options=SIZES,
     model_options={"maker": "bench_bert.mini.prepare:write_weights"},
+    samples=598,
     memory_gb=0.5,
+    disk_gb=0.001,
     reference={"f1": 92.1286},  # FP32, of the committed weights; measured by tests/test_miniature.py
     settings={
         Scenario.SingleStream: {
@@ -47,7 +49,9 @@ SYNTHETIC = Profile(
     model_options={"maker": "bench_bert.synthetic:write_weights"},
     reference={"f1": 0.0},  # nothing was learnt, so no score is expected
     settings={Scenario.SingleStream: {"single_stream_expected_latency_ns": 500_000.0}},  # an H200 takes 1.3 ms
+    samples=10_833,
     memory_gb=5.5,  # ONNX Runtime, the hungriest while it loads; measured
+    disk_gb=1.4,  # one backend's weights, and the questions
     synthesize="bench_bert.synthetic:synthesize",
 )
 
@@ -55,6 +59,7 @@ FULL = Profile(
     summary="BERT-large and SQuAD v1.1 from the official files",
     prepare="bench_bert.assets:prepare",
     is_official=True,
+    samples=10_833,
     memory_gb=5.5,
     assets="bench_bert.assets:ASSETS",
 )

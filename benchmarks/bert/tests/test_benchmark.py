@@ -14,6 +14,7 @@ import pytest
 
 from bench_bert.benchmark import BENCHMARK
 from bench_bert.config import BertConfig, read_config
+from bench_bert.dataset import Dataset
 from loadgen.harness.cli import invoke
 
 
@@ -103,3 +104,7 @@ def test_the_module_runs(tmp_path: Path) -> None:
         env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
     )
     assert "BERT-large question answering" in done.stdout
+
+
+def test_a_data_set_has_as_many_samples_as_info_counts_on(mini_dataset: Dataset) -> None:
+    assert mini_dataset.total_count == BENCHMARK.profiles["mini"].samples

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bench_resnet50.backend_pytorch_gpu import Pipeline
+from bench_resnet50.backend_pytorch_gpu import Pipeline, choose
 from bench_resnet50.config import FILE, ResNetConfig, read_config
 from bench_resnet50.dataset import Batch
 from bench_resnet50.formats import PYTORCH, check_weights
-from bench_resnet50.model import ResNet, block_stem, fold
+from bench_resnet50.model import ResNet, fold
 from bench_resnet50.preprocess import check_variant, normalised
 from bench_resnet50.synthetic import provide
 from loadgen.contracts import BackendOptions, InputError
@@ -63,13 +63,13 @@ class Backend:
         dtype = DTYPES[self.options.dtype]
         if self.device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # float32 is float32
-            block_stem(model)
             self._place(model, dtype)
-            self.pipeline = Pipeline(model, config.image, self.options.max_batch, self.device, dtype)
+            network = choose(model, config)
+            self.pipeline = Pipeline(network, config.image, self.options.max_batch, self.device)
         else:
             self._place(model, dtype)
             self.model = model
-            self.predict(Batch(np.zeros((1, config.image, config.image, 3), np.uint8)))
+        self.predict(Batch(np.zeros((1, config.image, config.image, 3), np.uint8), rows=np.zeros(1, np.int64)))
 
     def _place(self, model: ResNet, dtype: torch.dtype) -> None:
         """Channels last is the order in which GPUs and recent CPUs convolve fastest."""

@@ -1,45 +1,96 @@
-"""A stream of batches through one GPU: pixels are copied while the batch before them is computed.
+"""A stream of batches through one GPU: pixels are fetched while the batch before them is computed.
 
 For each size of a batch, the powers of two and the largest, all kernels are recorded once and launched as one (CUDA
-graphs); a batch of another size takes the next larger recording, whose other rows compute what nobody reads. The
-largest has compiled code of its own, single images too; what is between shares code for any size.
+graphs); a batch of another size takes the next larger recording, whose other rows compute what nobody reads.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import queue
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bench_resnet50.config import ResNetConfig
 from bench_resnet50.dataset import Batch
-from bench_resnet50.model import ResNet, fill, input_buffer
+from bench_resnet50.model import ResNet
 from bench_resnet50.preprocess import NORMALISATIONS
 
 _SLOTS = 3
-"""Batches whose pixels are on the way: one computing, one copied, one being filled."""
-_COPIERS = 4
-"""Threads that collect a batch's pixels: one cannot as fast as an H200 computes."""
+"""Batches whose pixels are on the way: one computing, one fetched, one being named."""
+
+
+class Network(Protocol):
+    """A model on a GPU. All methods launch work on the current stream and return."""
+
+    def buffer(self, count: int) -> Tensor:
+        """What the model reads, for so many images."""
+
+    def fetch(self, batch: Batch, rows: Tensor, pixels: Tensor) -> None:
+        """Bring the batch's images to the GPU, to the first rows of `pixels`. rows: page-locked, for their numbers."""
+
+    def fill(self, buffer: Tensor, images: Tensor, mean: Tensor, scale: Tensor) -> None:
+        """Put images [n, H, W, 3] into the first rows of the buffer, normalised: (uint8 - mean) * scale."""
+
+    def __call__(self, buffer: Tensor) -> Tensor:
+        """Logits [count, classes]."""
+
+    def close(self) -> None: ...
+
+
+class Compiled:
+    """A `Network` of any size and number format: the folded model, compiled by PyTorch."""
+
+    def __init__(self, model: ResNet, image: int) -> None:
+        self._model: Any = torch.compile(model)
+        self._weight, self._image = model.fc.weight, image
+
+    def buffer(self, count: int) -> Tensor:
+        """Zeros [count, 3, H, W], channels last."""
+        return self._weight.new_zeros((count, self._image, self._image, 3)).permute(0, 3, 1, 2)
+
+    def fetch(self, batch: Batch, rows: Tensor, pixels: Tensor) -> None:
+        pixels[: len(batch)].copy_(torch.from_numpy(batch.images).pin_memory(), non_blocking=True)
+
+    def fill(self, buffer: Tensor, images: Tensor, mean: Tensor, scale: Tensor) -> None:
+        torch.mul(images - mean, scale, out=buffer.permute(0, 2, 3, 1)[: len(images)])
+
+    def __call__(self, buffer: Tensor) -> Tensor:
+        logits: Tensor = self._model(buffer)
+        return logits
+
+    def close(self) -> None:
+        del self._model
+
+
+def choose(model: ResNet, config: ResNetConfig) -> Network:
+    """The fastest network for a folded model on a GPU."""
+    wide = config.width == 64 and len(config.layers) > 1
+    if wide and model.fc.weight.dtype != torch.float32 and importlib.util.find_spec("triton"):
+        from bench_resnet50.backend_pytorch_fused import Fused
+
+        return Fused(model, config.image)
+    return Compiled(model, config.image)
 
 
 class Pipeline:
     """One thread calls `submit`; it waits for the GPU only if `_SLOTS` batches are under way."""
 
-    def __init__(self, model: ResNet, image: int, max_batch: int, device: torch.device, dtype: torch.dtype) -> None:
-        self._model: Any = torch.compile(model)
-        self._image, self._device, self._dtype = image, device, dtype
+    def __init__(self, network: Network, image: int, max_batch: int, device: torch.device) -> None:
+        self._network, self._device = network, device
         self._copying: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._computing: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._slots = [_Slot(max_batch, image, device) for _ in range(_SLOTS)]
         self._turn = 0
         self._constants = {name: constants(name, device) for name in NORMALISATIONS}
-        self._pool = ThreadPoolExecutor(_COPIERS)
         sizes = sorted({max_batch, *(1 << power for power in range(max_batch.bit_length()))}, reverse=True)
         self._recordings = self._recorded(sizes)
+        _ = [torch.empty_like(logits, device="cpu", pin_memory=True) for *_, logits in self._recordings.values()]
         self._waiting: queue.SimpleQueue[Launched | None] = queue.SimpleQueue()
         self._waiter = threading.Thread(target=self._wait, name="gpu waiter", daemon=True)
         self._waiter.start()
@@ -49,14 +100,14 @@ class Pipeline:
         torch.backends.cudnn.benchmark = True  # tries every algorithm now, as it does for each new size
         recordings, pool = {}, None
         for size in sizes:
-            buffer = input_buffer(size, self._image, self._device, self._dtype)
+            buffer = self._network.buffer(size)
             with torch.cuda.stream(self._computing):  # outside of the recording: compiles, and chooses algorithms
                 for _ in range(2):
-                    self._model(buffer)
+                    self._network(buffer)
             torch.cuda.synchronize(self._device)
             graph: Any = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=pool, stream=self._computing):
-                logits = self._model(buffer).float()
+                logits = self._network(buffer).float()
             pool = pool or graph.pool()
             recordings[size] = graph, buffer, logits
         return recordings
@@ -69,30 +120,21 @@ class Pipeline:
             raise ValueError(f"a batch of {count} images is larger than the largest of {max(self._recordings)}")
         slot = self._slots[self._turn]
         self._turn = (self._turn + 1) % _SLOTS
-        slot.copied.synchronize()  # what it held has left the host's memory
-        self._collect(batch, slot.host[:count].numpy())
+        slot.fetched.synchronize()  # the rows that it names have been read
         with torch.cuda.stream(self._copying):
             self._copying.wait_event(slot.used)
-            slot.device[:count].copy_(slot.host[:count], non_blocking=True)
-            slot.copied.record()
+            self._network.fetch(batch, slot.rows, slot.pixels)
+            slot.fetched.record()
         graph, buffer, logits = self._recordings[size]
         with torch.cuda.stream(self._computing):
-            self._computing.wait_event(slot.copied)
-            fill(buffer, slot.device[:count], *self._constants[batch.variant])
+            self._computing.wait_event(slot.fetched)
+            self._network.fill(buffer, slot.pixels[:count], *self._constants[batch.variant])
             slot.used.record()
             graph.replay()
             answer = torch.empty((count, logits.shape[1]), pin_memory=True).copy_(logits[:count], non_blocking=True)
             launched = Launched(answer)
         self._waiting.put(launched)
         return launched
-
-    def _collect(self, batch: Batch, target: Any) -> None:
-        parts = min(_COPIERS, len(batch))
-        cuts = [len(batch) * part // parts for part in range(parts + 1)]
-        if parts == 1:
-            batch.copy_to(target, 0, 1)
-        else:
-            list(self._pool.map(lambda part: batch.copy_to(target, cuts[part], cuts[part + 1]), range(parts)))
 
     def _wait(self) -> None:
         while (launched := self._waiting.get()) is not None:
@@ -101,18 +143,17 @@ class Pipeline:
     def close(self) -> None:
         self._waiting.put(None)
         self._waiter.join()
-        self._pool.shutdown()
         torch.cuda.synchronize(self._device)
+        self._network.close()
 
 
 class _Slot:
-    """Pixels of a batch, in page-locked memory and on the device."""
+    """A batch's pixels on the device, and which rows of the host's memory they come from."""
 
     def __init__(self, max_batch: int, image: int, device: torch.device) -> None:
-        shape = (max_batch, image, image, 3)
-        self.host = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        self.device = torch.empty(shape, dtype=torch.uint8, device=device)
-        self.copied: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self.rows = torch.empty(max_batch, dtype=torch.int64, pin_memory=True)
+        self.pixels = torch.empty((max_batch, image, image, 3), dtype=torch.uint8, device=device)
+        self.fetched: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self.used: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
 

@@ -17,6 +17,8 @@ MINI = Profile(
     dataset_options=SIZES,
     model_options={"threads": 1},  # unless --threads says more: a net so small is slower on two cores than on one
     reference={"accuracy": 91.65},  # FP32, of the committed weights; measured by tests/test_miniature.py
+    samples=2_000,
+    disk_gb=0.05,
     settings={
         Scenario.SingleStream: {
             "single_stream_expected_latency_ns": 100_000.0,  # pre-generates enough for any machine
@@ -52,6 +54,8 @@ SYNTHETIC = Profile(
     model_options={"random_weights": 1},  # the seed
     reference={"accuracy": 0.0},  # nothing was learnt, so no score is expected
     synthesize="bench_resnet50.synthetic:synthesize",
+    samples=2_000,
+    disk_gb=0.7,  # one backend's weights 0.1, JPEG files 0.3, prepared images 0.3
 )
 
 FULL = Profile(
@@ -61,6 +65,8 @@ FULL = Profile(
     model_options={"variant": "tf"},
     is_official=True,
     assets="bench_resnet50.assets:FULL",
+    samples=50_000,
+    disk_gb=14.3,  # the unpacked images 6.7, the prepared ones 50,000 x 150,592 bytes
 )
 
 TORCHVISION = Profile(
@@ -70,6 +76,8 @@ TORCHVISION = Profile(
     model_options={"variant": "torch"},
     is_official=True,
     assets="bench_resnet50.assets:TORCHVISION",
+    samples=50_000,
+    disk_gb=14.3,
 )
 
 BENCHMARK = Benchmark(

@@ -34,7 +34,7 @@ class Batch:
     """What a backend gets: images that were resized and cropped, and are not yet normalised."""
 
     source: Pixels
-    """[m, height, width, 3], red, green, blue: all images of the dataset, or those of this batch alone."""
+    """[m, height, width, 3], red, green, blue: all images that are loaded, or those of this batch alone."""
     variant: str = "tf"
     """A key of `preprocess.NORMALISATIONS`: how the images were resized, and how they are to be normalised."""
     rows: npt.NDArray[np.int64] | None = None
@@ -47,15 +47,6 @@ class Batch:
     def images(self) -> Pixels:
         """[n, height, width, 3] of this batch."""
         return self.source if self.rows is None else self.source[self.rows]
-
-    def copy_to(self, target: Pixels, first: int, last: int) -> None:
-        """Images `first` to `last`, without it, into the same rows of `target`: no other copy of them is made.
-
-        Several threads may do so at once: copying leaves Python's lock.
-        """
-        rows = range(first, last) if self.rows is None else self.rows[first:last].tolist()
-        for place, row in enumerate(rows, first):
-            target[place] = self.source[row]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process gets no more than the batch's own images."""
@@ -78,7 +69,8 @@ class Dataset:
             self._crops = Crops(folder, self.files, image, variant)
         except OSError as error:
             raise InputError(f"{folder}: prepared images cannot be stored ({error}): make it writable") from error
-        self._loaded = np.zeros(len(names), np.bool_)
+        self._place = np.full(len(names), -1, np.int64)  # row of an image in memory; -1: not loaded
+        self._memory: Pixels = np.empty((0, image, image, 3), np.uint8)
 
     @property
     def name(self) -> str:
@@ -90,11 +82,11 @@ class Dataset:
 
     @property
     def performance_count(self) -> int:
-        """All: 150 KB each come from a file, which the system keeps in memory as far as there is room."""
+        """All: 150 KB of memory each, unless the rules' 1,024 are loaded at a time."""
         return len(self.files)
 
     def load(self, indices: Sequence[int]) -> None:
-        """Prepare those images that the file of prepared ones lacks, and read all, in parallel.
+        """Prepare those images that the file of prepared ones lacks, and bring all into memory, in parallel.
 
         Raises InputError that names the images that cannot be read.
         """
@@ -109,7 +101,21 @@ class Dataset:
                 f"{len(faults)} of {len(wanted)} images cannot be read: {'; '.join(faults[:3])}"
                 f"{'; ...' if len(faults) > 3 else ''}: put the official files there"
             )
-        self._loaded[wanted] = True
+        self._hold(np.union1d(np.flatnonzero(self._place >= 0), wanted))
+
+    def _hold(self, images: npt.NDArray[np.int64]) -> None:
+        """Copies in memory of these, and of no others. A mapping of the file would do if the system never took its
+        pages away: on one machine it did, and a batch then took ten times as long."""
+        memory = np.empty((len(images), *self._memory.shape[1:]), np.uint8)
+
+        def copy(place: int) -> None:
+            memory[place] = self._crops.pixels[images[place]]
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            list(pool.map(copy, range(len(images))))
+        self._memory = memory
+        self._place[:] = -1
+        self._place[images] = np.arange(len(images))
 
     def _fault(self, index: int) -> str:
         """Prepare one image; what is wrong with it in words, or nothing."""
@@ -120,15 +126,17 @@ class Dataset:
         return ""
 
     def unload(self, indices: Sequence[int]) -> None:
-        """The system may use the memory for something else when it needs it."""
-        self._loaded[np.asarray(indices, np.int64)] = False
+        """Frees the memory once no image is loaded."""
+        self._place[np.asarray(indices, np.int64)] = -1
+        if (self._place < 0).all():
+            self._memory = self._memory[:0].copy()
 
     def gather(self, indices: Sequence[int]) -> Batch:
         """Raises ValueError that names a sample that is not loaded."""
-        rows = np.asarray(indices, np.int64)
-        if not self._loaded[rows].all():
-            raise ValueError(f"sample {rows[~self._loaded[rows]][0]} is not loaded")
-        return Batch(self._crops.pixels, self.variant, rows)
+        places = self._place[np.asarray(indices, np.int64)]
+        if (places < 0).any():
+            raise ValueError(f"sample {indices[int(places.argmin())]} is not loaded")
+        return Batch(self._memory, self.variant, places)
 
     def cost(self, index: int) -> int:
         """Every image is as much work as another."""

@@ -1,12 +1,11 @@
 """ResNet v1.5 in PyTorch, with torchvision's names and padding: the stride is on the 3x3 convolution.
 
-A trained one can be changed into one that computes the same in fewer and faster steps. `fold` folds batch
-normalisation into the convolutions. For a GPU, `block_stem` turns the first convolution, 7x7 with stride 2 on 3
-channels, into a 4x4 with stride 1 on 12: each 2x2 pixels of the image become one with all their channels, as
-tensor cores like many channels and no strides.
+`fold` changes a trained one into one that computes the same in fewer steps: batch normalisation joins the convolutions.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +14,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bench_resnet50 import config as sizes
 from bench_resnet50.config import ResNetConfig, bottlenecks, features
-
-STEM_CHANNELS = 16
-"""12, and 4 of zeros: tensor cores take multiples of 8."""
-_BEFORE, _AFTER = 2, 1
-"""Rows and columns of zero blocks around: 3 pixels of padding, and the kernel's added first row, are 2 blocks."""
 
 
 class ResNet(nn.Module):
@@ -87,32 +81,29 @@ def _fold_pair(module: nn.Module, convolution: str, norm: str) -> None:
         setattr(module, norm, nn.Identity())
 
 
-def block_stem(model: ResNet) -> None:
-    """Let a folded model read what `input_buffer` holds in place of images."""
-    old = model.conv1
-    model.conv1 = nn.Conv2d(STEM_CHANNELS, old.out_channels, 4)
-    model.conv1.weight = nn.Parameter(_blocked(old.weight.detach()), requires_grad=False)
-    model.conv1.bias = old.bias
+def blocked(weight: Tensor) -> Tensor:
+    """The first convolution's weight [out, 3, 7, 7], of stride 2, as one of stride 1 on blocks of 2x2 pixels.
 
-
-def _blocked(weight: Tensor) -> Tensor:
-    """[out, 3, 7, 7] with stride 2 -> [out, STEM_CHANNELS, 4, 4] with stride 1 on blocks of 2x2 pixels."""
+    [out, 16, 4, 4]: the channels of a block are row, column, colour, and 4 zeros, because tensor cores take multiples
+    of 8. Output pixel i begins with block i - 2.
+    """
     outputs = len(weight)
-    even = F.pad(weight, (1, 0, 1, 0))  # 8x8, so that output pixel i begins with block i - 2
+    even = F.pad(weight, (1, 0, 1, 0))  # 8x8, the added row and column of zeros first
     parts = even.reshape(outputs, 3, 4, 2, 4, 2).permute(0, 3, 5, 1, 2, 4)
-    return F.pad(parts.reshape(outputs, 12, 4, 4), (0, 0, 0, 0, 0, STEM_CHANNELS - 12))
+    return F.pad(parts.reshape(outputs, 12, 4, 4), (0, 0, 0, 0, 0, 4))
 
 
-def input_buffer(count: int, image: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Zeros [count, STEM_CHANNELS, H/2 + 3, W/2 + 3], channels last, for `fill`."""
-    side = image // 2 + _BEFORE + _AFTER
-    zeros = torch.zeros((count, side, side, STEM_CHANNELS), device=device, dtype=dtype)
-    return zeros.permute(0, 3, 1, 2)
+class Joint(NamedTuple):
+    """What lies between the first convolutions of two bottlenecks, folded, as [inputs, outputs]."""
 
-
-def fill(buffer: Tensor, images: Tensor, mean: Tensor, scale: Tensor) -> None:
-    """Put the first images into the buffer: (uint8 [n, H, W, 3] - mean) * scale, each 2x2 pixels as one."""
-    count, side = len(images), images.shape[1] // 2
-    inside = buffer.permute(0, 2, 3, 1)[:count, _BEFORE:-_AFTER, _BEFORE:-_AFTER, :12]
-    blocks = images.reshape(count, side, 2, side, 2, 3).permute(0, 1, 3, 2, 4, 5)
-    torch.mul(blocks - mean, scale, out=inside.view(count, side, side, 2, 2, 3))
+    taps: Tensor
+    """[9 * inner, inner] of the 3x3 convolution."""
+    taps_bias: Tensor
+    expansion: Tensor
+    bias: Tensor
+    """Of the expansion, and of the projection if there is one."""
+    projection: Tensor | None
+    """Of the block's input; None: it is added as it is."""
+    following: Tensor
+    """The next block's first convolution."""
+    following_bias: Tensor

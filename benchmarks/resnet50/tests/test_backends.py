@@ -16,11 +16,10 @@ import pytest
 import torch
 
 from bench_resnet50 import backend_onnxruntime, backend_pytorch
-from bench_resnet50.backend_pytorch_gpu import constants
 from bench_resnet50.config import FILE, ResNetConfig, bottlenecks, read_config, weight_shapes, write_config
 from bench_resnet50.dataset import Batch
 from bench_resnet50.formats import ONNX, PYTORCH, random_tensors, write_onnx, write_pytorch
-from bench_resnet50.model import ResNet, block_stem, fill, fold, input_buffer
+from bench_resnet50.model import ResNet
 from bench_resnet50.preprocess import normalised
 from loadgen.contracts import BackendOptions, InputError
 
@@ -144,19 +143,6 @@ def test_the_onnx_file_is_as_the_official_one(model: Path, batch: Batch, expecte
     assert probabilities.shape == (5, 31)
     assert (probabilities[:, 0] < 1e-20).all()
     assert (classes - 1 == expected.argmax(axis=1)).all()
-
-
-def test_what_a_gpu_computes(tensors: dict[str, Any], batch: Batch, expected: Any) -> None:
-    """Its network and its buffer of blocks, here on the CPU; three rows of the buffer are of no image."""
-    network = ResNet(SMALL).eval().requires_grad_(False)
-    network.load_state_dict({k: torch.from_numpy(v) for k, v in tensors.items()}, strict=False)
-    fold(network)
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
-    block_stem(network)
-    buffer = input_buffer(8, 64, torch.device("cpu"), torch.float32)
-    fill(buffer, torch.from_numpy(batch.images), *constants("tf", torch.device("cpu")))
-    assert buffer.is_contiguous(memory_format=torch.channels_last)
-    assert np.abs(network(buffer)[:5].numpy() - expected).max() < TOLERANCE
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -14,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from bench_resnet50 import assets
+from bench_resnet50 import assets, synthetic_images
 from bench_resnet50.benchmark import BENCHMARK
 from bench_resnet50.config import FILE, ResNetConfig, read_config
+from bench_resnet50.dataset import Dataset
 from bench_resnet50.formats import ONNX, PYTORCH
 from loadgen.contracts import InputError
 from loadgen.harness.cli import invoke
@@ -103,9 +105,8 @@ def archive(path: Path, members: dict[str, bytes], mode: str) -> None:
             file.addfile(entry, io.BytesIO(content))
 
 
-def test_archives_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archives_are_unpacked(tmp_path: Path) -> None:
     put(tmp_path, "data/x", f"model/{ONNX}")
-    monkeypatch.setattr(assets, "check_space", lambda folder, needed: None)
     archive(tmp_path / assets.IMAGES.path, {"a.JPEG": b"A", "b.JPEG": b"B"}, "w")
     archive(tmp_path / assets.CLASSES.path, {"val.txt": b"a.JPEG 65\nb.JPEG 970\n", "train.txt": b""}, "w:gz")
     assets.prepare_full(tmp_path)
@@ -114,14 +115,13 @@ def test_archives_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("cut", [assets.IMAGES, assets.CLASSES])
-def test_a_damaged_archive_is_named(cut: assets.Asset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_archive_is_named(cut: assets.Asset, tmp_path: Path) -> None:
     put(tmp_path, "data/x", f"model/{ONNX}")
-    monkeypatch.setattr(assets, "check_space", lambda folder, needed: None)
     archive(tmp_path / assets.IMAGES.path, {"a.JPEG": bytes(5000)}, "w")
     archive(tmp_path / assets.CLASSES.path, {"val.txt": os.urandom(5000)}, "w:gz")
     whole = (tmp_path / cut.path).read_bytes()
     (tmp_path / cut.path).write_bytes(whole[:1500])
-    with pytest.raises(InputError, match=r"ILSVRC2012_img_val\.tar or caffe.* is damaged .*: fetch it again"):
+    with pytest.raises(InputError, match=rf"{re.escape(Path(cut.path).name)} is damaged .*: fetch it again"):
         assets.prepare_full(tmp_path)
     assert not (tmp_path / "data" / "val_map.txt").exists()
 
@@ -140,3 +140,8 @@ def test_the_module_runs(tmp_path: Path) -> None:
         env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
     )
     assert "ResNet-50 image classification" in done.stdout
+
+
+def test_a_data_set_has_as_many_samples_as_info_counts_on(mini_dataset: Dataset) -> None:
+    assert mini_dataset.total_count == BENCHMARK.profiles["mini"].samples
+    assert BENCHMARK.profiles["synthetic"].samples == synthetic_images.COUNT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,74 @@ def test_a_failure_in_single_stream_is_raised(made: Any) -> None:
 
 def test_input_error_is_no_subclass_of_what_models_raise() -> None:
     assert not issubclass(InputError, (ValueError, RuntimeError))
+
+
+class Held:
+    """A backend whose answers come when the test lets them."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.futures: list[Future[Any]] = []
+
+    def load(self) -> None: ...
+
+    def submit(self, batch: Any) -> Future[Any]:
+        self.batches.append(list(batch))
+        self.futures.append(Future())
+        return self.futures[-1]
+
+    def close(self) -> None: ...
+
+    def answer(self, number: int) -> None:
+        self.futures[number].set_result(np.array(self.batches[number], np.int64))
+
+
+@pytest.fixture
+def held(benchmark_of: Callable[..., Benchmark]) -> tuple[BatchingSystem, Held, Answers]:
+    benchmark_of()
+    import fake_bench
+
+    backend, answers = Held(), Answers()
+    system = BatchingSystem("held", [backend], fake_bench.Numbers(Path()), fake_bench.encode, max_batch=16)
+    system.start(answers)
+    return system, backend, answers
+
+
+def test_a_second_batch_has_half_the_samples_of_the_first(held: Any) -> None:
+    system, backend, _ = held
+    system.issue(range(6), list(range(6)))
+    wait_for(lambda: backend.batches == [[0, 1, 2, 3, 4, 5]])
+    for k in (6, 7):
+        system.issue((k,), [k])
+    time.sleep(0.05)
+    assert len(backend.batches) == 1, "two are too few while six compute"
+    system.issue((8,), [8])
+    wait_for(lambda: backend.batches[1:] == [[6, 7, 8]])
+    for number in range(2):
+        backend.answer(number)
+    system.stop()
+
+
+def test_fewer_go_when_the_first_is_answered_or_nothing_more_comes(held: Any) -> None:
+    system, backend, answers = held
+    system.issue(range(6), list(range(6)))
+    wait_for(lambda: len(backend.batches) == 1)
+    system.issue((6,), [6])
+    backend.answer(0)
+    wait_for(lambda: backend.batches[1:] == [[6]])
+    system.issue((7, 8), [7, 8])
+    wait_for(lambda: backend.batches[2:] == [[7, 8]])
+    backend.answer(1)
+    system.issue((9,), [9])  # half of two
+    wait_for(lambda: backend.batches[3:] == [[9]])
+    for number in (2, 3):
+        backend.answer(number)
+    wait_for(lambda: len(answers.data) == 10)
+    system.issue(range(10, 16), list(range(10, 16)))
+    wait_for(lambda: len(backend.batches) == 5)
+    system.issue((16,), [16])
+    system.flush()
+    wait_for(lambda: backend.batches[5:] == [[16]])
+    for number in (4, 5):
+        backend.answer(number)
+    system.stop()

@@ -193,6 +193,37 @@ def test_info_says_what_is_needed_and_what_is_there(
     assert "  model/weights: 2.0 MB" in printed
 
 
+def test_info_adds_up_disk_and_time(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    made = benchmark_of()
+    mini = replace(made.profiles["mini"], samples=50, disk_gb=0.002)
+    made = replace(made, profiles={"mini": mini})
+    assert invoke(made, ["info", "--data", "d", "--duration", "600", "--qps", "100"]) == 0
+    printed = capsys.readouterr().out
+    for line in (
+        "disk needed: about 2 MB more",
+        "gpu memory needed: none with --device cpu",
+        "SingleStream: performance 10 min, accuracy 0.0 s, at single_stream_expected_latency_ns = 1000  (profile)",
+        "Server: performance 10 min, accuracy 0.5 s, at server_target_qps = 100  (command line)",
+        "Offline: performance 11 min, accuracy 0.5 s",  # 66,000 samples: a tenth more than 600 s x 100/s
+        "in all: 31 min",
+    ):
+        assert line in printed
+    Path("d").mkdir()
+    Path("d/made").write_bytes(bytes(1_500_000))
+    assert invoke(made, ["info", "--data", "d", "--device", "cuda"]) == 0
+    printed = capsys.readouterr().out
+    assert "disk needed: about 0 MB more" in printed  # 0.5 MB
+    assert "gpu memory needed: not known; free: " in printed
+
+
+def test_info_says_what_it_does_not_know(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(benchmark_of(), ["info", "--data", "d", "--scenario", "Server"]) == 0
+    printed = capsys.readouterr().out
+    assert "disk needed: not known" in printed
+    assert "Server: performance 0.2 s, accuracy not known" in printed
+    assert "in all: 0.2 s, and the accuracy tests" in printed
+
+
 def test_synthesize_says_what_it_wrote(
     benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,7 +286,7 @@ def test_help_imports_nothing_heavy_and_takes_no_time() -> None:
         "b = Benchmark('x', 'X', 'bert', (), '', {}, '', '', {'mini': Profile('tiny', '')})\n"
         "assert invoke(b, ['--help']) == 0\n"
         "took = time.process_time()\n"
-        "for name in ('run', 'accuracy', 'info', 'fetch', 'synthesize', 'train-mini', 'report', 'compare'):\n"
+        "for name in ('run', 'accuracy', 'info', 'doctor', 'fetch', 'synthesize', 'train-mini', 'report', 'compare'):\n"
         "    assert invoke(b, [name, '--help']) == 0\n"
         "print(sorted({'numpy', 'rich', 'urllib3', 'pynvml', 'torch', 'onnxruntime'} & set(sys.modules)), took)"
     )

@@ -6,6 +6,7 @@ import csv
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from loadgen.contracts import InputError
 from loadgen.harness import charts, telemetry
 from loadgen.harness.benchmark import Benchmark
+from loadgen.harness.cli import invoke
 from loadgen.harness.layers import Overrides
 from loadgen.harness.report import write_report
 from loadgen.harness.session import Request, execute
@@ -57,7 +59,7 @@ class FakeNvml:
         return b"Fake GPU"
 
     def nvmlDeviceGetMemoryInfo(self, gpu: int) -> Any:
-        return SimpleNamespace(total=80 << 30, used=(1 + gpu) << 30)
+        return SimpleNamespace(total=80 << 30, used=(1 + gpu) << 30, free=(79 - gpu) << 30)
 
     def nvmlDeviceGetUtilizationRates(self, gpu: int) -> Any:
         self.samples[gpu] += 1
@@ -83,6 +85,20 @@ def test_gpus_say_what_they_are_and_let_go_of_nvml() -> None:
     assert gpus.facts == {"gpu 0": "Fake GPU, 80.0 GiB", "gpu 1": "Fake GPU, 80.0 GiB", "gpu driver": "580.1"}
     assert nvml.users == 1
     gpus.close()
+    assert nvml.users == 0
+
+
+def test_info_compares_what_a_gpu_has_free(
+    benchmark_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nvml = FakeNvml()
+    monkeypatch.setattr("loadgen.harness.info.find_gpus", lambda: (Gpus(nvml), ""))
+    made = benchmark_of()
+    made = replace(made, profiles={"mini": replace(made.profiles["mini"], memory_gb=5.5)})
+    assert invoke(made, ["info", "--device", "cuda", "--data", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "gpu memory needed: about 5.5 GB; free: 84.8 GB of gpu 0, 83.8 GB of gpu 1" in said
+    assert "gpu 0 Fake GPU, 80.0 GiB" in said
     assert nvml.users == 0
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from loadgen.contracts import InputError
+from loadgen.harness.files import sync, whole_file
 
 _BLOCK = 1 << 20  # bytes read at a time
 
@@ -27,8 +25,12 @@ class Asset:
     bytes: int = 0
     md5: str = ""
     sha256: str = ""
+    mirrors: tuple[str, ...] = ()
+    """Other addresses of the same file, tried in this order when one fails."""
     gate: str = ""
-    """What a person has to do first (sign, register); empty: nothing."""
+    """What a person has to do first (sign, register), and where; empty: nothing."""
+    token: str = ""
+    """The environment variable that holds the access token which the server wants; empty: it wants none."""
     backends: tuple[str, ...] = ()
     """The backends that need it; empty: all."""
     dtypes: tuple[str, ...] = ()
@@ -68,19 +70,14 @@ def _digest(file: Path, kind: str) -> str:
 
 
 def part_of(target: Path) -> Path:
-    """Where a file is written until it is known to be whole and right."""
+    """Where a file is downloaded to until it is known to be whole and right."""
     return target.with_name(f"{target.name}.part")
 
 
-def adopt(asset: Asset, part: Path, target: Path, source: object) -> None:
-    """Make a finished part the file itself. Raises InputError, and removes the part, if it is not the asset."""
-    wrong = fault(asset, part)
-    if wrong:
-        part.unlink(missing_ok=True)
+def verify(asset: Asset, part: Path, source: object) -> None:
+    """Raise InputError if what came from `source` is not the asset."""
+    if wrong := fault(asset, part):
         raise InputError(f"what came from {source} is not {asset.path} ({wrong}); it is removed: {_advice(asset)}")
-    with part.open("rb") as file:
-        os.fsync(file.fileno())  # before its name says that it is whole
-    part.replace(target)
 
 
 def _advice(asset: Asset) -> str:
@@ -99,8 +96,10 @@ def copy(asset: Asset, source: Path, folder: Path) -> None:
     target = folder / asset.path
     target.parent.mkdir(parents=True, exist_ok=True)
     check_space(folder, found.stat().st_size)
-    shutil.copyfile(found, part_of(target))
-    adopt(asset, part_of(target), target, found)
+    with whole_file(target) as part:
+        shutil.copyfile(found, part)
+        verify(asset, part, found)
+        sync(part)
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -111,22 +110,3 @@ def check_space(folder: Path, needed: int) -> None:
             f"{folder} needs {needed / 1e9:,.1f} GB more and has {free / 1e9:,.1f} GB free: "
             "make room, or name another folder by --data"
         )
-
-
-@contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Two processes that fill one folder would write into each other's parts: the second raises InputError."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"another process fetches into {folder}: wait until it is done") from error
-        except OSError:  # a file system without locks, as some over a network
-            pass
-        yield
-    finally:
-        os.close(handle)

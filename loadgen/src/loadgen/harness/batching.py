@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -33,8 +33,10 @@ class BatchingSystem:
 
     A batch goes out when `max_batch` samples wait, or when the first of them has waited `max_wait_s`. Workers
     pull: a batch goes to one that computes nothing, else to one with room for a second, so a slow worker gets
-    fewer. max_tokens: the most that the longest sample's cost times the batch's size may be; an Offline query
-    is sorted by `Dataset.cost` in any case, longest first, so that a batch holds equal lengths.
+    fewer. A second one has at least half the samples of the first: until then more may join it without making
+    it later, and a few large batches take less time than many small ones. max_tokens: the most that the longest
+    sample's cost times the batch's size may be; an Offline query is sorted by `Dataset.cost` in any case, longest
+    first, so that a batch holds equal lengths.
     A prediction that fails ends the run and names its samples; it never becomes an empty answer.
     With several workers `Dataset.gather` and `encode` are called by several threads at once.
     """
@@ -98,7 +100,7 @@ class BatchingSystem:
     def _advance(self, backend: Backend, flying: deque[_Flight]) -> None:
         """Submit the next batch, or wait for one; answer those that are ready."""
         if len(flying) < _IN_FLIGHT:
-            batch = self._queue.next(flying[0].future if flying else None)
+            batch = self._queue.next(flying[0] if flying else None)
             if batch is not None:
                 flying.append(self._submit(backend, batch))
         else:
@@ -148,6 +150,7 @@ class _Queue:
         # One wake-up must reach one worker that can use it, so those with and without a batch wait apart.
         self._idle, self._busy = threading.Condition(self._lock), threading.Condition(self._lock)
         self._idlers = 0
+        self._wanted = max_batch  # the fewest samples for which one that waits with a batch should be woken
         self._single: deque[tuple[int, int, float]] = deque()  # id, index, when it came; in order of arrival
         self._bulk: deque[tuple[Any, Any]] = deque()  # ready batches
         self._flushing = False
@@ -157,7 +160,7 @@ class _Queue:
         now = time.monotonic()
         with self._lock:
             self._flushing = False
-            self._single.extend([(i, index, now) for i, index in zip(ids, indices, strict=True)])
+            self._single.extend(zip(ids, indices, repeat(now)))  # as many ids as indices
             self._wake()
 
     def put_bulk(self, ids: Any, indices: Any) -> None:
@@ -190,25 +193,35 @@ class _Queue:
         with self._lock:
             self._busy.notify_all()
 
-    def next(self, oldest: Future[Any] | None) -> Batch | None:
+    def next(self, oldest: _Flight | None) -> Batch | None:
         """Wait for the next batch. None if the queue was closed, or if `oldest`, which the worker has, is done."""
         batch = None
+        fewest = (len(oldest.ids) + 1) // 2 if oldest else 0
         with self._lock:
-            while batch is None and not self.closed and not (oldest and oldest.done()):
+            while batch is None and not self.closed and not (oldest and oldest.future.done()):
                 left = self._left()
-                if left is not None and left <= 0 and not (oldest and self._idlers):
+                if left is not None and left <= 0 and not (oldest and self._idlers) and self._has(fewest):
                     batch = self._take()
                 else:
-                    self._wait(idle=oldest is None, timeout_s=left if left and left > 0 else None)
+                    self._wait(fewest, timeout_s=left if left and left > 0 else None)
             if self._bulk or self._single:
                 self._wake()  # this worker will not look for a while
         return batch
 
-    def _wake(self) -> None:
-        (self._idle if self._idlers else self._busy).notify()
+    def _has(self, fewest: int) -> bool:
+        return bool(self._bulk) or self._flushing or len(self._single) >= fewest
 
-    def _wait(self, idle: bool, timeout_s: float | None) -> None:
-        if not idle:
+    def _wake(self) -> None:
+        if self._idlers:
+            self._idle.notify()
+        elif self._has(self._wanted):
+            self._wanted = self._max_batch  # until those who are woken wait again
+            self._busy.notify_all()
+
+    def _wait(self, fewest: int, timeout_s: float | None) -> None:
+        """fewest: see `_wanted`; 0: this worker has no batch."""
+        if fewest:
+            self._wanted = min(self._wanted, fewest)
             self._busy.wait(timeout_s)
             return
         self._idlers += 1

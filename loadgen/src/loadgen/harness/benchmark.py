@@ -34,6 +34,10 @@ class Profile:
     what a run with this backend would make, "" for every backend. Empty: `prepare` makes all."""
     assets: str = ""
     """`"module:NAME"` of a sequence of `loadgen.harness.assets.Asset`: the files that `fetch` gets."""
+    samples: int = 0
+    """Samples of the data set, which an accuracy test takes once; 0: not known before it is read."""
+    disk_gb: float = 0.0
+    """GB of the files that a run makes in the profile's folder, official ones not counted; 0: not known."""
     memory_gb: float | str = 0.0
     """GB (1e9 bytes) that a run takes, of the device's memory if it has its own; 0: not known. Or
     `"module:function"`, called as `memory_gb(backend, dtype, batch)`."""

@@ -24,10 +24,18 @@ Exit codes:
   130  interrupted; what was measured is kept, marked INVALID
 """
 
+_DOCTOR_EXITS = """\b
+Exit codes:
+  0  a run is possible; warnings make it slower, or its numbers less even
+  2  a problem makes a run impossible
+"""
+
 _HELP = ["-h", "--help"]
 
 _PROFILE = click.option("--profile", default="", help="Where files come from; see the list above.")
 _BACKEND = click.option("--backend", default="", help="Runtime; see the list above.")
+_DEVICE = click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+_OUTPUT = click.option("--output", type=click.Path(path_type=Path), help="Folder for logs and results.")
 _DTYPE = click.option("--dtype", default="float32", show_default=True, help="Number format of the model.")
 _PLACE = [
     click.option("--data", type=click.Path(path_type=Path), help="Folder that holds data/ and model/."),
@@ -42,7 +50,7 @@ _RUN = [
     click.option("--scenario", multiple=True, help="SingleStream, MultiStream, Server or Offline; repeatable."),
     click.option("--category", multiple=True, help="datacenter or edge: all scenarios that a result there needs."),
     _BACKEND,
-    click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
+    _DEVICE,
     _DTYPE,
     click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Most samples a batch."),
     click.option(
@@ -129,7 +137,7 @@ def command(benchmark: Benchmark) -> click.Group:
     @group.command(help="Run tests: by default every scenario, performance and accuracy.", epilog=_EXITS)
     @_options(_RUN + _COMMON)
     @click.option("--mode", type=click.Choice(["performance", "accuracy", "both"]), default="both", show_default=True)
-    @click.option("--output", type=click.Path(path_type=Path), help="Folder for logs and results.")
+    @_options([_OUTPUT])
     @click.option("--trace", is_flag=True, help="Write mlperf_log_trace.json too.")
     def run(**options: Any) -> int:
         from loadgen.harness.session import execute
@@ -144,7 +152,7 @@ def command(benchmark: Benchmark) -> click.Group:
 
         return score_existing(benchmark, _request(**options), log)
 
-    @group.command(help="Say what would run, with each setting's origin, and on what machine.")
+    @group.command(help="Say what would run, what it needs and where each setting is from.")
     @_options(_RUN + _COMMON)
     def info(**options: Any) -> int:
         from loadgen.harness.info import describe
@@ -153,8 +161,16 @@ def command(benchmark: Benchmark) -> click.Group:
             click.echo(line)
         return 0
 
+    @group.command(help="Check this machine; each finding has a fix.", epilog=_DOCTOR_EXITS)
+    @_options([_PROFILE, _BACKEND, _DEVICE, _DTYPE, *_PLACE, _OUTPUT])
+    def doctor(**options: Any) -> int:
+        from loadgen.harness.doctor import execute
+
+        return execute(benchmark, _request(**options))
+
     @group.command(
-        help="Check the official files; copy those that lack from a folder, else download them.", epilog=_EXITS
+        help="Check the official files; copy those that lack from a folder, else download them.",
+        epilog=f"Files are kept for all benchmarks in ~/.cache/inference-bench/blobs; remove it freely.\n\n{_EXITS}",
     )
     @_options([_PROFILE, _BACKEND, _DTYPE, *_PLACE])
     @click.option("--from", "source", type=click.Path(path_type=Path), help="Copy from this folder; no network.")

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
 from loadgen.progress import Progress
 
-_PLAIN_PERIOD_S = 2.0
+_PLAIN_PERIOD_S, _TRANSFER_PERIOD_S = 2.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,33 @@ def _plain(label: str, out: Console) -> Callable[[Progress], None]:
         if time.monotonic() - last[0] >= _PLAIN_PERIOD_S:
             last[0] = time.monotonic()
             out.print(f"{label}: {describe(progress)}", markup=False)
+
+    return show
+
+
+@contextmanager
+def transferring(label: str, out: Console) -> Iterator[Callable[[int, int], None]]:
+    """A callback for `download`, as `watching` has one for `run`."""
+    if out.is_terminal and not out.quiet:
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with Bar(TextColumn(label), *columns, console=out, transient=True) as bar:
+            task = bar.add_task("", total=None)
+            yield lambda there, whole: bar.update(task, completed=there, total=whole)
+    else:
+        yield _plain_transfer(label, out)
+
+
+def _plain_transfer(label: str, out: Console) -> Callable[[int, int], None]:
+    began = last = time.monotonic()
+    first: int | None = None
+
+    def show(there: int, whole: int) -> None:
+        nonlocal first, last
+        first, now = there if first is None else first, time.monotonic()
+        if now - last >= _TRANSFER_PERIOD_S and there > first:
+            last, rate = now, (there - first) / (now - began)
+            text = f"{there / 1e6:,.1f} of {whole / 1e6:,.1f} MB  {rate / 1e6:,.1f} MB/s"
+            out.print(f"{label}: {text}  ETA {(whole - there) / rate:.0f} s", markup=False)
 
     return show
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.progress import Progress as Bar
 
 from loadgen.contracts import InputError
-from loadgen.harness import display
-from loadgen.harness.assets import Asset, check_space, copy, fault, only_one, part_of
+from loadgen.harness import cache, display
+from loadgen.harness.assets import Asset, check_space, copy, fault
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.download import download
-from loadgen.harness.session import Request, choose, data_folder, import_name
+from loadgen.harness.files import locked
+from loadgen.harness.needs import assets, to_fetch
+from loadgen.harness.session import Request, choose, data_folder
 
 _UNCHECKED = "present (no checksum is known)"
 
@@ -25,17 +28,19 @@ def execute(benchmark: Benchmark, request: Request, source: Path | None, check: 
     name, assets = official(benchmark, request)
     folder = data_folder(benchmark, name, request.data)
     out = display.console(request.quiet)
-    out.print(f"{benchmark.title}: official files, in {folder}", soft_wrap=True, markup=False)
+    _say(out, f"{benchmark.title}: official files, in {folder}")
     faults = {asset: fault(asset, folder / asset.path) for asset in assets}
     for asset in assets:
         for line in describe(asset, faults[asset]):
-            out.print(line, soft_wrap=True, markup=False)
+            _say(out, line)
     wanted = [asset for asset in assets if faults[asset]]
     if wanted and check:
         raise InputError(f"{len(wanted)} of {len(assets)} files are not right: run fetch without --check")
-    with only_one(folder):
-        _get(wanted, folder, source, out)
-    out.print(f"all {len(assets)} files are there", markup=False)
+    if wanted:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder, lambda: _say(out, f"another process fetches into {folder}: waiting for it")):
+            _get(wanted, folder, source, out)
+    _say(out, f"all {len(assets)} files are there")
     return 0
 
 
@@ -46,10 +51,8 @@ def official(benchmark: Benchmark, request: Request) -> tuple[str, list[Asset]]:
         asked = f"the {request.profile} profile" if request.profile else benchmark.name
         raise InputError(f"{asked} has no official files to fetch: {', '.join(offers) or 'no profile'} has")
     name = request.profile or offers[0]
-    _, profile, backend, _ = choose(benchmark, request)
-    profile = benchmark.profiles[name]
-    listed: Sequence[Asset] = import_name(profile.assets, "the list of files", benchmark)
-    return name, [asset for asset in listed if asset.is_needed(backend, request.dtype)]
+    _, _, backend, _ = choose(benchmark, request)
+    return name, assets(benchmark, benchmark.profiles[name], backend, request)
 
 
 def describe(asset: Asset, wrong: str) -> list[str]:
@@ -58,37 +61,64 @@ def describe(asset: Asset, wrong: str) -> list[str]:
     state = wrong or ("present, checked" if asset.has_checksum else _UNCHECKED)
     lines = [f"  {asset.path}: {state}", f"    {size}, {asset.licence}"]
     lines += [f"    {asset.address}"] if asset.address else []
-    return lines + ([f"    first: {asset.gate}"] if asset.gate else [])
+    lines += [f"    or {mirror}" for mirror in asset.mirrors]
+    lines += [f"    first: {asset.gate}"] if asset.gate else []
+    is_set = "set" if os.environ.get(asset.token) else "not set"
+    return lines + ([f"    access token: the variable {asset.token}, which is {is_set}"] if asset.token else [])
 
 
 def _get(wanted: Sequence[Asset], folder: Path, source: Path | None, out: Console) -> None:
-    known = sum(max(0, asset.bytes - _size(part_of(folder / asset.path))) for asset in wanted)
-    check_space(folder, known)
+    new = [asset for asset in wanted if not _is_kept(asset)]
+    check_space(folder, sum(to_fetch(asset, folder) for asset in new))
+    for asset in new if source is None else ():
+        _check_address(asset)
     for asset in wanted:
-        if source is None and not asset.address:
-            raise InputError(f"{asset.path} has no address to download it from: {asset.gate}, then use --from FOLDER")
-    for asset in wanted:
+        target = folder / asset.path
+        if not fault(asset, target):
+            continue  # another process got it meanwhile
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(f"{glob.escape(target.name)}.*.part"):  # by a process killed while it copied
+            left.unlink()
         began = time.monotonic()
-        if source is not None:
-            copy(asset, source, folder)
+        how = _obtain(asset, folder, source, out)
+        took = time.monotonic() - began
+        _say(out, f"{asset.path}: {target.stat().st_size / 1e6:,.1f} MB {how} in {took:.1f} s")
+
+
+def _is_kept(asset: Asset) -> bool:
+    kept = cache.blob(asset)
+    return kept is not None and kept.is_file()
+
+
+def _check_address(asset: Asset) -> None:
+    if not asset.address:
+        raise InputError(f"{asset.path} has no address to download it from: {asset.gate}, then use --from FOLDER")
+
+
+def _obtain(asset: Asset, folder: Path, source: Path | None, out: Console) -> str:
+    """Get one file, and keep it for other benchmarks. Returns in words how it came."""
+    target = folder / asset.path
+    with _alone(asset, out):
+        if source is None and cache.take(asset, target):
+            return f"taken from {cache.blob(asset)}"
+        if source is None:
+            _check_address(asset)
+            with display.transferring(target.name, out) as progress:
+                download(asset, folder, progress)
         else:
-            _download(asset, folder, out)
-        size = (folder / asset.path).stat().st_size
-        out.print(f"{asset.path}: {size / 1e6:,.1f} MB in {time.monotonic() - began:.1f} s", markup=False)
+            copy(asset, source, folder)
+        if why := cache.keep(asset, target):
+            _say(out, f"{asset.path} is not kept for other benchmarks: {why}")
+    return "downloaded" if source is None else "copied"
 
 
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.is_file() else 0
+def _alone(asset: Asset, out: Console) -> contextlib.AbstractContextManager[None]:
+    """Where files are shared only one process gets one, into whatever folder: others wait and take it then."""
+    kept = cache.blob(asset)
+    if kept is None:
+        return contextlib.nullcontext()
+    return locked(kept.with_suffix(".lock"), lambda: _say(out, f"another process gets {asset.path}: waiting for it"))
 
 
-def _download(asset: Asset, folder: Path, out: Console) -> None:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
-        task = bar.add_task(Path(asset.path).name, total=asset.bytes or None)
-        download(asset, folder, lambda there, whole: bar.update(task, completed=there, total=whole or None))
+def _say(out: Console, line: str) -> None:
+    out.print(line, soft_wrap=True, markup=False)

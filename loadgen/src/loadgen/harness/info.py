@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from loadgen.harness.assets import Asset, fault
+from loadgen.harness import needs
+from loadgen.harness.assets import fault
 from loadgen.harness.benchmark import Benchmark, Profile
-from loadgen.harness.layers import layered
+from loadgen.harness.files import above
+from loadgen.harness.layers import Layered, layered
 from loadgen.harness.machine import machine
-from loadgen.harness.session import Request, choose, data_folder, import_name
-from loadgen.harness.telemetry import find_gpus
+from loadgen.harness.session import Request, choose, data_folder
+from loadgen.harness.telemetry import Gpus, find_gpus
 from loadgen.memory import available_bytes
-from loadgen.settings import Mode
+from loadgen.settings import Mode, Scenario
+
+_PACE = {
+    Scenario.SingleStream: "single_stream_expected_latency_ns",
+    Scenario.MultiStream: "multi_stream_expected_latency_ns",
+    Scenario.Server: "server_target_qps",
+    Scenario.Offline: "offline_expected_qps",
+}
 
 
 def describe(benchmark: Benchmark, request: Request) -> Iterator[str]:
@@ -24,38 +35,40 @@ def describe(benchmark: Benchmark, request: Request) -> Iterator[str]:
     yield f"profile {profile_name}: {profile.summary}"
     yield f"backend {backend}, device {request.device}, dtype {request.dtype}, batch {request.batch}"
     yield f"workers: {request.workers}"
-    yield from _memory(benchmark, profile, backend, request)
-    yield from _files(benchmark, profile, backend, request, folder)
     gpus, why = find_gpus()
-    gpus.close()
+    with contextlib.closing(gpus):
+        yield from _memory(needs.memory_gb(benchmark, profile, backend, request), request.device, gpus)
+    yield from _files(benchmark, profile, backend, request, folder)
     yield from (f"{name} {value}" for name, value in {**machine(), **gpus.facts}.items())
     if why:
         yield f"gpu telemetry: none, {why}"
-    for scenario in scenarios:
-        layers = layered(benchmark, profile, scenario, Mode.PerformanceOnly, request.overrides)
-        yield f"{scenario.name}:"
-        for name, origin in sorted(layers.origin.items()):
-            yield f"  {name} = {getattr(layers.settings, name)}  ({origin})"
+    layers = [layered(benchmark, profile, scenario, Mode.PerformanceOnly, request.overrides) for scenario in scenarios]
+    yield from _time(profile, layers)
+    for layer in layers:
+        yield f"{layer.settings.scenario.name}:"
+        for name, origin in sorted(layer.origin.items()):
+            yield f"  {name} = {getattr(layer.settings, name)}  ({origin})"
 
 
-def _memory(benchmark: Benchmark, profile: Profile, backend: str, request: Request) -> Iterator[str]:
-    needed = profile.memory_gb
-    if isinstance(needed, str):
-        needed = float(import_name(needed, "the profile", benchmark)(backend, request.dtype, request.batch))
-    free = available_bytes()
-    yield (
-        f"memory needed: {f'about {needed:.1f} GB' if needed else 'not known'}"
-        f"; free: {'not known' if free is None else f'{free / 1e9:.1f} GB'}"
-    )
+def _memory(needed: float, device: str, gpus: Gpus) -> Iterator[str]:
+    free, said = available_bytes(), f"about {needed:.1f} GB" if needed else "not known"
+    yield f"memory needed: {said}; free: {'not known' if free is None else f'{free / 1e9:.1f} GB'}"
+    if device == "cpu":
+        yield "gpu memory needed: none with --device cpu"
+        return
+    found = [f"{free / 1e9:.1f} GB of gpu {n}" for n, free in enumerate(gpus.free_bytes()) if free is not None]
+    yield f"gpu memory needed: {said}; free: {', '.join(found) or 'not known'}"
 
 
 def _files(benchmark: Benchmark, profile: Profile, backend: str, request: Request, folder: Path) -> Iterator[str]:
-    yield f"files {folder}; free there: {shutil.disk_usage(_above(folder)).free / 1e9:.1f} GB"
-    if profile.assets:
-        listed: tuple[Asset, ...] = import_name(profile.assets, "the list of files", benchmark)
-        for asset in listed:
-            if asset.is_needed(backend, request.dtype):
-                yield f"  {asset.path}: {fault(asset, folder / asset.path, deep=False) or 'present'}"
+    listed = needs.assets(benchmark, profile, backend, request)
+    size, unknown = needs.disk_bytes(profile, listed, folder)
+    more = f" and {unknown} file{'s' if unknown > 1 else ''} of unknown size" if unknown else ""
+    known = size or unknown or listed or profile.disk_gb
+    yield f"disk needed: {f'about {_size(size)} more{more}' if known else 'not known'}"
+    yield f"files {folder}; free there: {shutil.disk_usage(above(folder)).free / 1e9:.1f} GB"
+    if listed:
+        yield from (f"  {asset.path}: {fault(asset, folder / asset.path, deep=False) or 'present'}" for asset in listed)
         return
     found = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     yield from (f"  {file.relative_to(folder)}: {file.stat().st_size / 1e6:,.1f} MB" for file in found)
@@ -63,6 +76,27 @@ def _files(benchmark: Benchmark, profile: Profile, backend: str, request: Reques
         yield "  none yet: a run makes them"
 
 
-def _above(folder: Path) -> Path:
-    """The folder, or the first above it that exists."""
-    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
+
+
+def _time(profile: Profile, tests: Sequence[Layered]) -> Iterator[str]:
+    yield "expected time, an estimate: the settings below taken at their word, without loading and preparing"
+    total = 0.0
+    for test in tests:
+        settings, scenario = test.settings, test.settings.scenario
+        lasts = needs.seconds(settings, profile.samples)
+        checks = needs.seconds(replace(settings, mode=Mode.AccuracyOnly), profile.samples)
+        total += lasts + checks
+        accuracy = _duration(checks) if profile.samples else "not known"
+        field = _PACE[scenario]
+        at = f"{field} = {getattr(settings, field):g}  ({test.origin.get(field, 'default')})"
+        yield f"  {scenario.name}: performance {_duration(lasts)}, accuracy {accuracy}, at {at}"
+    yield f"  in all: {_duration(total)}{'' if profile.samples else ', and the accuracy tests'}"
+
+
+def _duration(seconds: float) -> str:
+    """`7.5 s`, `12 min`, `3.4 h`."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from loadgen.contracts import Backend, BackendOptions, Dataset, InputError
-from loadgen.harness import columns, display, record, telemetry
+from loadgen.harness import cache, columns, display, record, telemetry
 from loadgen.harness.benchmark import Benchmark, Profile
 from loadgen.harness.layers import Layered, Overrides, layered
 from loadgen.harness.machine import machine
@@ -108,16 +107,11 @@ def _listed(names: Any) -> str:
 
 
 def data_folder(benchmark: Benchmark, profile: str, asked: Path | None) -> Path:
-    """Where the profile's files are: the folder asked for, else a cache that can be written."""
+    """Where the profile's files are: the folder asked for, else one in the cache."""
     if asked is not None:
         return asked
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "inference-bench" / benchmark.name / profile
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        folder = Path(tempfile.gettempdir()) / f"inference-bench-{os.getuid()}" / benchmark.name / profile
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = cache.root() / benchmark.name / profile
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -57,6 +57,11 @@ class Gpus:
             facts["gpu driver"] = _text(self._asked("nvmlSystemGetDriverVersion"))
         return facts
 
+    def free_bytes(self) -> list[int | None]:
+        """Memory that each GPU has free now."""
+        found = [self._asked("nvmlDeviceGetMemoryInfo", handle) for handle in self._handles]
+        return [None if memory is None else int(memory.free) for memory in found]
+
     def sample(self) -> list[tuple[float | None, float | None, float | None]]:
         """(use in %, memory in MiB, power in W) of each GPU now."""
         return [self._measure(handle) for handle in self._handles]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from loadgen.contracts import InputError
-from loadgen.harness.assets import Asset, adopt, check_space, copy, fault, only_one, part_of
+from loadgen.harness.assets import Asset, check_space, copy, fault
 
 CONTENT = b"official weights" * 1000
 WEIGHTS = Asset(
@@ -80,37 +77,7 @@ def test_a_missing_source_says_what_was_looked_for_and_the_gate(tmp_path: Path) 
         copy(UNKNOWN, tmp_path, tmp_path / "to")
 
 
-def test_only_a_right_part_gets_the_name(tmp_path: Path) -> None:
-    target = tmp_path / "weights.bin"
-    part_of(target).write_bytes(CONTENT[:-1])
-    with pytest.raises(InputError, match="it is removed"):
-        adopt(WEIGHTS, part_of(target), target, "a test")
-    assert list(tmp_path.iterdir()) == []
-    part_of(target).write_bytes(CONTENT)
-    adopt(WEIGHTS, part_of(target), target, "a test")
-    assert list(tmp_path.iterdir()) == [target]
-
-
 def test_a_full_disk_is_said_before(tmp_path: Path) -> None:
     check_space(tmp_path, 0)
     with pytest.raises(InputError, match=r"needs 1,000,000\.0 GB more and has"):
         check_space(tmp_path, 10**15)
-
-
-def test_two_processes_never_fill_one_folder(tmp_path: Path) -> None:
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom loadgen.harness.assets import only_one\n"
-        "with only_one(Path(sys.argv[1])):\n    print('in', flush=True)\n    sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ)) as other:
-        assert other.stdout is not None
-        assert other.stdin is not None
-        assert other.stdout.readline() == b"in\n"
-        with pytest.raises(InputError, match="another process fetches into"), only_one(tmp_path):
-            pass
-        other.stdin.close()
-    with only_one(tmp_path):
-        pass
-    with only_one(tmp_path):
-        pass

@@ -1,0 +1,146 @@
+"""ResNet-50 in 16 bits on an NVIDIA GPU, in as few passes over its activations as possible.
+
+Writing and reading activations, 49 MB an image at 3 to 4.5 TB/s, takes longer than the arithmetic. So biases, ReLUs
+and sums are parts of the convolutions (cuDNN's and cuBLAS's), and in the first stage, whose activations are the
+largest, all of a bottleneck but its first convolution is one kernel of ours.
+"""
+
+from __future__ import annotations
+
+import weakref
+from itertools import islice, pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench_resnet50 import backend_pytorch_kernels as kernels
+from bench_resnet50.dataset import Batch
+from bench_resnet50.model import Bottleneck, Joint, ResNet, blocked
+from bench_resnet50.preprocess import Pixels
+
+
+class Fused:
+    """A folded `ResNet` of width 64 and several stages, on a GPU: a `backend_pytorch_gpu.Network`."""
+
+    def __init__(self, model: ResNet, image: int) -> None:
+        self._side = image // 2
+        blocks = [block for block in model.modules() if isinstance(block, Bottleneck)]
+        count = len(model.get_submodule(model.stages[0]))  # type: ignore[arg-type]
+        self._stem = blocked(model.conv1.weight).permute(2, 3, 1, 0).flatten(0, 2).contiguous(), _bias(model.conv1)
+        self._enter = _bias(blocks[0].conv1), _matrix(blocks[0].conv1)
+        self._first = [_joint(block, after) for block, after in islice(pairwise(blocks), count)]
+        self._rest = [(block, _bias(block.conv3, *_projection(block))) for block in blocks[count:]]
+        self._fc = model.fc
+        self._locked = PageLocked()
+
+    def buffer(self, count: int) -> Tensor:
+        """For images as blocks of 2x2 pixels: zeros [count, H/2 + 3, W/2 + 3, 16]; the border stays zero."""
+        side = self._side + 3
+        return self._fc.weight.new_zeros((count, side, side, kernels.CHANNELS))
+
+    def fetch(self, batch: Batch, rows: Tensor, pixels: Tensor) -> None:
+        """The GPU reads the images where they lie: no processor copies them."""
+        if batch.rows is None:  # another process sent them, each batch in memory of its own
+            pixels[: len(batch)].copy_(torch.from_numpy(batch.images).pin_memory(), non_blocking=True)
+        else:
+            rows[: len(batch)] = torch.from_numpy(batch.rows)
+            kernels.fetch(self._locked.tensor(batch.source), rows[: len(batch)], pixels)
+
+    def fill(self, buffer: Tensor, images: Tensor, mean: Tensor, scale: Tensor) -> None:
+        kernels.fill(images, mean, scale, buffer)
+
+    def __call__(self, buffer: Tensor) -> Tensor:
+        """Logits [count, classes]."""
+        count, side = len(buffer), self._side // 2
+        x = kernels.pool(kernels.stem(buffer, *self._stem), self._side)
+        bias, weight = self._enter
+        h = torch._addmm_activation(bias, x, weight)
+        for number, joint in enumerate(self._first, 1):
+            x, h = kernels.block(h, x, side, joint, quarter=number == len(self._first))
+        x, h = _images(x, count, side // 2), _images(h, count, side)
+        for number, (block, bias) in enumerate(self._rest):
+            h = _convolved(block.conv1, x) if number else h
+            stride = block.conv2.stride if number else 1  # the first stage gave the wanted pixels only
+            added = F.conv2d(x, projection[0].weight, stride=stride) if (projection := _projection(block)) else x
+            x = _convolved_and_added(block.conv3, _convolved(block.conv2, h), added, bias)
+        logits: Tensor = self._fc(x.mean((2, 3)))
+        return logits
+
+    def close(self) -> None:
+        self._locked.close()
+
+
+class PageLocked:
+    """Locks memory into place when it is first asked for, so that GPUs can read it, until it is freed."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, weakref.finalize[Any, Any]] = {}
+
+    def tensor(self, source: Pixels) -> Tensor:
+        """The array as a tensor that kernels can read. Raises RuntimeError if its memory cannot be locked."""
+        address, tensor = source.ctypes.data, torch.from_numpy(source)
+        if address not in self._known and not tensor.is_pinned():  # the worker of another GPU may have locked it
+            for_every_gpu = 1
+            runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+            torch.cuda.check_error(runtime.cudaHostRegister(address, source.nbytes, for_every_gpu))
+            self._known[address] = weakref.finalize(source, self._unlock, address)
+        return tensor
+
+    def _unlock(self, address: int) -> None:
+        del self._known[address]
+        runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        torch.cuda.check_error(runtime.cudaHostUnregister(address))
+
+    def close(self) -> None:
+        """Nothing may be reading any more."""
+        for unlock in list(self._known.values()):
+            unlock()
+
+
+def _projection(block: Bottleneck) -> list[nn.Conv2d]:
+    """The convolution of the block's input, if it has one."""
+    return [layer for layer in block.downsample.modules() if isinstance(layer, nn.Conv2d)]
+
+
+def _joint(block: Bottleneck, after: Bottleneck) -> Joint:
+    projection = _projection(block)
+    return Joint(
+        taps=block.conv2.weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous(),
+        taps_bias=_bias(block.conv2),
+        expansion=_matrix(block.conv3),
+        bias=_bias(block.conv3, *projection),
+        projection=_matrix(projection[0]) if projection else None,
+        following=_matrix(after.conv1),
+        following_bias=_bias(after.conv1),
+    )
+
+
+def _matrix(layer: nn.Conv2d) -> Tensor:
+    """[inputs, outputs] of a 1x1 convolution."""
+    return layer.weight.flatten(1).t().contiguous()
+
+
+def _bias(*layers: nn.Conv2d) -> Tensor:
+    """Of layers whose outputs are added."""
+    return torch.stack([layer.bias for layer in layers if layer.bias is not None]).sum(0)
+
+
+def _images(x: Tensor, count: int, side: int) -> Tensor:
+    """[count * side * side, channels] as cuDNN takes it: [count, channels, side, side], channels last."""
+    return x.view(count, side, side, -1).permute(0, 3, 1, 2)
+
+
+def _convolved(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    return torch.cudnn_convolution_relu(x, layer.weight, layer.bias, layer.stride, _padding(layer), layer.dilation, 1)
+
+
+def _convolved_and_added(layer: nn.Conv2d, x: Tensor, added: Tensor, bias: Tensor) -> Tensor:
+    strides = layer.stride, _padding(layer), layer.dilation
+    return torch.cudnn_convolution_add_relu(x, layer.weight, added, 1.0, bias, *strides, 1)
+
+
+def _padding(layer: nn.Conv2d) -> tuple[int, ...]:
+    assert not isinstance(layer.padding, str)
+    return layer.padding

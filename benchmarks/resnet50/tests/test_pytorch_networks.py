@@ -1,0 +1,187 @@
+"""What the two networks of a GPU compute, without a GPU: plain PyTorch stands for Triton's kernels and cuDNN's."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench_resnet50.backend_pytorch_gpu import Compiled, choose
+from bench_resnet50.config import ResNetConfig
+from bench_resnet50.dataset import Batch
+from bench_resnet50.model import Joint, ResNet, fold
+
+CONFIG = ResNetConfig(layers=(2, 2, 1), width=64, classes=10, image=32)
+MEAN, SCALE = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([0.02, 0.018, 0.015])
+
+
+def pixels(x: Tensor, side: int) -> Tensor:
+    """[n * side * side, channels] -> [n, channels, side, side]."""
+    return x.view(-1, side, side, x.shape[1]).permute(0, 3, 1, 2)
+
+
+def rows(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def fetch(source: Tensor, rows: Tensor, out: Tensor) -> None:
+    out[: len(rows)] = source[rows]
+
+
+def fill(images: Tensor, mean: Tensor, scale: Tensor, out: Tensor) -> None:
+    count, side = len(images), images.shape[1] // 2
+    blocks = images.reshape(count, side, 2, side, 2, 3).permute(0, 1, 3, 2, 4, 5)
+    out[:count, 2:-1, 2:-1, :12] = ((blocks - mean) * scale).flatten(3)
+
+
+def stem(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.relu(rows(F.conv2d(x.permute(0, 3, 1, 2), weight.view(4, 4, 16, -1).permute(3, 2, 0, 1), bias)))
+
+
+def pool(x: Tensor, side: int) -> Tensor:
+    return rows(F.max_pool2d(pixels(x, side), 3, 2, 1))
+
+
+def block(x: Tensor, before: Tensor, side: int, joint: Joint, quarter: bool = False) -> tuple[Tensor, Tensor]:
+    taps = joint.taps.view(3, 3, x.shape[1], -1).permute(3, 2, 0, 1)
+    middle = torch.relu(rows(F.conv2d(pixels(x, side), taps, joint.taps_bias, padding=1)))
+    added = before if joint.projection is None else before @ joint.projection
+    total = torch.relu(middle @ joint.expansion + joint.bias + added)
+    following = torch.relu(total @ joint.following + joint.following_bias)
+    return rows(pixels(total, side)[:, :, ::2, ::2]) if quarter else total, following
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor, *shape: Any) -> Tensor:
+    return torch.relu(F.conv2d(x, weight, bias, *shape))
+
+
+def convolution_and_sum(x: Tensor, weight: Tensor, added: Tensor, alpha: float, bias: Tensor, *shape: Any) -> Tensor:
+    return torch.relu(F.conv2d(x, weight, bias, *shape) + alpha * added)
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The class, on stand-ins."""
+    kernels: Any = ModuleType("bench_resnet50.backend_pytorch_kernels")
+    kernels.CHANNELS = 16
+    for function in (fetch, fill, stem, pool, block):
+        setattr(kernels, function.__name__, function)
+    monkeypatch.setitem(sys.modules, kernels.__name__, kernels)
+    monkeypatch.setattr("bench_resnet50.backend_pytorch_kernels", kernels, raising=False)
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", convolution)
+    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", convolution_and_sum)
+    monkeypatch.delitem(sys.modules, "bench_resnet50.backend_pytorch_fused", raising=False)
+    from bench_resnet50.backend_pytorch_fused import Fused
+
+    yield Fused
+    sys.modules.pop("bench_resnet50.backend_pytorch_fused")
+
+
+def network() -> ResNet:
+    """Random, in the form that a trained one has: every normalisation shifts and scales."""
+    torch.manual_seed(5)
+    model = ResNet(CONFIG).eval().requires_grad_(False)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            for value in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                assert value is not None
+                value.uniform_(0.5, 1.5)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def computed(make: Callable[[ResNet, int], Any]) -> None:
+    """Compare with the plain model; two rows of the buffer are of no image."""
+    model = network()
+    images = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    expected = model(((images - MEAN) * SCALE).permute(0, 3, 1, 2))
+    fold(model)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules())
+    made = make(model, CONFIG.image)
+    buffer = made.buffer(5)
+    made.fill(buffer, images, MEAN, SCALE)
+    with torch.inference_mode():
+        logits = made(buffer)
+    assert logits.shape == (5, 10)
+    assert expected.std() > 1e-2
+    assert (logits[:3] - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_the_fused_network_computes_what_the_model_does(fused: Any) -> None:
+    computed(fused)
+
+
+@pytest.fixture(autouse=True)
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What compiling gives is PyTorch's to test."""
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+
+
+class Runtime:
+    """In place of CUDA's: remembers which memory is locked."""
+
+    def __init__(self) -> None:
+        self.locked: dict[int, int] = {}
+
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
+        self.locked[address] = size
+        return 0
+
+    def cudaHostUnregister(self, address: int) -> int:
+        del self.locked[address]
+        return 0
+
+
+def test_images_are_fetched_from_where_they_lie(fused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime()
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    monkeypatch.setattr(torch.cuda, "check_error", lambda error: None)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: False)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    model = network()
+    fold(model)
+    made = fused(model, CONFIG.image)
+    source = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    pixels = torch.zeros((4, 32, 32, 3), dtype=torch.uint8)
+    for rows in ([3, 0, 3], [4]):
+        made.fetch(Batch(source, "tf", np.array(rows)), torch.zeros(4, dtype=torch.int64), pixels)
+        assert np.array_equal(pixels[: len(rows)].numpy(), source[rows])
+    assert list(runtime.locked.values()) == [source.nbytes], "locked once"
+    made.fetch(Batch(source[1:3].copy()), torch.zeros(4, dtype=torch.int64), pixels)  # from another process
+    assert np.array_equal(pixels[:2].numpy(), source[1:3])
+    assert len(runtime.locked) == 1
+    other = source.copy()
+    made.fetch(Batch(other, "tf", np.array([2])), torch.zeros(4, dtype=torch.int64), pixels)
+    assert len(runtime.locked) == 2
+    del source
+    gc.collect()
+    assert list(runtime.locked) == [other.ctypes.data], "unlocked when it was freed"
+    made.close()
+    assert not runtime.locked
+
+
+def test_the_compiled_network_computes_what_the_model_does() -> None:
+    computed(Compiled)
+
+
+@pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 64), (torch.bfloat16, 8)])
+def test_other_networks_are_compiled(dtype: torch.dtype, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    config = ResNetConfig(layers=(1, 1), width=width, classes=4, image=32)
+    assert isinstance(choose(ResNet(config).to(dtype), config), Compiled)
+
+
+def test_a_wide_network_in_16_bits_is_fused(fused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    model = network()
+    fold(model)
+    assert isinstance(choose(model.bfloat16(), CONFIG), fused)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # a PyTorch without Triton
+    assert isinstance(choose(model, CONFIG), Compiled)

@@ -1,0 +1,53 @@
+"""What a run needs, by arithmetic on its description and settings: nothing is loaded, and no content read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from loadgen.harness.assets import Asset, fault, part_of
+from loadgen.harness.benchmark import Benchmark, Profile
+from loadgen.harness.ranges import Parts
+from loadgen.harness.session import Request, import_name
+from loadgen.settings import Mode, Scenario, TestSettings, effective
+
+
+def memory_gb(benchmark: Benchmark, profile: Profile, backend: str, request: Request) -> float:
+    """Of the device's memory if it has its own; 0: not known."""
+    needed = profile.memory_gb
+    if isinstance(needed, str):
+        return float(import_name(needed, "the profile", benchmark)(backend, request.dtype, request.batch))
+    return needed
+
+
+def assets(benchmark: Benchmark, profile: Profile, backend: str, request: Request) -> list[Asset]:
+    """The official files that the run reads."""
+    if not profile.assets:
+        return []
+    listed: Sequence[Asset] = import_name(profile.assets, "the list of files", benchmark)
+    return [asset for asset in listed if asset.is_needed(backend, request.dtype)]
+
+
+def disk_bytes(profile: Profile, listed: Sequence[Asset], folder: Path) -> tuple[int, int]:
+    """(bytes still to come into the folder, official files that are to come and whose size is not known)."""
+    missing = [asset for asset in listed if fault(asset, folder / asset.path, deep=False)]
+    official = {folder / asset.path for asset in listed} | {part_of(folder / asset.path) for asset in listed}
+    made = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file not in official)
+    to_make = max(0, round(profile.disk_gb * 1e9) - made)
+    return sum(to_fetch(asset, folder) for asset in missing) + to_make, sum(not asset.bytes for asset in missing)
+
+
+def to_fetch(asset: Asset, folder: Path) -> int:
+    """Bytes of a file that an earlier fetch has not got yet, as far as its size is known."""
+    return max(0, asset.bytes - Parts(part_of(folder / asset.path)).done)
+
+
+def seconds(settings: TestSettings, samples: int) -> float:
+    """How long a test lasts at the latency or rate that its settings expect; samples: of the data set."""
+    test = effective(settings, samples or 1, samples or 1)
+    if settings.mode is Mode.AccuracyOnly:
+        a_query = 1 if settings.scenario is Scenario.Offline else test.samples_per_query
+        return samples / a_query / test.target_qps
+    if settings.scenario is Scenario.Offline:
+        return test.samples_per_query / test.target_qps
+    return max(test.target_duration_ms / 1000, test.min_query_count / test.target_qps)
