@@ -109,9 +109,15 @@ def _listed(names: Any) -> str:
 
 
 def data_folder(benchmark: Benchmark, profile: str, asked: Path | None) -> Path:
-    """Where the profile's files are: the folder asked for, else a cache that can be written."""
+    """Where the profile's files are: the folder asked for, else a cache that can be written.
+
+    An image says by INFERENCE_BENCH_DATA where official files are mounted; it could not keep what it makes itself.
+    """
     if asked is not None:
         return asked
+    mounted = os.environ.get("INFERENCE_BENCH_DATA")
+    if mounted and benchmark.profiles[profile].is_official:
+        return Path(mounted)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "inference-bench" / benchmark.name / profile
     try:
@@ -206,7 +212,8 @@ def output_folder(benchmark: Benchmark, asked: Path | None) -> Path:
             pass
     except OSError as error:
         raise InputError(
-            f"the output folder {folder} cannot be written ({error.strerror}): choose another with --output"
+            f"the output folder {folder.absolute()} cannot be written as user {os.getuid()} ({error.strerror}): "
+            "choose another with --output"
         ) from error
     return folder
 
