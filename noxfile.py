@@ -111,9 +111,9 @@ for benchmark in BENCHMARKS:
 
 @nox.session(python=False)
 def images(session: nox.Session) -> None:
-    """Build and prove every image."""
+    """Build and prove every image, where a container engine answers."""
     for name in BENCHMARKS:
-        session.notify(f"image-{name}", posargs=[])
+        session.notify(f"image-{name}", posargs=["--skip-without-engine", *session.posargs])
 
 
 @nox.session(python=False)
@@ -143,7 +143,7 @@ def typing(session: nox.Session) -> None:
 @nox.session(name="tests-rules")
 def tests_rules(session: nox.Session) -> None:
     """Test the rules of the repository: layout, imports, docs."""
-    install(session, *TESTERS)
+    install(session, *TESTERS, TOOLS["image"][0])
     pytest(session, ROOT, "tests")
 
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).parents[1]
 NAMES = {"resnet50", "retinanet", "bert", "dlrm_v2", "3d_unet", "rnnt", "gpt_j", "sdxl", "llama2_70b"}
-FILES = ["README.md", "pyproject.toml", "requirements.lock", "user.conf"]
+FILES = ["Dockerfile", "README.md", "pyproject.toml", "requirements.lock", "user.conf"]
 MODULES = ["__init__", "__main__", "benchmark", "dataset", "formats", "postprocess", "accuracy", "assets"]
 MODULES += ["mini/generate", "mini/train"]
 HEADINGS = ["## Run", "## Files", "## Accuracy"]
@@ -34,8 +35,8 @@ def own_files(root: Path, pattern: str = "*") -> list[Path]:
 
 
 def _made(parts: tuple[str, ...]) -> bool:
-    hidden = parts[0] == ".git" or any(part.startswith(".") and part != ".ci" for part in parts[:-1])
-    return hidden or any(part in ("build", "results", "__pycache__") or ".egg-info" in part for part in parts)
+    hidden = any(part.startswith(".") and part != ".ci" for part in parts[:-1])
+    return hidden or any(part in (".git", "build", "results", "__pycache__") or ".egg-info" in part for part in parts)
 
 
 def style_faults(path: str, source: str) -> list[str]:
@@ -77,6 +78,13 @@ def benchmark_faults(folder: Path) -> list[str]:
     return found
 
 
+def dockerfile_form(folder: Path) -> str:
+    """A Dockerfile without what may differ: the benchmark's name, and the miniature's backend, the first extra."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    backend = f"ARG BACKENDS={next(iter(project['optional-dependencies']))}\n"
+    return (folder / "Dockerfile").read_text().replace(backend, "ARG BACKENDS=FIRST\n").replace(folder.name, "NAME")
+
+
 @pytest.mark.parametrize("file", own_files(ROOT, "*.py"), ids=lambda file: str(file.relative_to(ROOT)))
 def test_python_files_keep_the_house_rules(file: Path) -> None:
     assert style_faults(str(file.relative_to(ROOT)), file.read_text()) == []
@@ -96,6 +104,25 @@ def test_a_benchmark_is_here() -> None:
 @pytest.mark.parametrize("folder", BENCHMARKS, ids=lambda folder: folder.name)
 def test_benchmarks_have_the_same_files(folder: Path) -> None:
     assert benchmark_faults(folder) == []
+
+
+def test_dockerfiles_differ_by_their_benchmark_only() -> None:
+    forms = {folder.name: dockerfile_form(folder) for folder in BENCHMARKS}
+    assert {name: form for name, form in forms.items() if form != forms[BENCHMARKS[0].name]} == {}
+
+
+@pytest.mark.parametrize("line", ["ENV HOME=/tmp", "ARG BACKENDS=onnxruntime", "USER 1000:1000"])
+def test_a_planted_difference_of_dockerfiles_is_caught(line: str, tmp_path: Path) -> None:
+    first = BENCHMARKS[0]
+    other = tmp_path / "gpt_j"
+    other.mkdir()
+    shutil.copy(first / "pyproject.toml", other)
+    text = (first / "Dockerfile").read_text().replace(first.name, other.name)
+    assert line in text
+    (other / "Dockerfile").write_text(text)
+    assert dockerfile_form(other) == dockerfile_form(first)
+    (other / "Dockerfile").write_text(text.replace(line, f"{line}x"))
+    assert dockerfile_form(other) != dockerfile_form(first)
 
 
 LONG = "x = 1\n"
@@ -149,6 +176,7 @@ def _unhead(folder: Path) -> None:
 
 
 BREAK: dict[str, Callable[[Path], None]] = {
+    "no Dockerfile": lambda folder: (folder / "Dockerfile").unlink(),
     "no pyproject.toml": lambda folder: (folder / "pyproject.toml").unlink(),
     "no bench_bert/dataset.py": _rename,
     "no bench_bert/mini/train.py": lambda folder: (folder / "bench_bert/mini/train.py").unlink(),

@@ -87,7 +87,7 @@ def test_a_failing_prediction_fails_the_run(
         (["--duration", "-1"], "--duration -1: give a number above 0"),
         (["--round", "v99"], "v99"),
         (["--user-conf", "none.conf"], "none.conf"),
-        (["--output", "a-file/below"], "cannot be written"),
+        (["--output", "a-file/below"], "a-file/below cannot be written as user"),
         (["--data", "damaged"], "damaged/broken: remove this file"),
         (["accuracy", "nothing-here"], "nothing-here is not there"),
     ],
@@ -102,6 +102,22 @@ def test_bad_input_is_one_message_and_exit_code_2(
     printed = capsys.readouterr().err
     assert message in printed
     assert "Traceback" not in printed
+
+
+def test_an_image_says_where_official_files_are(
+    benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = benchmark_of()
+    mini = made.profiles["mini"]
+    made = replace(made, profiles={"mini": mini, "full": replace(mini, is_official=True)})
+    Path("mounted").mkdir()
+    Path("mounted/broken").touch()
+    monkeypatch.setenv("INFERENCE_BENCH_DATA", "mounted")
+    options = ["--scenario", "Offline", "--mode", "accuracy"]
+    assert invoke(made, ["run", "--profile", "full", *options]) == 2
+    assert "mounted/broken: remove this file" in capsys.readouterr().err
+    assert invoke(made, ["run", "--profile", "full", "--data", "asked", *options]) == 0
+    assert invoke(made, ["run", *options]) == 0
 
 
 def test_a_missing_framework_names_the_extra_to_install(

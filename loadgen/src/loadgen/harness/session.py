@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -107,9 +108,15 @@ def _listed(names: Any) -> str:
 
 
 def data_folder(benchmark: Benchmark, profile: str, asked: Path | None) -> Path:
-    """Where the profile's files are: the folder asked for, else one in the cache."""
+    """Where the profile's files are: the folder asked for, else one in the cache.
+
+    An image says by INFERENCE_BENCH_DATA where official files are mounted; it could not keep what it makes itself.
+    """
     if asked is not None:
         return asked
+    mounted = os.environ.get("INFERENCE_BENCH_DATA")
+    if mounted and benchmark.profiles[profile].is_official:
+        return Path(mounted)
     folder = cache.root() / benchmark.name / profile
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -199,7 +206,8 @@ def output_folder(benchmark: Benchmark, asked: Path | None) -> Path:
             pass
     except OSError as error:
         raise InputError(
-            f"the output folder {folder} cannot be written ({error.strerror}): choose another with --output"
+            f"the output folder {folder.absolute()} cannot be written as user {os.getuid()} ({error.strerror}): "
+            "choose another with --output"
         ) from error
     return folder
 
