@@ -27,7 +27,8 @@ from loadgen.compat_samples import (
     VectorQuerySample,
     VectorQuerySampleResponse,
     listed,
-    sample_maker,
+    made,
+    refilled,
 )
 from loadgen.compat_settings import (
     LoggingMode,
@@ -81,10 +82,16 @@ class _System:
     def __init__(
         self, name: Callable[[], str], issue: Callable[..., Any], flush: Callable[[], Any], fast: bool
     ) -> None:
-        self._name, self._issue, self._flush = name, issue, flush
-        self._make = sample_maker()
+        self._name, self._issue, self._flush, self._fast = name, issue, flush, fast
+        self._samples: list[QuerySample] = []  # of the last query of MultiStream
         self.error: BaseException | None = None
-        self.issue = self._issue_columns if fast else self._issue_samples
+        self.prepare(native.Scenario.SingleStream)
+
+    def prepare(self, scenario: native.Scenario) -> None:
+        """For a test."""
+        multi_stream = scenario is native.Scenario.MultiStream
+        samples = self._issue_refilled if multi_stream else self._issue_samples
+        self.issue: Callable[..., None] = self._issue_columns if self._fast else samples
 
     @property
     def name(self) -> str:
@@ -101,20 +108,31 @@ class _System:
     def stop(self) -> None:
         _attach(None)
 
+    # `issue` below is a local name, because Python 3.11 is slow to call what an attribute holds.
+
     def _issue_samples(self, ids: Ints, indices: Ints) -> None:
-        issue, make = self._issue, self._make  # locals: Python 3.11 is slow to call what an attribute holds
+        issue = self._issue
         try:
-            issue([QuerySample(ids + 1, indices)] if type(ids) is int else make(ids, indices))  # type: ignore[arg-type]
+            issue([QuerySample(ids + 1, indices)] if type(ids) is int else made(ids, indices))  # type: ignore[arg-type]
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def _issue_refilled(self, ids: range, indices: list[int]) -> None:
+        issue = self._issue
+        try:
+            issue(refilled(self._samples, ids, indices))
         except BaseException as error:
             self.error = error
             raise
 
     def _issue_columns(self, ids: Ints, indices: Ints) -> None:
+        issue = self._issue
         try:
             if type(ids) is int:
-                self._issue([ids + 1], [indices])
+                issue([ids + 1], [indices])
             else:
-                self._issue(list(range(ids[0] + 1, ids[-1] + 2)), listed(indices))  # type: ignore[index]
+                issue(list(range(ids[0] + 1, ids[-1] + 2)), listed(indices))  # type: ignore[index]
         except BaseException as error:
             self.error = error
             raise
@@ -212,6 +230,7 @@ def StartTestWithLogSettings(
     library.error = None
     settings, warnings, errors = _audited(requested.native(), audit_config_filename)
     threads = _issue_threads(settings)
+    system.prepare(settings.scenario)
     try:
         result = run(
             system,
@@ -280,8 +299,9 @@ def QuerySamplesComplete(responses: Responses, response_cb: Callable[[QuerySampl
     if not recorder.times_only:
         _complete_logged(recorder, at, responses, response_cb)
         return
-    if len(responses) > _FEW:
-        ids = np.fromiter(map(_id_of, responses), np.int64, len(responses))
+    taken = len(responses)
+    if taken > _FEW:
+        ids = np.fromiter(map(_id_of, responses), np.int64, taken)
         recorder.complete_at(at, ids - 1)
         return
     for response in responses:
@@ -289,17 +309,19 @@ def QuerySamplesComplete(responses: Responses, response_cb: Callable[[QuerySampl
         try:
             if one < 0 or done[one]:
                 recorder.refuse(one - 1)
+                taken -= 1
             else:
                 done[one] = at
         except IndexError:
             recorder.refuse(one - 1)
+            taken -= 1
+    if taken > 1:
+        recorder.answered_at_least[0] += taken
     if recorder.waiting[0] >= 0:
         recorder.notify()
 
 
-def _complete_logged(
-    recorder: Recorder, at: int, responses: Responses, response_cb: Callable[..., Any] | None
-) -> None:
+def _complete_logged(recorder: Recorder, at: int, responses: Responses, response_cb: Callable[..., Any] | None) -> None:
     for response in responses:
         position = response.id - 1
         data = None

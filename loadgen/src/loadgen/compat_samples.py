@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from sys import getrefcount
 from typing import Any, TypeAlias
-
-from loadgen.contracts import Ints
 
 _MANY = 100_000  # samples of a query from which their number, not their handling, takes the time
 
@@ -53,36 +51,30 @@ Responses: TypeAlias = Sequence[QuerySampleResponse]
 _ALONE = sum(map(getrefcount, [QuerySample()]))  # what is counted for a sample that only one list holds
 
 
-def sample_maker() -> Callable[[Any, Ints], list[QuerySample]]:
-    """Makes the samples of a query from its ids, which follow each other, and indices.
+def made(ids: Any, indices: Any) -> list[QuerySample]:
+    """The samples of a query, whose ids follow each other."""
+    ones = range(ids[0] + 1, ids[-1] + 2)
+    return (_many if len(ones) >= _MANY else _few)(ones, listed(indices))
 
-    Those of the query before are used again if nobody holds one of them any more: to fill a sample takes half as
-    long as to make one. They are taken out of `spare` meanwhile, because several threads may issue.
+
+def refilled(samples: list[QuerySample], ids: range, indices: list[int]) -> list[QuerySample]:
+    """As `made`, of the samples of the query before, `samples`, if nobody else holds one of them; else into it.
+
+    To fill a sample takes half as long as to make one. Only for queries that one thread issues, one after another.
     """
-    spare: list[list[QuerySample]] = []
+    if len(samples) == len(indices) and sum(map(getrefcount, samples)) == len(samples) * _ALONE:
+        first, k = ids.start + 1, 0
+        for sample in samples:  # enumerate would be slower
+            sample.id = first + k
+            sample.index = indices[k]
+            k += 1  # noqa: SIM113
+    else:
+        samples[:] = made(ids, indices)
+    return samples.copy()
 
-    def make(ids: Any, indices: Any) -> list[QuerySample]:
-        first, size = ids[0] + 1, len(indices)
-        if size == 1:
-            return [QuerySample(first, indices[0])]
-        if size >= _MANY:
-            return _many(range(first, first + size), listed(indices))
-        try:
-            samples = spare.pop()
-        except IndexError:
-            samples = []
-        if len(samples) == size and sum(map(getrefcount, samples)) == size * _ALONE:
-            k = 0
-            for sample in samples:
-                sample.id = first + k
-                sample.index = indices[k]
-                k += 1
-        else:
-            samples = list(map(QuerySample, range(first, first + size), listed(indices)))
-        spare.append(samples)
-        return samples.copy()
 
-    return make
+def _few(ids: range, indices: list[int]) -> list[QuerySample]:
+    return list(map(QuerySample, ids, indices))
 
 
 def _many(ids: range, indices: list[int]) -> list[QuerySample]:
@@ -90,7 +82,7 @@ def _many(ids: range, indices: list[int]) -> list[QuerySample]:
     enabled = gc.isenabled()
     gc.disable()
     try:
-        samples = list(map(QuerySample, ids, indices))
+        samples = _few(ids, indices)
         gc.freeze()  # until the run ends (see `execute.quiet_gc`)
     finally:
         if enabled:
