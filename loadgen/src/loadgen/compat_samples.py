@@ -53,8 +53,12 @@ _ALONE = sum(map(getrefcount, [QuerySample()]))  # what is counted for a sample 
 
 def made(ids: Any, indices: Any) -> list[QuerySample]:
     """The samples of a query, whose ids follow each other."""
+    if len(ids) == 1:  # Server
+        return [QuerySample(int(ids[0]) + 1, listed(indices)[0])]
     ones = range(ids[0] + 1, ids[-1] + 2)
-    return (_many if len(ones) >= _MANY else _few)(ones, listed(indices))
+    if len(ones) >= _MANY:
+        return _many(ones, listed(indices))
+    return list(map(QuerySample, ones, listed(indices)))
 
 
 def refilled(samples: list[QuerySample], ids: range, indices: list[int]) -> list[QuerySample]:
@@ -73,16 +77,12 @@ def refilled(samples: list[QuerySample], ids: range, indices: list[int]) -> list
     return samples.copy()
 
 
-def _few(ids: range, indices: list[int]) -> list[QuerySample]:
-    return list(map(QuerySample, ids, indices))
-
-
 def _many(ids: range, indices: list[int]) -> list[QuerySample]:
     """A large query. The garbage collector need not walk millions of new samples."""
     enabled = gc.isenabled()
     gc.disable()
     try:
-        samples = _few(ids, indices)
+        samples = list(map(QuerySample, ids, indices))
         gc.freeze()  # until the run ends (see `execute.quiet_gc`)
     finally:
         if enabled:
