@@ -14,6 +14,7 @@ import pytest
 
 import loadgen.compat as lg
 from loadgen import compat_threads
+from loadgen.compat_samples import refilled
 from loadgen.logs import metrics_of, read_accuracy, read_detail
 
 BUFFERS = np.arange(100, dtype=np.int64) ** 2  # the answers, where a device would have left them
@@ -135,8 +136,10 @@ def test_what_a_callback_raises_comes_out_of_start_test(start: Callable[..., dic
 
 
 def test_abort_ends_a_test_that_nobody_answers(start: Callable[..., dict[str, Any]]) -> None:
-    timer = threading.Timer(0.1, lg.AbortTest)  # started by the query: before a test there is nothing to abort
-    found = start(lg.ConstructSUT(lambda samples: timer.start(), lambda: None), asked("Offline"))
+    def issue(samples: list[Any]) -> None:
+        threading.Timer(0.1, lg.AbortTest).start()
+
+    found = start(lg.ConstructSUT(issue, lambda: None), asked("Offline"))
     assert "AbortTest" in found["error_runtime"]
 
 
@@ -200,3 +203,155 @@ def test_a_bad_audit_config_is_an_error_of_the_test(start: Callable[..., dict[st
     assert found["error_invalid_config"] == "value needs to be integer or double, line=1"
     assert not json.loads((tmp_path / "result.json").read_text())["valid"]
     assert found["requested_min_duration_ms"] == settings.min_duration_ms
+
+
+def held(keep: Callable[[list[Any]], list[Any]]) -> tuple[list[Any], Callable[[list[Any]], None]]:
+    """A system that holds on to some samples of each query, and what it holds: (sample, its id, its index)."""
+    kept: list[Any] = []
+
+    def issue(samples: list[Any]) -> None:
+        kept.extend((sample, sample.id, sample.index) for sample in keep(samples))
+        answer(samples)
+
+    return kept, issue
+
+
+@pytest.mark.parametrize("scenario", ["SingleStream", "MultiStream", "Server", "Offline"])
+@pytest.mark.parametrize("part", [slice(None), slice(3, 4), slice(0, 0)], ids=["all", "the fourth", "none"])
+def test_samples_that_a_system_holds_stay_as_they_were(
+    start: Callable[..., dict[str, Any]], scenario: str, part: slice
+) -> None:
+    kept, issue = held(lambda samples: samples[part])
+    found = start(lg.ConstructSUT(issue, lambda: None), asked(scenario))
+    assert "error_runtime" not in found
+    assert all((sample.id, sample.index) == (one, index) for sample, one, index in kept)
+    assert len({id(sample) for sample, _, _ in kept}) == len({one for _, one, _ in kept}) == len(kept)
+
+
+def test_a_system_may_change_the_samples_that_it_was_given(start: Callable[..., dict[str, Any]]) -> None:
+    seen: list[int] = []
+
+    def issue(samples: list[Any]) -> None:
+        seen.extend(sample.id for sample in samples)
+        answer(samples)
+        for sample in samples:
+            sample.id = sample.index = -1
+        samples.reverse()
+        del samples[0], samples[-1].index
+
+    found = start(lg.ConstructSUT(issue, lambda: None), asked("MultiStream"))
+    assert "error_runtime" not in found
+    assert seen == list(range(1, len(seen) + 1))
+
+
+def test_samples_are_filled_again_only_if_nobody_holds_one() -> None:
+    spare: list[lg.QuerySample] = []
+    first = refilled(spare, range(0, 3), [7, 8, 9])
+    objects = {id(sample) for sample in first}
+    assert [(sample.id, sample.index) for sample in first] == [(1, 7), (2, 8), (3, 9)]
+    first.clear()
+    second = refilled(spare, range(3, 6), [4, 5, 6])
+    assert [(sample.id, sample.index) for sample in second] == [(4, 4), (5, 5), (6, 6)]
+    assert {id(sample) for sample in second} == objects, "nobody held them"
+    held = second.pop()
+    del second
+    third = refilled(spare, range(6, 9), [1, 2, 3])
+    assert (held.id, held.index) == (6, 6)
+    assert not {id(sample) for sample in third} & objects
+    del third
+    assert [sample.id for sample in refilled(spare, range(9, 11), [1, 2])] == [10, 11], "a shorter query"
+
+
+def in_pieces(samples: list[Any]) -> None:
+    for low in range(0, len(samples), 3):
+        answer(samples[low : low + 3])
+
+
+def in_threads(samples: list[Any]) -> None:
+    for sample in samples:
+        threading.Thread(target=answer, args=([sample],)).start()
+
+
+def in_vectors(samples: list[Any]) -> None:
+    lg.QuerySamplesComplete(lg.VectorQuerySampleResponse(lg.QuerySampleResponse(id=s.id) for s in samples))
+
+
+@pytest.mark.parametrize("size", [1, 8, 20])
+@pytest.mark.parametrize(
+    "issue",
+    [answer, lambda samples: answer(samples[::-1]), in_pieces, in_threads, in_vectors],
+    ids=["whole", "backwards", "in pieces", "in threads", "in vectors"],
+)
+def test_a_query_may_be_answered_in_any_way(
+    start: Callable[..., dict[str, Any]], issue: Callable[[list[Any]], None], size: int
+) -> None:
+    sizes: list[int] = []
+
+    def watched(samples: list[Any]) -> None:
+        sizes.append(len(samples))
+        issue(samples)
+
+    found = start(lg.ConstructSUT(watched, lambda: None), asked("MultiStream", multi_stream_samples_per_query=size))
+    assert "error_runtime" not in found
+    assert sizes == [size] * found["result_query_count"]
+
+
+def again(samples: list[Any], one: int) -> None:
+    answer([*samples, lg.QuerySample(one, 0)])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda samples: answer([*samples[:5], samples[3], *samples[5:]]), "a sample twice: id 11"),
+        (lambda samples: [answer(samples), answer(samples)], "a sample twice: id 8"),
+        (lambda samples: again(samples, 6), "a sample twice: id 5"),
+        (lambda samples: again(samples, 10**9), "an unknown sample: id 999999999"),
+        (lambda samples: again(samples, 0), "an unknown sample: id -1"),
+        (lambda samples: again(samples, -7), "an unknown sample: id -8"),
+        (lambda samples: again(samples, samples[-1].id + 3), "a sample twice: id 18"),  # when its turn has come
+    ],
+    ids=["in one call", "whole", "of an earlier query", "unknown", "zero", "negative", "of a later query"],
+)
+def test_a_wrong_answer_in_a_query_is_an_error_that_names_it(
+    start: Callable[..., dict[str, Any]], tmp_path: Path, wrong: Callable[[list[Any]], Any], message: str
+) -> None:
+    def issue(samples: list[Any]) -> None:
+        (wrong if samples[0].id == 9 else answer)(samples)
+
+    start(lg.ConstructSUT(issue, lambda: None), asked("MultiStream"))
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert not result["valid"]
+    assert [error for error in result["errors"] if message in error]
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_a_query_with_a_sample_that_is_never_answered_is_the_last(
+    start: Callable[..., dict[str, Any]], tmp_path: Path, double: bool
+) -> None:
+    firsts: list[int] = []
+
+    def issue(samples: list[Any]) -> None:
+        firsts.append(samples[0].id)
+        if len(firsts) == 3:
+            threading.Timer(0.1, lg.AbortTest).start()
+            samples[2:3] = samples[1:2] * double
+        answer(samples)
+
+    start(lg.ConstructSUT(issue, lambda: None), asked("MultiStream"))
+    assert firsts == [1, 9, 17]
+    assert "count: 1, first id: 18" in (tmp_path / "mlperf_log_detail.txt").read_text()
+
+
+def test_samples_and_responses_are_objects_like_the_official_ones() -> None:
+    class Named(lg.QuerySampleResponse):
+        """Apps may add to them."""
+
+    sample, response = lg.QuerySample(index=2, id=1), Named(id=3, n_tokens=6, size=5, data=4)
+    sample.index += 1
+    response.size += 1
+    assert (sample.id, sample.index) == (1, 3)
+    assert (response.id, response.data, response.size, response.n_tokens) == (3, 4, 6, 6)
+    assert len({sample, lg.QuerySample(1, 3), lg.QuerySample()}) == 3, "each is itself only"
+    assert lg.VectorQuerySample([sample])[0] is sample
+    assert lg.QuerySampleResponse(7, 8, 9).n_tokens == 0

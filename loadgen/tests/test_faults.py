@@ -72,6 +72,20 @@ def test_a_sample_never_answered_ends_by_the_watchdog() -> None:
     assert result.metrics["result_query_count"] == 5, "what was measured is kept"
 
 
+def test_a_double_does_not_pass_for_a_sample_that_is_never_answered() -> None:
+    issued: list[int] = []
+
+    class Faulty(FakeSystem):
+        def issue(self, ids: Any, indices: Any) -> None:
+            issued.append(ids[0])
+            self.respond.complete([*ids[:-1], ids[0]] if ids[0] == 16 else ids)
+
+    result = run(Faulty(), FakeLibrary(), settings(Scenario.MultiStream), watchdog_s=0.2)
+    assert issued == [0, 8, 16]
+    assert "Attempted to complete a sample twice: id 16" in result.errors
+    assert any("no answer for 0.2 s; still out are ids [23" in error for error in result.errors)
+
+
 def test_a_system_that_raises_ends_invalid_and_is_stopped() -> None:
     def raises(system: FakeSystem, ids: int, index: int) -> None:
         if ids == 4:

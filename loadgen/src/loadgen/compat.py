@@ -10,17 +10,26 @@ Beyond the official binding: `AbortTest`, `RegisterIssueQueryThread` and `TestSe
 from __future__ import annotations
 
 import ctypes
-import gc
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from loadgen import settings as native
+from loadgen.compat_samples import (
+    QuerySample,
+    QuerySampleResponse,
+    Responses,
+    VectorQuerySample,
+    VectorQuerySampleResponse,
+    listed,
+    made,
+    refilled,
+)
 from loadgen.compat_settings import (
     LoggingMode,
     LogOutputSettings,
@@ -64,47 +73,7 @@ __all__ = [
 ]
 
 _id_of = attrgetter("id")
-_MANY = 100_000  # samples of a query from which their number, not their handling, takes the time
 _FEW = 16  # responses up to which a loop beats columns
-
-
-class QuerySample:
-    """One sample of a query."""
-
-    __slots__ = ("id", "index")
-
-    def __init__(self, id: int = 0, index: int = 0) -> None:
-        self.id = id
-        self.index = index
-
-    def __repr__(self) -> str:
-        return f"QuerySample(id={self.id}, index={self.index})"
-
-
-class QuerySampleResponse:
-    """An answer: `size` bytes at the address `data`, read during QuerySamplesComplete."""
-
-    __slots__ = ("data", "id", "n_tokens", "size")
-
-    def __init__(self, id: int = 0, data: int = 0, size: int = 0, n_tokens: int = 0) -> None:
-        self.id = id
-        self.data = data
-        self.size = size
-        self.n_tokens = n_tokens
-
-    def __repr__(self) -> str:
-        return f"QuerySampleResponse(id={self.id}, size={self.size}, n_tokens={self.n_tokens})"
-
-
-class VectorQuerySample(list[QuerySample]):
-    """The official vector type is list-like; this is a list."""
-
-
-class VectorQuerySampleResponse(list[QuerySampleResponse]):
-    """The official vector type is list-like; this is a list."""
-
-
-Responses: TypeAlias = Sequence[QuerySampleResponse]
 
 
 class _System:
@@ -113,9 +82,16 @@ class _System:
     def __init__(
         self, name: Callable[[], str], issue: Callable[..., Any], flush: Callable[[], Any], fast: bool
     ) -> None:
-        self._name, self._issue, self._flush = name, issue, flush
+        self._name, self._issue, self._flush, self._fast = name, issue, flush, fast
+        self._samples: list[QuerySample] = []  # of the last query of MultiStream
         self.error: BaseException | None = None
-        self.issue = self._issue_columns if fast else self._issue_samples
+        self.prepare(native.Scenario.SingleStream)
+
+    def prepare(self, scenario: native.Scenario) -> None:
+        """For a test."""
+        multi_stream = scenario is native.Scenario.MultiStream
+        samples = self._issue_refilled if multi_stream else self._issue_samples
+        self.issue: Callable[..., None] = self._issue_columns if self._fast else samples
 
     @property
     def name(self) -> str:
@@ -132,45 +108,34 @@ class _System:
     def stop(self) -> None:
         _attach(None)
 
+    # `issue` below is a local name, because Python 3.11 is slow to call what an attribute holds.
+
     def _issue_samples(self, ids: Ints, indices: Ints) -> None:
+        issue = self._issue
         try:
-            if type(ids) is int:
-                self._issue([QuerySample(ids + 1, indices)])  # type: ignore[arg-type]
-            elif len(ids) < _MANY:  # type: ignore[arg-type]
-                # a query's ids follow each other
-                self._issue(list(map(QuerySample, range(ids[0] + 1, ids[-1] + 2), _listed(indices))))  # type: ignore[index]
-            else:
-                self._issue(_samples(range(ids[0] + 1, ids[-1] + 2), _listed(indices)))  # type: ignore[index]
+            issue([QuerySample(ids + 1, indices)] if type(ids) is int else made(ids, indices))  # type: ignore[arg-type]
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def _issue_refilled(self, ids: range, indices: list[int]) -> None:
+        issue = self._issue
+        try:
+            issue(refilled(self._samples, ids, indices))
         except BaseException as error:
             self.error = error
             raise
 
     def _issue_columns(self, ids: Ints, indices: Ints) -> None:
+        issue = self._issue
         try:
             if type(ids) is int:
-                self._issue([ids + 1], [indices])
+                issue([ids + 1], [indices])
             else:
-                self._issue(list(range(ids[0] + 1, ids[-1] + 2)), _listed(indices))  # type: ignore[index]
+                issue(list(range(ids[0] + 1, ids[-1] + 2)), listed(indices))  # type: ignore[index]
         except BaseException as error:
             self.error = error
             raise
-
-
-def _samples(ids: range, indices: list[int]) -> list[QuerySample]:
-    """A large query. The garbage collector need not walk millions of new samples."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        samples = list(map(QuerySample, ids, indices))
-        gc.freeze()  # until the run ends (see `execute.quiet_gc`)
-    finally:
-        if enabled:
-            gc.enable()
-    return samples
-
-
-def _listed(indices: Any) -> list[int]:
-    return indices if type(indices) is list else indices.tolist()
 
 
 class _Library:
@@ -265,6 +230,7 @@ def StartTestWithLogSettings(
     library.error = None
     settings, warnings, errors = _audited(requested.native(), audit_config_filename)
     threads = _issue_threads(settings)
+    system.prepare(settings.scenario)
     try:
         result = run(
             system,
@@ -319,54 +285,43 @@ def _audited(settings: native.TestSettings, file: str) -> tuple[native.TestSetti
 
 def _attach(recorder: Recorder | None) -> None:
     """Answers go to this test from now on."""
-    global _recorder, _complete
+    global _recorder
     _recorder = recorder
-    if recorder is None:
-        _complete = _nobody_waits
-    else:
-        _complete = _timed(recorder) if recorder.times_only else partial(_complete_logged, recorder)
-
-
-def _nobody_waits(responses: Responses, response_cb: Callable[..., Any] | None) -> None:
-    """Answers outside of a test are ignored."""
-
-
-def _timed(recorder: Recorder) -> Callable[..., None]:
-    """For tests that log no answers: this runs inside the measured time."""
-    now, done, refuse = recorder.now_ns, recorder.done_from_one, recorder.refuse
-    notify, waiting = recorder.notify, recorder.waiting
-
-    def complete(responses: Responses, response_cb: Callable[..., Any] | None) -> None:
-        at = now()
-        if len(responses) > _FEW:
-            ids = np.fromiter(map(_id_of, responses), np.int64, len(responses))
-            recorder.complete_at(at, ids - 1)
-            return
-        for response in responses:
-            one = response.id
-            try:
-                if one < 0 or done[one]:
-                    refuse(one - 1)
-                else:
-                    done[one] = at
-            except IndexError:
-                refuse(one - 1)
-        if waiting[0] >= 0:
-            notify()
-
-    return complete
-
-
-_complete: Callable[[Responses, Callable[..., Any] | None], None] = _nobody_waits
 
 
 def QuerySamplesComplete(responses: Responses, response_cb: Callable[[QuerySampleResponse], Any] | None = None) -> None:
     """These samples are answered. `response_cb` is called for those that are logged, before they are copied."""
-    _complete(responses, response_cb)
+    recorder = _recorder
+    if recorder is None:  # no test is running
+        return
+    now, done = recorder.now_ns, recorder.done_from_one
+    at = now()
+    if not recorder.times_only:
+        _complete_logged(recorder, at, responses, response_cb)
+        return
+    taken = len(responses)
+    if taken > _FEW:
+        ids = np.fromiter(map(_id_of, responses), np.int64, taken)
+        recorder.complete_at(at, ids - 1)
+        return
+    for response in responses:
+        one = response.id
+        try:
+            if one < 0 or done[one]:
+                recorder.refuse(one - 1)
+                taken -= 1
+            else:
+                done[one] = at
+        except IndexError:
+            recorder.refuse(one - 1)
+            taken -= 1
+    if taken > 1:
+        recorder.answered_at_least[0] += taken
+    if recorder.waiting[0] >= 0:
+        recorder.notify()
 
 
-def _complete_logged(recorder: Recorder, responses: Responses, response_cb: Callable[..., Any] | None) -> None:
-    at = recorder.now_ns()
+def _complete_logged(recorder: Recorder, at: int, responses: Responses, response_cb: Callable[..., Any] | None) -> None:
     for response in responses:
         position = response.id - 1
         data = None

@@ -164,7 +164,7 @@ def _single_stream(work: Issue) -> None:
 def _multi_stream(work: Issue) -> None:
     """One query of several samples at a time: the next goes out when all of the last are answered."""
     now, issue_query, recorder = work.clock.now_ns, work.sut.issue, work.recorder
-    done, record, low = recorder.done, work.issued.append, work.first_id
+    answered, record, low = recorder.answered_at_least, work.issued.append, work.first_id
     enough, until_ns, most, latest_ns = _limits(work)
     size, query = work.series.samples_per_query, 0
     work.scheduled = work.issued
@@ -176,7 +176,7 @@ def _multi_stream(work: Issue) -> None:
             at = now()
             record(at)
             issue_query(range(low, high), indices[k : k + size])
-            if not all(done[low:high]) and not all(_answered(work, sample) for sample in range(low, high)):
+            if answered[0] < high and not _all_answered(work, low, high):
                 return
             low = high
             query += 1
@@ -187,6 +187,10 @@ def _multi_stream(work: Issue) -> None:
             return
     if work.timed:
         work.end(RAN_OUT, error=True)
+
+
+def _all_answered(work: Issue, low: int, high: int) -> bool:
+    return all(work.recorder.done[low:high]) or all(_answered(work, sample) for sample in range(low, high))
 
 
 def _answered(work: Issue, position: int) -> bool:

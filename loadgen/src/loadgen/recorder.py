@@ -94,6 +94,8 @@ class Recorder:
         self._spooled = 0
         self._entries: list[tuple[int, int, int]] = []  # (position, offset, length) in order of completion
         self._first_data: dict[int, tuple[int, int]] = {}
+        self.answered_at_least = [0]
+        """A count of answered samples, to spare MultiStream a look at each: only calls with few ids add to it."""
         self.waiting = array("q", [-1])
         """Position of the sample that somebody waits for, else -1."""
         self.complete = self._timed() if self.times_only else self._logged()
@@ -241,12 +243,14 @@ class Recorder:
 
     def _many(self, ids: Any, at: int) -> None:
         if len(ids) <= _SMALL:
-            done = self.done
+            done, taken = self.done, len(ids)
             for i in ids:
                 if not 0 <= i < self.count or done[i]:
                     self.refuse(int(i))
+                    taken -= 1
                 else:
                     done[i] = at
+            self.answered_at_least[0] += taken
             return
         rows = self._rows(ids)
         self.done_view[rows[self._fresh(rows)]] = at

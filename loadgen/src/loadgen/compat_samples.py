@@ -1,0 +1,95 @@
+"""The objects of the official Python API: samples that ask, responses that answer."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from sys import getrefcount
+from typing import Any, TypeAlias
+
+_MANY = 100_000  # samples of a query from which their number, not their handling, takes the time
+
+
+class QuerySample:
+    """One sample of a query."""
+
+    __slots__ = ("id", "index")
+
+    def __init__(self, id: int = 0, index: int = 0) -> None:
+        self.id = id
+        self.index = index
+
+    def __repr__(self) -> str:
+        return f"QuerySample(id={self.id}, index={self.index})"
+
+
+class QuerySampleResponse:
+    """An answer: `size` bytes at the address `data`, read during QuerySamplesComplete."""
+
+    __slots__ = ("data", "id", "n_tokens", "size")
+
+    def __init__(self, id: int = 0, data: int = 0, size: int = 0, n_tokens: int = 0) -> None:
+        self.id = id
+        self.data = data
+        self.size = size
+        self.n_tokens = n_tokens
+
+    def __repr__(self) -> str:
+        return f"QuerySampleResponse(id={self.id}, size={self.size}, n_tokens={self.n_tokens})"
+
+
+class VectorQuerySample(list[QuerySample]):
+    """The official vector type is list-like; this is a list."""
+
+
+class VectorQuerySampleResponse(list[QuerySampleResponse]):
+    """The official vector type is list-like; this is a list."""
+
+
+Responses: TypeAlias = Sequence[QuerySampleResponse]
+
+_ALONE = sum(map(getrefcount, [QuerySample()]))  # what is counted for a sample that only one list holds
+
+
+def made(ids: Any, indices: Any) -> list[QuerySample]:
+    """The samples of a query, whose ids follow each other."""
+    if len(ids) == 1:  # Server
+        return [QuerySample(int(ids[0]) + 1, listed(indices)[0])]
+    ones = range(ids[0] + 1, ids[-1] + 2)
+    if len(ones) >= _MANY:
+        return _many(ones, listed(indices))
+    return list(map(QuerySample, ones, listed(indices)))
+
+
+def refilled(samples: list[QuerySample], ids: range, indices: list[int]) -> list[QuerySample]:
+    """As `made`, of the samples of the query before, `samples`, if nobody else holds one of them; else into it.
+
+    To fill a sample takes half as long as to make one. Only for queries that one thread issues, one after another.
+    """
+    if len(samples) == len(indices) and sum(map(getrefcount, samples)) == len(samples) * _ALONE:
+        first, k = ids.start + 1, 0
+        for sample in samples:  # enumerate would be slower
+            sample.id = first + k
+            sample.index = indices[k]
+            k += 1  # noqa: SIM113
+    else:
+        samples[:] = made(ids, indices)
+    return samples.copy()
+
+
+def _many(ids: range, indices: list[int]) -> list[QuerySample]:
+    """A large query. The garbage collector need not walk millions of new samples."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        samples = list(map(QuerySample, ids, indices))
+        gc.freeze()  # until the run ends (see `execute.quiet_gc`)
+    finally:
+        if enabled:
+            gc.enable()
+    return samples
+
+
+def listed(indices: Any) -> list[int]:
+    """Python integers in a list."""
+    return indices if type(indices) is list else indices.tolist()
