@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -159,6 +163,15 @@ def test_what_a_gpu_computes(tensors: dict[str, Any], batch: Batch, expected: An
     assert np.abs(network(buffer)[:5].numpy() - expected).max() < TOLERANCE
 
 
+def test_without_onednn_the_cpu_computes_the_same(
+    model: Path, batch: Batch, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    backend = loaded("pytorch", model)
+    assert isinstance(backend.model, ResNet)
+    assert np.abs(backend.predict(batch) - expected).max() < TOLERANCE
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_16_bits_are_close(dtype: str, model: Path, batch: Batch, expected: Any) -> None:
     logits = loaded("pytorch", model, dtype=dtype).predict(batch)
@@ -275,6 +288,24 @@ def test_a_wrong_config_is_named(content: str | None, message: str, tmp_path: Pa
         (tmp_path / FILE).write_text(content)
     with pytest.raises(InputError, match=message):
         read_config(tmp_path / FILE)
+
+
+@pytest.mark.parametrize(
+    ("module", "policy"), [("backend_pytorch", ""), ("backend_ncnn", ""), ("backend_ncnn", "ACTIVE")]
+)
+def test_openmp_threads_sleep_while_they_wait(module: str, policy: str) -> None:
+    """Unless the user says otherwise. Asked of the library itself, which reads the environment on being loaded."""
+    clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    given = {"OMP_WAIT_POLICY": policy} if policy else {}
+    code = f"import bench_resnet50.{module}"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**clean, **given, "OMP_DISPLAY_ENV": "true"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(re.findall("OMP_WAIT_POLICY = '(.*)'", done.stderr)) == {policy or "PASSIVE"}
 
 
 @pytest.mark.parametrize("name", BACKENDS)
