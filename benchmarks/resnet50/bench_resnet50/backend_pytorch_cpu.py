@@ -22,11 +22,24 @@ def is_offered(dtype: torch.dtype) -> bool:
 
 
 class Network:
-    """Normalised images [n, 3, H, W] -> logits [n, classes], as the folded model that it is made of."""
+    """Normalised images [n, 3, H, W] -> logits [n, classes], as the folded model that it is made of.
+
+    oneDNN lays out weights otherwise for one image than for several, and either layout costs the other use a third of
+    its speed. So they are in memory twice.
+    """
 
     def __init__(self, model: ResNet, image: int) -> None:
-        """image: pixels of a side; any number of images may come, though the layout is chosen for one."""
-        blank = torch.zeros((1, 3, image, image), dtype=model.conv1.weight.dtype)
+        """image: pixels of a side."""
+        self.alone, self.several = (_Layers(model, image, count) for count in (1, 2))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return (self.alone if len(images) == 1 else self.several)(images)
+
+
+class _Layers:
+    def __init__(self, model: ResNet, image: int, count: int) -> None:
+        """count: of images, for which weights are laid out."""
+        blank = torch.zeros((count, 3, image, image), dtype=model.conv1.weight.dtype)
         x = blank.contiguous(memory_format=torch.channels_last)
         self.stem, self.fc = _Convolution(model.conv1, x, "relu"), model.fc
         x = self._stem(x)
