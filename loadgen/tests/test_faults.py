@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import loadgen.run as run_module
-from loadgen.contracts import Ints
+from loadgen.contracts import InputError, Ints
 from loadgen.logs import LogSettings, metrics_of, read_accuracy, read_detail
 from loadgen.results import Result
 from loadgen.run import run
@@ -134,6 +134,29 @@ def test_a_library_that_cannot_load_ends_invalid() -> None:
     assert not result.valid
     assert "sample 7 is unreadable" in result.reasons[0]
     assert system.calls == ["start", "stop"]
+
+
+def test_samples_that_the_user_must_mend_are_raised_on_and_nothing_is_written(tmp_path: Path) -> None:
+    class Damaged(FakeLibrary):
+        def load(self, indices: Any) -> None:
+            raise InputError("7.JPEG is cut short: put the official file there")
+
+    system, log = FakeSystem(), LogSettings(outdir=tmp_path)
+    with pytest.raises(InputError, match="cut short: put the official file there"):
+        run(system, Damaged(), settings(Scenario.Offline), log=log)
+    assert system.calls == ["start", "stop"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_input_error_while_the_clock_runs_keeps_what_was_measured() -> None:
+    def late(system: FakeSystem, ids: int, index: int) -> None:
+        if ids == 5:
+            raise InputError("the model has gone")
+        system.respond.complete(ids)
+
+    result = fault(late)
+    assert not result.valid
+    assert "the model has gone" in result.reasons[0]
 
 
 @pytest.mark.parametrize(

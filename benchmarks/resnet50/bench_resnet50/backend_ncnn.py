@@ -5,13 +5,13 @@ Works with ncnn 1.0.20261020 and NumPy 2.
 
 from __future__ import annotations
 
-import importlib
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import ncnn  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 
@@ -22,21 +22,6 @@ from bench_resnet50.formats import NCNN
 from bench_resnet50.preprocess import check_variant, normalised
 from bench_resnet50.synthetic import provide
 from loadgen.contracts import BackendOptions, InputError
-
-
-def _import_ncnn() -> Any:
-    """Its OpenMP reads once, on being loaded, how threads wait for each other. By default they spin: where another
-    process takes one of the cores, an image then lasts 20 times as long."""
-    given = os.environ.get("OMP_WAIT_POLICY")
-    os.environ["OMP_WAIT_POLICY"] = given or "PASSIVE"
-    try:
-        return importlib.import_module("ncnn")
-    finally:
-        if given is None:
-            del os.environ["OMP_WAIT_POLICY"]
-
-
-ncnn = _import_ncnn()
 
 _ADVICE = "Fetch resnet50_v1.param and resnet50_v1.bin again, both from one place"
 _WEIGHTS = {"Convolution": ("6", "0", "5"), "InnerProduct": ("2", "0", "1")}  # keys of: weights, biases, has biases

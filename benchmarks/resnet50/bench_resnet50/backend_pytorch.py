@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bench_resnet50.backend_pytorch_cpu import Network, is_offered
 from bench_resnet50.backend_pytorch_gpu import Pipeline, choose
 from bench_resnet50.config import FILE, ResNetConfig, read_config
 from bench_resnet50.dataset import Batch
@@ -68,7 +69,7 @@ class Backend:
             self.pipeline = Pipeline(network, config.image, self.options.max_batch, self.device)
         else:
             self._place(model, dtype)
-            self.model = model
+            self.model = Network(model, config.image) if is_offered(dtype) else model
         self.predict(Batch(np.zeros((1, config.image, config.image, 3), np.uint8), rows=np.zeros(1, np.int64)))
 
     def _place(self, model: ResNet, dtype: torch.dtype) -> None:

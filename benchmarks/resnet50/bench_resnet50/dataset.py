@@ -149,12 +149,16 @@ def read_map(path: Path, classes: int) -> tuple[list[str], npt.NDArray[np.int64]
     if not path.is_file():
         raise InputError(f"{path}: no such file: {advice}")
     try:
-        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()  # with the mark that Windows begins with
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file ({error}): {advice}") from error
     if not lines:
         raise InputError(f"{path}: holds no line: {advice}")
     pairs = [_pair(line, f"{path}:{number}", classes) for number, line in enumerate(lines, 1)]
+    known: dict[str, int] = {}
+    for number, (name, _) in enumerate(pairs, 1):
+        if known.setdefault(name, number) != number:
+            raise InputError(f"{path}:{number}: {name} is in line {known[name]} too: remove one of the lines")
     return [name for name, _ in pairs], np.array([label for _, label in pairs], np.int64)
 
 

@@ -15,13 +15,21 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from bench_resnet50 import backend_ncnn, backend_onnxruntime, backend_pytorch, backend_tensorflow, backend_tvm
+from bench_resnet50 import (
+    backend_ncnn,
+    backend_onnxruntime,
+    backend_pytorch,
+    backend_tensorflow,
+    backend_tvm,
+    synthetic_images,
+)
+from bench_resnet50.agreement import compare, difference, main, margin
 from bench_resnet50.config import FILE, ResNetConfig, write_config
 from bench_resnet50.dataset import Batch
-from bench_resnet50.formats import random_tensors
+from bench_resnet50.formats import PYTORCH, random_tensors
 from bench_resnet50.model import ResNet
 from bench_resnet50.preprocess import normalised
-from bench_resnet50.synthetic import FILES, WRITERS
+from bench_resnet50.synthetic import FILES, WRITERS, write_weights
 from loadgen.contracts import BackendOptions
 
 BACKENDS: dict[str, Any] = {
@@ -32,7 +40,7 @@ BACKENDS: dict[str, Any] = {
     "pytorch": backend_pytorch.Backend,
 }
 CONFIGS = {
-    "small": ResNetConfig(layers=(1, 2, 1), width=12, classes=10, image=36),
+    "small": ResNetConfig(layers=(2, 1), width=12, classes=10, image=36),
     "full": ResNetConfig(),
 }
 IMAGES = 4
@@ -67,21 +75,11 @@ class Case:
             logits: npt.NDArray[np.float32] = net(images).numpy()
         return logits
 
-    def margin(self) -> float:
-        """How far the best class is ahead of the second, at least."""
-        ordered = np.sort(self.expected, axis=1)
-        return float((ordered[:, -1] - ordered[:, -2]).min())
-
 
 @pytest.fixture(scope="module", params=[("small", "torch"), ("small", "tf"), ("full", "tf")], ids=" ".join)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     size, variant = request.param
     return Case(tmp_path_factory.mktemp("model"), CONFIGS[size], variant)
-
-
-def shifted(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """By a constant a row, which the official ONNX file's softmax does not tell: so that the greatest is 0."""
-    return np.asarray(logits - logits.max(axis=1, keepdims=True))
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -93,12 +91,11 @@ def test_equals_pytorch(name: str, case: Case) -> None:
     backend.close()
     assert logits.shape == case.expected.shape
     assert logits.dtype == np.float32
-    difference = float(np.abs(shifted(logits) - shifted(case.expected)).max())
-    print(f"{name}: difference {difference:.1e}, logits within {np.abs(case.expected).max():.1f}", end=" ")
-    print(f"smallest margin {case.margin():.2e}")
-    assert difference < TOLERANCE < case.margin() / 2, "so no class can differ"
+    print(f"{name}: difference {difference(logits, case.expected):.1e}", end=" ")
+    print(f"logits within {np.abs(case.expected).max():.1f}, smallest margin {margin(case.expected):.2e}")
+    assert difference(logits, case.expected) < TOLERANCE < margin(case.expected) / 2, "so no class can differ"
     assert (logits.argmax(axis=1) == case.expected.argmax(axis=1)).all()
-    assert np.abs(shifted(alone) - shifted(case.expected[1:2])).max() < TOLERANCE
+    assert difference(alone, case.expected[1:2]) < TOLERANCE
 
 
 def test_images_and_logits_are_worth_comparing(case: Case) -> None:
@@ -109,3 +106,41 @@ def test_images_and_logits_are_worth_comparing(case: Case) -> None:
 def test_every_backend_and_file_is_compared() -> None:
     assert set(FILES) == set(BACKENDS)
     assert set(FILES.values()) == set(WRITERS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The synthetic profile's, of a small network and 20 images."""
+    (tmp_path / "model").mkdir()
+    write_config(tmp_path / "model" / FILE, ResNetConfig(layers=(1, 1), width=8, classes=50, image=64))
+    synthetic_images.write(tmp_path / "data", 20)
+    return tmp_path
+
+
+PAIR = ["--backend", "onnxruntime", "--backend", "pytorch", "--threads", "1"]
+
+
+def test_the_command_says_how_far_backends_agree(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(folder), "--images", "19", *PAIR]) == 0
+    printed = capsys.readouterr().out
+    assert "pytorch: 19 images in " in printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("onnxruntime, pytorch")]
+    apart, least, differ = line.split()[2:]
+    assert 0 < float(apart) < 1e-4 < float(least)
+    assert differ == "0"
+
+
+def test_the_command_fails_where_classes_differ(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_weights(folder / "model" / PYTORCH, 2)
+    assert main([str(folder), *PAIR]) == 1
+    assert int(capsys.readouterr().out.splitlines()[-1].split()[-1]) > 0
+
+
+def test_a_constant_added_to_a_row_is_no_difference(capsys: pytest.CaptureFixture[str]) -> None:
+    logits = np.array([[1, 2, 4], [8, 4, 1]], np.float32)
+    moved = logits + np.array([[64], [-2]], np.float32)
+    assert difference(logits, moved) == 0
+    assert margin(logits) == 2
+    assert compare({"a": logits, "b": moved}) == 0
+    assert compare({"a": logits, "b": moved, "c": logits[::-1]}) == 1
+    assert "a, b" in capsys.readouterr().out

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -145,6 +149,15 @@ def test_the_onnx_file_is_as_the_official_one(model: Path, batch: Batch, expecte
     assert (classes - 1 == expected.argmax(axis=1)).all()
 
 
+def test_without_onednn_the_cpu_computes_the_same(
+    model: Path, batch: Batch, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    backend = loaded("pytorch", model)
+    assert isinstance(backend.model, ResNet)
+    assert np.abs(backend.predict(batch) - expected).max() < TOLERANCE
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_16_bits_are_close(dtype: str, model: Path, batch: Batch, expected: Any) -> None:
     logits = loaded("pytorch", model, dtype=dtype).predict(batch)
@@ -261,6 +274,23 @@ def test_a_wrong_config_is_named(content: str | None, message: str, tmp_path: Pa
         (tmp_path / FILE).write_text(content)
     with pytest.raises(InputError, match=message):
         read_config(tmp_path / FILE)
+
+
+@pytest.mark.parametrize("policy", ["", "ACTIVE"])
+def test_openmp_threads_sleep_while_they_wait(policy: str) -> None:
+    """Unless the user says otherwise. Asked of ncnn's library itself, which reads the environment on being loaded;
+    PyTorch's does the same, but takes seconds to import."""
+    clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    given = {"OMP_WAIT_POLICY": policy} if policy else {}
+    code = "import bench_resnet50.backend_ncnn"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**clean, **given, "OMP_DISPLAY_ENV": "true"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(re.findall("OMP_WAIT_POLICY = '(.*)'", done.stderr)) == {policy or "PASSIVE"}
 
 
 @pytest.mark.parametrize("name", BACKENDS)

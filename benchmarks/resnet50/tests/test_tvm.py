@@ -108,14 +108,22 @@ def test_the_name_tells_what_it_was_compiled_for(model: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELFgarbage" * 100, "cut", "flipped"])
-def test_a_damaged_library_is_compiled_again(
-    content: Any, model: Path, batch: Batch, expected: Any, compilations: list[str]
-) -> None:
+def test_a_damaged_library_is_recognised(content: Any, model: Path) -> None:
     file = library(model)
+    assert backend_tvm_compiler.is_sound(file)
+    damage(file, content)
+    assert not backend_tvm_compiler.is_sound(file)
+
+
+def damage(file: Path, content: Any) -> None:
     whole = file.read_bytes()
     middle = len(whole) // 2
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
     file.write_bytes({"cut": whole[:middle], "flipped": flipped}.get(content, content))
+
+
+def test_a_damaged_library_is_compiled_again(model: Path, batch: Batch, expected: Any, compilations: list[str]) -> None:
+    damage(library(model), "cut")
     assert np.abs(loaded(model).predict(batch) - expected).max() < 1e-4
     assert len(compilations) == 1
     assert backend_tvm_compiler.is_sound(library(model))

@@ -13,7 +13,7 @@ import numpy as np
 
 from loadgen import memory, schedule
 from loadgen.clock import Clock
-from loadgen.contracts import SampleLibrary, SystemUnderTest
+from loadgen.contracts import InputError, SampleLibrary, SystemUnderTest
 from loadgen.detail import effective_entries, header_entries, requested_entries
 from loadgen.issuer import Issue, IssueThreads, issue, own_threads
 from loadgen.logs import DetailLog
@@ -113,10 +113,10 @@ _STARTING = {Mode.AccuracyOnly: "Starting accuracy mode", Mode.PerformanceOnly: 
 
 
 def execute(state: RunState, progress: Callable[[Progress], None] | None) -> None:
-    """Issue every part. Failures become errors of the run; Ctrl-C ends it."""
+    """Issue every part. Failures become errors of the run; Ctrl-C ends it. Raises InputError as `run`."""
     mode: Mode | None = None
     try:
-        with _attempt(state, "start()"), _started(state):
+        with _attempt(state, "start()", passing=InputError), _started(state):
             for part in state.parts:
                 if part.mode is not mode and state.settings.mode is not Mode.FindPeakPerformance:
                     state.detail.add("generic_message", _STARTING[part.mode])
@@ -144,10 +144,12 @@ def _started(state: RunState) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _attempt(state: RunState, what: str) -> Iterator[None]:
-    """Turn an exception of the system or the library into an error of the run."""
+def _attempt(state: RunState, what: str, passing: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Turn an exception of the system or the library into an error of the run, unless it is of kind `passing`."""
     try:
         yield
+    except passing:
+        raise
     except Exception as error:  # anything a vendor's code raises must end in a verdict
         frame = traceback.extract_tb(error.__traceback__)[-1]
         state.recorder.failed = True
@@ -157,7 +159,7 @@ def _attempt(state: RunState, what: str) -> Iterator[None]:
 
 def _issue_part(state: RunState, part: Part, progress: Callable[[Progress], None] | None) -> None:
     indices = list(part.loaded.indices)
-    with _attempt(state, f"{state.library.name}.load()"):
+    with _attempt(state, f"{state.library.name}.load()", passing=InputError):
         state.library.load(indices)
     if state.recorder.failed:
         return

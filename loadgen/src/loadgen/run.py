@@ -44,7 +44,8 @@ def run(
 
     Whatever goes wrong once the test has begun (a system that raises, a sample answered twice, Ctrl-C)
     ends in an INVALID result that keeps what was measured. Raises SettingsError for settings that
-    cannot run and OSError for a folder that cannot be written, both before anything is loaded.
+    cannot run and OSError for a folder that cannot be written, both before anything is loaded. An
+    InputError of the library's load, or of the system's start, is raised on: nothing is judged or written then.
     """
     clock = clock or RealClock()
     if settings.test05:
@@ -56,12 +57,12 @@ def run(
     if log is not None:
         _check_writable(log.outdir)
     begin(state, warnings, config_errors)
-    with quiet_gc():
-        if settings.mode is Mode.FindPeakPerformance:
-            state = _find_peak(bench, state)
-        else:
-            execute(state, progress)
     try:
+        with quiet_gc():
+            if settings.mode is Mode.FindPeakPerformance:
+                state = _find_peak(bench, state)
+            else:
+                execute(state, progress)
         return _finish(state, log)
     finally:
         state.recorder.close()

@@ -246,12 +246,18 @@ def test_synthesize_says_what_it_wrote(
     def make(folder: Path, backend: str = "all") -> None:
         folder.mkdir(exist_ok=True)
         (folder / f"weights-{backend}").write_bytes(bytes(3_000_000))
+        (folder / "data").mkdir(exist_ok=True)
+        for number in range(11):
+            (folder / "data" / f"{number}.JPEG").write_bytes(bytes(100_000))
 
     monkeypatch.setattr("fake_bench.make", make, raising=False)
     made = benchmark_of()
     profiles = {**made.profiles, "synthetic": Profile("large", "fake_bench:make")}
     assert invoke(replace(made, profiles=profiles), ["synthesize", "--data", "big"]) == 0
-    assert "weights-all  3.0 MB  written" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "weights-all  3.0 MB  written" in printed
+    assert "data  11 files, 1.1 MB  written" in printed, "not a line for each of thousands"
+    assert "JPEG" not in printed
     profiles["synthetic"] = Profile("large", "fake_bench:prepare", synthesize="fake_bench:make")
     assert invoke(replace(made, profiles=profiles), ["synthesize", "--data", "big", "--backend", "numpy"]) == 0
     printed = capsys.readouterr().out

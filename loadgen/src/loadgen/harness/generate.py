@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from loadgen.contracts import InputError
 from loadgen.harness import display
@@ -12,6 +13,10 @@ from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.session import Request, bad_input, choose, data_folder, import_name
 
 PROFILE = "synthetic"
+Files: TypeAlias = "dict[Path, tuple[int, int]]"
+"""File below a folder -> (bytes, ns of its last change)."""
+_MANY = 10
+"""More files of a folder than this get one line."""
 
 
 def synthesize(benchmark: Benchmark, request: Request) -> int:
@@ -28,15 +33,26 @@ def synthesize(benchmark: Benchmark, request: Request) -> int:
             import_name(profile.synthesize, "the profile", benchmark)(folder, request.backend)
         else:
             import_name(profile.prepare, "the profile", benchmark)(folder)
-    for file, (size, changed) in _files(folder).items():
-        state = "written" if before.get(file) != (size, changed) else "was there"
-        out.print(f"  {file}  {size / 1e6:,.1f} MB  {state}", markup=False, soft_wrap=True)
+    for line in _lines(before, _files(folder)):
+        out.print(line, markup=False, soft_wrap=True)
     out.print(f"{folder}: ready after {time.monotonic() - began:.1f} s", markup=False, soft_wrap=True)
     return 0
 
 
-def _files(folder: Path) -> dict[Path, tuple[int, int]]:
-    """File below the folder -> (bytes, ns of its last change)."""
+def _lines(before: Files, after: Files) -> Iterator[str]:
+    """One for each file, or for a folder's if they are many."""
+    groups: dict[tuple[Path, str], dict[Path, float]] = {}
+    for file, entry in after.items():
+        state = "was there" if before.get(file) == entry else "written"
+        groups.setdefault((file.parent, state), {})[file] = entry[0] / 1e6
+    for (place, state), files in groups.items():
+        if len(files) > _MANY:
+            yield f"  {place}  {len(files):,} files, {sum(files.values()):,.1f} MB  {state}"
+        else:
+            yield from (f"  {file}  {size:,.1f} MB  {state}" for file, size in files.items())
+
+
+def _files(folder: Path) -> Files:
     found = {file.relative_to(folder): file.stat() for file in sorted(folder.rglob("*")) if file.is_file()}
     return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in found.items()}
 
