@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ OUTPUTS = ["output_start_logits", "output_end_logits"]
 FILES = {"float32": "model.onnx", "int8": FAKE_QUANT}
 """dtype -> the official file of it: what a file is written in decides what is computed in."""
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 # The official files name the same three inputs in two ways: the fp32 one first, the int8 one second.
 _INPUT_NAMES = {
@@ -36,35 +37,16 @@ class Backend:
 
     def __init__(self, options: BackendOptions) -> None:
         """Raises InputError for a device or dtype that this backend does not have."""
-        kind, _, number = options.device.partition(":")
-        if kind not in _PROVIDERS or not (number or "0").isdecimal():
-            raise InputError(f"device {options.device!r}: use cpu, cuda or cuda:N")
         if options.dtype not in FILES:
             raise InputError(f"dtype {options.dtype!r}: use {' or '.join(FILES)}, or backend pytorch")
-        if _PROVIDERS[kind] not in ort.get_available_providers():
-            raise InputError(
-                f"device {options.device!r}: this ONNX Runtime {ort.__version__} has none. "
-                "Install onnxruntime-gpu in its place, or use device cpu"
-            )
+        find_provider(options)
         self.options = options
-        self._provider = _PROVIDERS[kind], ({"device_id": number} if number else {})
 
     def load(self) -> None:
         """Read the file of the dtype and run it once. Raises InputError naming the file."""
         path = self.options.model / FILES[self.options.dtype]
         provide(path, self.options.extra)
-        if not path.is_file():
-            raise InputError(f"{path}: no such file. Put the official {path.name} there")
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = self.options.threads
-        provider = self._provider[0]
-        try:
-            self.session = ort.InferenceSession(str(path), settings, providers=[self._provider])
-        except Exception as error:  # the runtime raises a dozen types without a common base
-            raise InputError(f"{path}: ONNX Runtime cannot load it ({error}). Fetch it again") from error
-        if provider not in self.session.get_providers():  # the runtime falls back to the CPU in silence
-            raise InputError(f"device {self.options.device!r}: {provider} did not start; use device cpu")
-        self.device_name = f"{self.options.device} ({provider})"
+        self.session, self.device_name = open_session(path, self.options)
         self._check_interface(str(path))
         one = np.ones((1, 8), np.int64)
         self.predict(Batch(one, one, one, width=self.length or 8))
@@ -97,3 +79,32 @@ class Backend:
     def close(self) -> None:
         """Frees the session."""
         self.__dict__.pop("session", None)
+
+
+def find_provider(options: BackendOptions) -> tuple[str, dict[str, str]]:
+    """ONNX Runtime's name of the device, and which one of it. Raises InputError for one that is not there."""
+    kind, _, number = options.device.partition(":")
+    if kind not in PROVIDERS or not (number or "0").isdecimal():
+        raise InputError(f"device {options.device!r}: use cpu, cuda or cuda:N")
+    if PROVIDERS[kind] not in ort.get_available_providers():
+        raise InputError(
+            f"device {options.device!r}: this ONNX Runtime {ort.__version__} has none. "
+            "Install onnxruntime-gpu in its place, or use device cpu"
+        )
+    return PROVIDERS[kind], ({"device_id": number} if number else {})
+
+
+def open_session(path: Path, options: BackendOptions) -> tuple[ort.InferenceSession, str]:
+    """(session, the device for people). Raises InputError naming the file, or a device that does not start."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Put the official {path.name} there")
+    provider, which = find_provider(options)
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads or options.extra.get("threads", 0)
+    try:
+        session = ort.InferenceSession(str(path), settings, providers=[(provider, which)])
+    except Exception as error:  # the runtime raises a dozen types without a common base
+        raise InputError(f"{path}: ONNX Runtime cannot load it ({error}). Fetch it again") from error
+    if provider not in session.get_providers():  # the runtime falls back to the CPU in silence
+        raise InputError(f"device {options.device!r}: {provider} did not start; use device cpu")
+    return session, f"{options.device} ({provider})"

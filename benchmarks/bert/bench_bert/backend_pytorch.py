@@ -35,22 +35,8 @@ class Backend:
 
     def __init__(self, options: BackendOptions) -> None:
         """Raises InputError for a device or dtype that this machine or backend does not have."""
-        if options.device.split(":")[0] not in ("cpu", "cuda"):
-            raise InputError(f"device {options.device!r}: use cpu, cuda or cuda:N")
-        if options.device != "cpu" and not torch.cuda.is_available():
-            raise InputError(
-                f"device {options.device!r}: PyTorch {torch.__version__} sees no GPU. "
-                "Install a CUDA build and a driver, or use device cpu"
-            )
-        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-        if options.device not in ("cpu", "cuda", *gpus):
-            raise InputError(f"device {options.device!r}: use one of cpu, cuda, {', '.join(gpus)}")
-        if options.dtype not in DTYPES:
-            raise InputError(f"dtype {options.dtype!r}: use one of {', '.join(DTYPES)}")
+        self.device, self.device_name = find_device(options)
         self.options = options
-        self.device = torch.device(options.device)
-        is_gpu = self.device.type == "cuda"
-        self.device_name = f"{options.device}{f' ({torch.cuda.get_device_name(self.device)})' if is_gpu else ''}"
 
     def load(self) -> None:
         """Read the weights and run once. Raises InputError naming file and tensor."""
@@ -179,13 +165,28 @@ def unpack(logits: npt.NDArray[np.float32], batch: Batch) -> npt.NDArray[np.floa
     return output
 
 
-def read_state(path: Path, config: BertConfig) -> dict[str, torch.Tensor]:
-    """The float tensors of `model.pytorch`, on the CPU, without those that no answer depends on.
+def find_device(options: BackendOptions) -> tuple[torch.device, str]:
+    """(device, its name for people). Raises InputError for a device or dtype that this machine or PyTorch lacks."""
+    if options.device.split(":")[0] not in ("cpu", "cuda"):
+        raise InputError(f"device {options.device!r}: use cpu, cuda or cuda:N")
+    if options.device != "cpu" and not torch.cuda.is_available():
+        raise InputError(
+            f"device {options.device!r}: PyTorch {torch.__version__} sees no GPU. "
+            "Install a CUDA build and a driver, or use device cpu"
+        )
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if options.device not in ("cpu", "cuda", *gpus):
+        raise InputError(f"device {options.device!r}: use one of cpu, cuda, {', '.join(gpus)}")
+    if options.dtype not in DTYPES:
+        raise InputError(f"dtype {options.dtype!r}: use one of {', '.join(DTYPES)}")
+    device = torch.device(options.device)
+    return device, f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
 
-    Raises InputError naming the file, the tensor, its shape and the expected one.
-    """
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict's file, on the CPU. Raises InputError naming the file."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file. Put the official model.pytorch there")
+        raise InputError(f"{path}: no such file. Put the official {path.name} there")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
@@ -193,6 +194,14 @@ def read_state(path: Path, config: BertConfig) -> dict[str, torch.Tensor]:
         raise InputError(f"{path}: not a PyTorch state dict ({first}). Fetch it again") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise InputError(f"{path}: holds a {type(loaded).__name__}, no dict of tensors. Fetch it again")
-    state = {name: value for name, value in loaded.items() if not name.startswith(_UNUSED)}
+    return loaded
+
+
+def read_state(path: Path, config: BertConfig) -> dict[str, torch.Tensor]:
+    """The float tensors of `model.pytorch`, on the CPU, without those that no answer depends on.
+
+    Raises InputError naming the file, the tensor, its shape and the expected one.
+    """
+    state = {name: value for name, value in read_tensors(path).items() if not name.startswith(_UNUSED)}
     check_weights({name: tuple(value.shape) for name, value in state.items()}, config, str(path))
     return state

@@ -19,7 +19,7 @@ from bench_bert.postprocess import full_width
 from loadgen.contracts import BackendOptions, InputError
 from loadgen.harness.batching import finished
 
-_DEVICES = {"cpu": "/CPU:0", "cuda": "/GPU:0"}
+DEVICES = {"cpu": "/CPU:0", "cuda": "/GPU:0"}
 
 
 class Backend:
@@ -27,35 +27,16 @@ class Backend:
 
     def __init__(self, options: BackendOptions) -> None:
         """Raises InputError for a device or dtype that this backend does not have."""
-        if options.device not in _DEVICES:
-            raise InputError(f"device {options.device!r}: use {' or '.join(_DEVICES)}")
-        if options.dtype != "float32":
-            raise InputError(
-                f"dtype {options.dtype!r}: model.pb is of float32; leave dtype at that, or use backend pytorch"
-            )
-        if options.device == "cuda" and not tf.config.list_physical_devices("GPU"):
-            raise InputError(
-                f"device 'cuda': this TensorFlow {tf.__version__} sees no GPU. "
-                "Install tensorflow[and-cuda] in place of tensorflow-cpu, or use device cpu"
-            )
+        check_options(options, "model.pb")
         self.options = options
 
     def load(self) -> None:
-        """Read `model.pb` and run it once. Raises InputError naming the file.
-
-        TensorFlow keeps the thread count of a process's first session for later ones.
-        """
+        """Read `model.pb` and run it once. Raises InputError naming the file."""
         path = self.options.model / "model.pb"
         provide(path, self.options.extra)
-        graph, matrices = read_graph(path, _DEVICES[self.options.device])
+        graph, matrices = read_graph(path, DEVICES[self.options.device])
         self.rows, self.length = _fixed_sizes(graph, path)
-        settings = tf.compat.v1.ConfigProto(
-            intra_op_parallelism_threads=self.options.threads,
-            inter_op_parallelism_threads=min(1, self.options.threads),  # 0 leaves it to TensorFlow
-            device_count={} if self.options.device == "cuda" else {"GPU": 0},
-            gpu_options={"allow_growth": True},
-        )
-        self.session = tf.compat.v1.Session(graph=graph, config=settings)
+        self.session = open_session(graph, self.options)
         self.session.run("fill", matrices)
         one = np.ones((1, 8), np.int64)
         self.predict(Batch(one, one, one, width=self.length or 8))
@@ -83,6 +64,30 @@ class Backend:
         session = self.__dict__.pop("session", None)
         if session is not None:
             session.close()
+
+
+def check_options(options: BackendOptions, file: str) -> None:
+    """Raise InputError for a device or dtype that this backend does not have; file: the name of the graph's."""
+    if options.device not in DEVICES:
+        raise InputError(f"device {options.device!r}: use {' or '.join(DEVICES)}")
+    if options.dtype != "float32":
+        raise InputError(f"dtype {options.dtype!r}: {file} is of float32; leave dtype at that, or use backend pytorch")
+    if options.device == "cuda" and not tf.config.list_physical_devices("GPU"):
+        raise InputError(
+            f"device 'cuda': this TensorFlow {tf.__version__} sees no GPU. "
+            "Install tensorflow[and-cuda] in place of tensorflow-cpu, or use device cpu"
+        )
+
+
+def open_session(graph: Any, options: BackendOptions) -> Any:
+    """A `tf.Session`. TensorFlow keeps the thread count of a process's first session for later ones."""
+    settings = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=options.threads,
+        inter_op_parallelism_threads=min(1, options.threads),  # 0 leaves it to TensorFlow
+        device_count={} if options.device == "cuda" else {"GPU": 0},
+        gpu_options={"allow_growth": True},
+    )
+    return tf.compat.v1.Session(graph=graph, config=settings)
 
 
 def read_graph(path: Path, device: str) -> tuple[Any, dict[str, npt.NDArray[Any]]]:

@@ -16,8 +16,9 @@ from bench_resnet50.postprocess import logits_of
 from bench_resnet50.preprocess import check_variant, normalised
 from bench_resnet50.synthetic import provide
 from loadgen.contracts import BackendOptions, InputError
+from loadgen.harness.batching import finished
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class Backend:
@@ -26,33 +27,16 @@ class Backend:
     def __init__(self, options: BackendOptions) -> None:
         """Raises InputError for a device or dtype that this backend does not have, or a profile of other weights."""
         check_variant(options, "tf")
-        if options.device not in _PROVIDERS:
-            raise InputError(f"device {options.device!r}: use {' or '.join(_PROVIDERS)}")
         if options.dtype != "float32":
             raise InputError(f"dtype {options.dtype!r}: the file is of float32; leave it, or use backend pytorch")
-        if _PROVIDERS[options.device] not in ort.get_available_providers():
-            raise InputError(
-                f"device {options.device!r}: this ONNX Runtime {ort.__version__} has none. "
-                "Install onnxruntime-gpu in its place, or use device cpu"
-            )
+        find_provider(options)
         self.options = options
 
     def load(self) -> None:
         """Read the file and run it once. Raises InputError naming the file."""
         path = self.options.model / ONNX
         provide(path, self.options.extra)
-        if not path.is_file():
-            raise InputError(f"{path}: no such file. Put the official {path.name} there")
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = self.options.threads or self.options.extra.get("threads", 0)
-        provider = _PROVIDERS[self.options.device]
-        try:
-            self.session = ort.InferenceSession(str(path), settings, providers=[provider])
-        except Exception as error:  # the runtime raises a dozen types without a common base
-            raise InputError(f"{path}: ONNX Runtime cannot load it ({error}). Fetch it again") from error
-        if provider not in self.session.get_providers():  # the runtime falls back to the CPU in silence
-            raise InputError(f"device {self.options.device!r}: {provider} did not start; use device cpu")
-        self.device_name = f"{self.options.device} ({provider})"
+        self.session, self.device_name = open_session(path, self.options)
         image = self._check_interface(path)
         self.predict(Batch(np.zeros((1, image, image, 3), np.uint8)))
 
@@ -86,10 +70,39 @@ class Backend:
 
     def submit(self, batch: Batch) -> Future[Any]:
         """A finished future of `predict`'s logits. Raises what ONNX Runtime raises."""
-        future: Future[Any] = Future()
-        future.set_result(self.predict(batch))
-        return future
+        return finished(self.predict(batch))
 
     def close(self) -> None:
         """Frees the session."""
         self.__dict__.pop("session", None)
+
+
+# Twin of: benchmarks/bert/bench_bert/backend_onnxruntime.py::find_provider
+def find_provider(options: BackendOptions) -> tuple[str, dict[str, str]]:
+    """ONNX Runtime's name of the device, and which one of it. Raises InputError for one that is not there."""
+    kind, _, number = options.device.partition(":")
+    if kind not in PROVIDERS or not (number or "0").isdecimal():
+        raise InputError(f"device {options.device!r}: use cpu, cuda or cuda:N")
+    if PROVIDERS[kind] not in ort.get_available_providers():
+        raise InputError(
+            f"device {options.device!r}: this ONNX Runtime {ort.__version__} has none. "
+            "Install onnxruntime-gpu in its place, or use device cpu"
+        )
+    return PROVIDERS[kind], ({"device_id": number} if number else {})
+
+
+# Twin of: benchmarks/bert/bench_bert/backend_onnxruntime.py::open_session
+def open_session(path: Path, options: BackendOptions) -> tuple[ort.InferenceSession, str]:
+    """(session, the device for people). Raises InputError naming the file, or a device that does not start."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Put the official {path.name} there")
+    provider, which = find_provider(options)
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads or options.extra.get("threads", 0)
+    try:
+        session = ort.InferenceSession(str(path), settings, providers=[(provider, which)])
+    except Exception as error:  # the runtime raises a dozen types without a common base
+        raise InputError(f"{path}: ONNX Runtime cannot load it ({error}). Fetch it again") from error
+    if provider not in session.get_providers():  # the runtime falls back to the CPU in silence
+        raise InputError(f"device {options.device!r}: {provider} did not start; use device cpu")
+    return session, f"{options.device} ({provider})"

@@ -20,6 +20,7 @@ from bench_resnet50.model import ResNet, fold
 from bench_resnet50.preprocess import check_variant, normalised
 from bench_resnet50.synthetic import provide
 from loadgen.contracts import BackendOptions, InputError
+from loadgen.harness.batching import finished
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -31,22 +32,8 @@ class Backend:
         """Raises InputError for a device or dtype that this machine or backend does not have, or a profile of
         other weights."""
         check_variant(options, "torch")
-        if options.device.split(":")[0] not in ("cpu", "cuda"):
-            raise InputError(f"device {options.device!r}: use cpu, cuda or cuda:N")
-        if options.device != "cpu" and not torch.cuda.is_available():
-            raise InputError(
-                f"device {options.device!r}: PyTorch {torch.__version__} sees no GPU. "
-                "Install a CUDA build and a driver, or use device cpu"
-            )
-        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-        if options.device not in ("cpu", "cuda", *gpus):
-            raise InputError(f"device {options.device!r}: use one of cpu, cuda, {', '.join(gpus)}")
-        if options.dtype not in DTYPES:
-            raise InputError(f"dtype {options.dtype!r}: use one of {', '.join(DTYPES)}")
+        self.device, self.device_name = find_device(options)
         self.options = options
-        self.device = torch.device(options.device)
-        is_gpu = self.device.type == "cuda"
-        self.device_name = f"{options.device}{f' ({torch.cuda.get_device_name(self.device)})' if is_gpu else ''}"
 
     @torch.inference_mode()
     def load(self) -> None:
@@ -88,9 +75,7 @@ class Backend:
         if self.device.type == "cuda":
             return self.pipeline.submit(batch)
         images = torch.from_numpy(normalised(batch)).permute(0, 3, 1, 2)
-        future: Future[Any] = Future()
-        future.set_result(self.model(images.to(DTYPES[self.options.dtype])).float().numpy())
-        return future
+        return finished(self.model(images.to(DTYPES[self.options.dtype])).float().numpy())
 
     def close(self) -> None:
         """Frees the weights."""
@@ -102,11 +87,28 @@ class Backend:
             torch.cuda.empty_cache()
 
 
-def read_state(path: Path, config: ResNetConfig) -> dict[str, torch.Tensor]:
-    """The float tensors of torchvision's state dict, on the CPU.
+# Twin of: benchmarks/bert/bench_bert/backend_pytorch.py::find_device
+def find_device(options: BackendOptions) -> tuple[torch.device, str]:
+    """(device, its name for people). Raises InputError for a device or dtype that this machine or PyTorch lacks."""
+    if options.device.split(":")[0] not in ("cpu", "cuda"):
+        raise InputError(f"device {options.device!r}: use cpu, cuda or cuda:N")
+    if options.device != "cpu" and not torch.cuda.is_available():
+        raise InputError(
+            f"device {options.device!r}: PyTorch {torch.__version__} sees no GPU. "
+            "Install a CUDA build and a driver, or use device cpu"
+        )
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if options.device not in ("cpu", "cuda", *gpus):
+        raise InputError(f"device {options.device!r}: use one of cpu, cuda, {', '.join(gpus)}")
+    if options.dtype not in DTYPES:
+        raise InputError(f"dtype {options.dtype!r}: use one of {', '.join(DTYPES)}")
+    device = torch.device(options.device)
+    return device, f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
 
-    Raises InputError naming the file, the tensor, its shape and the expected one.
-    """
+
+# Twin of: benchmarks/bert/bench_bert/backend_pytorch.py::read_tensors
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict's file, on the CPU. Raises InputError naming the file."""
     if not path.is_file():
         raise InputError(f"{path}: no such file. Put the official {path.name} there")
     try:
@@ -116,6 +118,14 @@ def read_state(path: Path, config: ResNetConfig) -> dict[str, torch.Tensor]:
         raise InputError(f"{path}: not a PyTorch state dict ({first}). Fetch it again") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise InputError(f"{path}: holds a {type(loaded).__name__}, no dict of tensors. Fetch it again")
-    state = {name: value for name, value in loaded.items() if not name.endswith("num_batches_tracked")}
+    return loaded
+
+
+def read_state(path: Path, config: ResNetConfig) -> dict[str, torch.Tensor]:
+    """The float tensors of torchvision's state dict, on the CPU.
+
+    Raises InputError naming the file, the tensor, its shape and the expected one.
+    """
+    state = {name: value for name, value in read_tensors(path).items() if not name.endswith("num_batches_tracked")}
     check_weights({name: tuple(value.shape) for name, value in state.items()}, config, str(path))
     return state

@@ -21,8 +21,9 @@ from bench_resnet50.formats import BACKGROUND, TENSORFLOW
 from bench_resnet50.preprocess import check_variant, normalised
 from bench_resnet50.synthetic import provide
 from loadgen.contracts import BackendOptions, InputError
+from loadgen.harness.batching import finished
 
-_DEVICES = {"cpu": "/CPU:0", "cuda": "/GPU:0"}
+DEVICES = {"cpu": "/CPU:0", "cuda": "/GPU:0"}
 
 
 class Backend:
@@ -31,37 +32,18 @@ class Backend:
     def __init__(self, options: BackendOptions) -> None:
         """Raises InputError for a device or dtype that this backend does not have, or a profile of other weights."""
         check_variant(options, "tf")
-        if options.device not in _DEVICES:
-            raise InputError(f"device {options.device!r}: use {' or '.join(_DEVICES)}")
-        if options.dtype != "float32":
-            raise InputError(
-                f"dtype {options.dtype!r}: {TENSORFLOW} is of float32; leave dtype at that, or use backend pytorch"
-            )
-        if options.device == "cuda" and not tf.config.list_physical_devices("GPU"):
-            raise InputError(
-                f"device 'cuda': this TensorFlow {tf.__version__} sees no GPU. "
-                "Install tensorflow[and-cuda] in place of tensorflow-cpu, or use device cpu"
-            )
+        check_options(options, TENSORFLOW)
         self.options = options
 
     def load(self) -> None:
-        """Read the graph and run it once. Raises InputError naming the file and the tensor.
-
-        TensorFlow keeps the thread count of a process's first session for later ones.
-        """
+        """Read the graph and run it once. Raises InputError naming the file and the tensor."""
         path = self.options.model / TENSORFLOW
         provide(path, self.options.extra)
         config = read_config(self.options.model / FILE)
-        graph = read_graph(path, _DEVICES[self.options.device])
+        graph = read_graph(path, DEVICES[self.options.device])
         self.logits = logits_of(graph, path, config)
         self.rows: int | None = graph.get_tensor_by_name(f"{INPUT}:0").shape[0]  # None: takes any number
-        settings = tf.compat.v1.ConfigProto(
-            intra_op_parallelism_threads=self.options.threads,
-            inter_op_parallelism_threads=min(1, self.options.threads),  # 0 leaves it to TensorFlow
-            device_count={} if self.options.device == "cuda" else {"GPU": 0},
-            gpu_options={"allow_growth": True},
-        )
-        self.session = tf.compat.v1.Session(graph=graph, config=settings)
+        self.session = open_session(graph, self.options)
         self.predict(Batch(np.zeros((1, config.image, config.image, 3), np.uint8)))
 
     def predict(self, batch: Batch) -> npt.NDArray[np.float32]:
@@ -78,15 +60,39 @@ class Backend:
 
     def submit(self, batch: Batch) -> Future[Any]:
         """A finished future of `predict`'s logits. Raises what TensorFlow raises."""
-        future: Future[Any] = Future()
-        future.set_result(self.predict(batch))
-        return future
+        return finished(self.predict(batch))
 
     def close(self) -> None:
         """Frees the session."""
         session = self.__dict__.pop("session", None)
         if session is not None:
             session.close()
+
+
+# Twin of: benchmarks/bert/bench_bert/backend_tensorflow.py::check_options
+def check_options(options: BackendOptions, file: str) -> None:
+    """Raise InputError for a device or dtype that this backend does not have; file: the name of the graph's."""
+    if options.device not in DEVICES:
+        raise InputError(f"device {options.device!r}: use {' or '.join(DEVICES)}")
+    if options.dtype != "float32":
+        raise InputError(f"dtype {options.dtype!r}: {file} is of float32; leave dtype at that, or use backend pytorch")
+    if options.device == "cuda" and not tf.config.list_physical_devices("GPU"):
+        raise InputError(
+            f"device 'cuda': this TensorFlow {tf.__version__} sees no GPU. "
+            "Install tensorflow[and-cuda] in place of tensorflow-cpu, or use device cpu"
+        )
+
+
+# Twin of: benchmarks/bert/bench_bert/backend_tensorflow.py::open_session
+def open_session(graph: Any, options: BackendOptions) -> Any:
+    """A `tf.Session`. TensorFlow keeps the thread count of a process's first session for later ones."""
+    settings = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=options.threads,
+        inter_op_parallelism_threads=min(1, options.threads),  # 0 leaves it to TensorFlow
+        device_count={} if options.device == "cuda" else {"GPU": 0},
+        gpu_options={"allow_growth": True},
+    )
+    return tf.compat.v1.Session(graph=graph, config=settings)
 
 
 def read_graph(path: Path, device: str) -> Any:
