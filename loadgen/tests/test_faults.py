@@ -290,11 +290,14 @@ sys.exit(130 if result.interrupted and not result.valid else 1)
 def test_a_real_ctrl_c_ends_a_real_process_soon(scenario: Scenario, tmp_path: Path) -> None:
     command = [sys.executable, "-c", _ENDLESS, scenario.name, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "running\n"
-        time.sleep(1.0)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "running\n"
+            time.sleep(1.0)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 130
+        finally:
+            process.kill()
     record = json.loads((tmp_path / "result.json").read_text())
     assert record["interrupted"]
     assert not record["valid"]
