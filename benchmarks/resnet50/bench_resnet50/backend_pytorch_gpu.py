@@ -90,6 +90,7 @@ class Pipeline:
         self._constants = {name: constants(name, device) for name in NORMALISATIONS}
         sizes = sorted({max_batch, *(1 << power for power in range(max_batch.bit_length()))}, reverse=True)
         self._recordings = self._recorded(sizes)
+        # page-locked memory for answers is slow to get, and kept by PyTorch once it was got
         _ = [torch.empty_like(logits, device="cpu", pin_memory=True) for *_, logits in self._recordings.values()]
         self._waiting: queue.SimpleQueue[Launched | None] = queue.SimpleQueue()
         self._waiter = threading.Thread(target=self._wait, name="gpu waiter", daemon=True)
