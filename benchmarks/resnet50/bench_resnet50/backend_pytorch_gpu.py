@@ -1,7 +1,7 @@
 """A stream of batches through one GPU: pixels are fetched while the batch before them is computed.
 
-For each size of a batch, the powers of two and the largest, all kernels are recorded once and launched as one (CUDA
-graphs); a batch of another size takes the next larger recording, whose other rows compute what nobody reads.
+For some sizes of a batch all kernels are recorded once and launched as one (CUDA graphs); a batch of another size takes
+the next larger recording, whose other rows compute what nobody reads.
 """
 
 from __future__ import annotations
@@ -88,8 +88,7 @@ class Pipeline:
         self._slots = [_Slot(max_batch, image, device) for _ in range(_SLOTS)]
         self._turn = 0
         self._constants = {name: constants(name, device) for name in NORMALISATIONS}
-        sizes = sorted({max_batch, *(1 << power for power in range(max_batch.bit_length()))}, reverse=True)
-        self._recordings = self._recorded(sizes)
+        self._recordings = self._recorded(sizes(max_batch))
         # page-locked memory for answers is slow to get, and kept by PyTorch once it was got
         _ = [torch.empty_like(logits, device="cpu", pin_memory=True) for *_, logits in self._recordings.values()]
         self._waiting: queue.SimpleQueue[Launched | None] = queue.SimpleQueue()
@@ -97,11 +96,11 @@ class Pipeline:
         self._waiter.start()
 
     def _recorded(self, sizes: list[int]) -> dict[int, tuple[Any, Tensor, Tensor]]:
-        """Size -> (graph, its input, its logits); one after the other they share their memory."""
+        """Size -> (graph, its input, its logits), from sizes, the largest first; all share their memory."""
         torch.backends.cudnn.benchmark = True  # tries every algorithm now, as it does for each new size
-        recordings, pool = {}, None
+        recordings, pool, largest = {}, None, self._network.buffer(sizes[0])
         for size in sizes:
-            buffer = self._network.buffer(size)
+            buffer = largest[:size]
             with torch.cuda.stream(self._computing):  # outside of the recording: compiles, and chooses algorithms
                 for _ in range(2):
                     self._network(buffer)
@@ -182,6 +181,17 @@ class Launched(Future[Any]):
             self._ready.synchronize()
             return self._logits.numpy()
         return super().result(timeout)
+
+
+def sizes(max_batch: int) -> list[int]:
+    """Which batches are recorded, the largest first: steps of a sixteenth of it, and powers of two below one step.
+
+    In a Server test a batch is what came while another was computed. If it is rounded up by 40 %, as to powers of two,
+    it takes so much longer, more come meanwhile, and batches grow until the largest is full.
+    """
+    step = max(1, max_batch // 16)
+    powers = (1 << power for power in range(step.bit_length()))
+    return sorted({max_batch, *powers, *range(step, max_batch, step)}, reverse=True)
 
 
 def constants(variant: str, device: torch.device) -> tuple[Tensor, Tensor]:

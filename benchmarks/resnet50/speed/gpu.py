@@ -47,7 +47,7 @@ def networks(backend: Backend, dataset: Dataset) -> None:
     fold(plain)
     model = plain.to(DTYPES[backend.options.dtype]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for network in (choose(model, config), Compiled(model, config.image)):
-        for count in (1, 8, 32, 256):
+        for count in (1, 8, 32, 96, 256):
             logits, seconds = timed(network, images[:count], mean, scale)
             error = (logits - expected[:count]).norm() / expected[:count].norm()
             same = (logits.argmax(1) == expected[:count].argmax(1)).float().mean()
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--expected", type=float, default=40_000, help="images a second in Offline")
-    parser.add_argument("--rates", type=float, nargs="*", default=[20_000, 25_000, 30_000, 35_000])
+    parser.add_argument("--rates", type=float, nargs="*", default=[25_000, 30_000, 34_000, 36_000, 38_000])
     parser.add_argument("--wait-ms", type=float, default=0)
     asked = parser.parse_args()
     print(torch.cuda.get_device_name(), torch.__version__)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench_resnet50.backend_pytorch_gpu import Launched, constants
+from bench_resnet50.backend_pytorch_gpu import Launched, constants, sizes
 from bench_resnet50.preprocess import NORMALISATIONS
 
 
@@ -70,3 +70,17 @@ def test_constants_are_those_of_pixels(variant: str) -> None:
     pixels = np.arange(256, dtype=np.float32)[:, None]
     factor, shift = NORMALISATIONS[variant].folded()
     assert np.allclose((pixels - mean.numpy()) * scale.numpy(), pixels * factor + shift, atol=2e-5)
+
+
+def test_a_batch_is_rounded_up_by_a_sixteenth_of_the_largest_at_most() -> None:
+    assert sizes(256)[:3] == [256, 240, 224]
+    assert sizes(256)[-6:] == [32, 16, 8, 4, 2, 1]
+    for largest in (1, 2, 8, 100, 256, 1000):
+        recorded = sizes(largest)
+        assert recorded == sorted(set(recorded), reverse=True)
+        assert (recorded[0], recorded[-1]) == (largest, 1)
+        assert len(recorded) <= 16 + largest.bit_length()
+        for count in range(1, largest + 1):
+            size = min(size for size in recorded if size >= count)
+            assert size < 2 * count
+            assert size - count <= largest / 16
