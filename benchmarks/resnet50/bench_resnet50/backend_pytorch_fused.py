@@ -1,15 +1,17 @@
 """ResNet-50 in 16 bits on an NVIDIA GPU, in as few passes over its activations as possible.
 
 Writing and reading activations, 49 MB an image at 3 to 4.5 TB/s, takes longer than the arithmetic. So biases, ReLUs
-and sums are parts of the convolutions (cuDNN's and cuBLAS's), and in the first stage, whose activations are the
-largest, all of a bottleneck but its first convolution is one kernel of ours.
+and sums are parts of the convolutions. Where activations are largest, kernels of ours do several steps at once: all to
+the first bottleneck's first convolution, and in the first two stages all of a bottleneck but its first convolution
+together with the first of the next one. The rest is cuDNN's.
 """
 
 from __future__ import annotations
 
+import math
 import weakref
-from itertools import islice, pairwise
-from typing import Any
+from itertools import zip_longest
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +29,9 @@ class Fused:
     def __init__(self, model: ResNet, image: int) -> None:
         self._side = image // 2
         blocks = [block for block in model.modules() if isinstance(block, Bottleneck)]
-        count = len(model.get_submodule(model.stages[0]))  # type: ignore[arg-type]
-        self._stem = blocked(model.conv1.weight).permute(2, 3, 1, 0).flatten(0, 2).contiguous(), _bias(model.conv1)
-        self._enter = _bias(blocks[0].conv1), _matrix(blocks[0].conv1)
-        self._first = [_joint(block, after) for block, after in islice(pairwise(blocks), count)]
-        self._rest = [(block, _bias(block.conv3, *_projection(block))) for block in blocks[count:]]
+        stem = blocked(model.conv1.weight).permute(2, 3, 1, 0).flatten(0, 2).contiguous()
+        self._entry = stem, _bias(model.conv1), _matrix(blocks[0].conv1), _bias(blocks[0].conv1)
+        self._steps = [_step(block, after) for block, after in zip_longest(blocks, blocks[1:])]
         self._fc = model.fc
         self._locked = PageLocked()
 
@@ -53,18 +53,11 @@ class Fused:
 
     def __call__(self, buffer: Tensor) -> Tensor:
         """Logits [count, classes]."""
-        count, side = len(buffer), self._side // 2
-        x = kernels.pool(kernels.stem(buffer, *self._stem), self._side)
-        bias, weight = self._enter
-        h = torch._addmm_activation(bias, x, weight)
-        for number, joint in enumerate(self._first, 1):
-            x, h = kernels.block(h, x, side, joint, quarter=number == len(self._first))
-        x, h = _images(x, count, side // 2), _images(h, count, side)
-        for number, (block, bias) in enumerate(self._rest):
-            h = _convolved(block.conv1, x) if number else h
-            stride = block.conv2.stride if number else 1  # the first stage gave the wanted pixels only
-            added = F.conv2d(x, projection[0].weight, stride=stride) if (projection := _projection(block)) else x
-            x = _convolved_and_added(block.conv3, _convolved(block.conv2, h), added, bias)
+        pooled, following = kernels.entry(buffer, *self._entry)
+        x = _images(pooled, len(buffer))
+        h: Tensor | None = _images(following, len(buffer))
+        for step in self._steps:
+            x, h = _computed(step, x, _convolved(step.block.conv1, x) if h is None else h)
         logits: Tensor = self._fc(x.mean((2, 3)))
         return logits
 
@@ -104,6 +97,40 @@ def _projection(block: Bottleneck) -> list[nn.Conv2d]:
     return [layer for layer in block.downsample.modules() if isinstance(layer, nn.Conv2d)]
 
 
+class _Step(NamedTuple):
+    """A bottleneck, and what is needed to compute it."""
+
+    block: Bottleneck
+    bias: Tensor
+    """Of the expansion and the projection."""
+    joint: Joint | None
+    """For our kernel; None: cuDNN computes it."""
+    quarter: bool
+    """The next block wants every second pixel of every second row only."""
+
+
+def _step(block: Bottleneck, after: Bottleneck | None) -> _Step:
+    large = block.conv2.stride == (1, 1) and block.conv2.out_channels <= kernels.WIDEST
+    joint = _joint(block, after) if large and after else None
+    quarter = joint is not None and after is not None and after.conv2.stride == (2, 2)
+    return _Step(block, _bias(block.conv3, *_projection(block)), joint, quarter)
+
+
+def _computed(step: _Step, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(sum, what the next block's first convolution makes of it, if it is known).
+
+    x: the block's input, or only the pixels of it that are added; h: what its first convolution made of it.
+    """
+    block, count = step.block, len(x)
+    if step.joint:
+        total, following = kernels.block(_rows(h), _rows(x), h.shape[-1], step.joint, step.quarter)
+        return _images(total, count), _images(following, count)
+    middle = _convolved(block.conv2, h)
+    projection = _projection(block)
+    added = F.conv2d(x, projection[0].weight, stride=x.shape[-1] // middle.shape[-1]) if projection else x
+    return _convolved_and_added(block.conv3, middle, added, step.bias), None
+
+
 def _joint(block: Bottleneck, after: Bottleneck) -> Joint:
     projection = _projection(block)
     return Joint(
@@ -127,9 +154,15 @@ def _bias(*layers: nn.Conv2d) -> Tensor:
     return torch.stack([layer.bias for layer in layers if layer.bias is not None]).sum(0)
 
 
-def _images(x: Tensor, count: int, side: int) -> Tensor:
+def _images(rows: Tensor, count: int) -> Tensor:
     """[count * side * side, channels] as cuDNN takes it: [count, channels, side, side], channels last."""
-    return x.view(count, side, side, -1).permute(0, 3, 1, 2)
+    side = math.isqrt(len(rows) // count)
+    return rows.view(count, side, side, -1).permute(0, 3, 1, 2)
+
+
+def _rows(images: Tensor) -> Tensor:
+    """The same memory, as kernels take it."""
+    return images.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def _convolved(layer: nn.Conv2d, x: Tensor) -> Tensor:

@@ -1,8 +1,14 @@
-"""What the two networks of a GPU compute, without a GPU: plain PyTorch stands for Triton's kernels and cuDNN's."""
+"""What the two networks of a GPU compute, without a GPU.
+
+Plain PyTorch stands for Triton's kernels and cuDNN's; and Triton's interpreter shows that its kernels compute the same.
+"""
 
 from __future__ import annotations
 
 import gc
+import importlib
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -42,12 +48,10 @@ def fill(images: Tensor, mean: Tensor, scale: Tensor, out: Tensor) -> None:
     out[:count, 2:-1, 2:-1, :12] = ((blocks - mean) * scale).flatten(3)
 
 
-def stem(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return torch.relu(rows(F.conv2d(x.permute(0, 3, 1, 2), weight.view(4, 4, 16, -1).permute(3, 2, 0, 1), bias)))
-
-
-def pool(x: Tensor, side: int) -> Tensor:
-    return rows(F.max_pool2d(pixels(x, side), 3, 2, 1))
+def entry(x: Tensor, weight: Tensor, bias: Tensor, w1: Tensor, b1: Tensor) -> tuple[Tensor, Tensor]:
+    stem = torch.relu(F.conv2d(x.permute(0, 3, 1, 2), weight.view(4, 4, 16, -1).permute(3, 2, 0, 1), bias))
+    pooled = rows(F.max_pool2d(stem, 3, 2, 1))
+    return pooled, torch.relu(pooled @ w1 + b1)
 
 
 def block(x: Tensor, before: Tensor, side: int, joint: Joint, quarter: bool = False) -> tuple[Tensor, Tensor]:
@@ -71,8 +75,8 @@ def convolution_and_sum(x: Tensor, weight: Tensor, added: Tensor, alpha: float, 
 def fused(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The class, on stand-ins."""
     kernels: Any = ModuleType("bench_resnet50.backend_pytorch_kernels")
-    kernels.CHANNELS = 16
-    for function in (fetch, fill, stem, pool, block):
+    kernels.CHANNELS, kernels.WIDEST = 16, 128
+    for function in (fetch, fill, entry, block):
         setattr(kernels, function.__name__, function)
     monkeypatch.setitem(sys.modules, kernels.__name__, kernels)
     monkeypatch.setattr("bench_resnet50.backend_pytorch_kernels", kernels, raising=False)
@@ -116,6 +120,87 @@ def computed(make: Callable[[ResNet, int], Any]) -> None:
 
 def test_the_fused_network_computes_what_the_model_does(fused: Any) -> None:
     computed(fused)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux only")
+def test_the_kernels_compute_what_stands_for_them() -> None:
+    """In a process of their own, as Triton and TensorFlow bring an LLVM each and cannot be in one."""
+    names = "-o", "python_functions=interpreted_*"
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", *names, __file__],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout
+
+
+@pytest.fixture
+def kernels() -> Any:
+    """The real ones, interpreted."""
+    return importlib.import_module("bench_resnet50.backend_pytorch_kernels")
+
+
+def random(*shape: int) -> Tensor:
+    """In 16 bits, as the kernels take it; about as large whatever is summed over the second dimension from the end."""
+    return (torch.randn(shape) * (shape[-2] if len(shape) == 2 else 1) ** -0.5).half()
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    """Sums in float32 of numbers in 16 bits, rounded once or twice."""
+    assert actual.shape == expected.shape
+    assert expected.std() > 0.05
+    assert (actual.float() - expected).abs().max() < 4e-3 * expected.abs().max()
+
+
+@pytest.mark.parametrize("programs", [1, 5, 512])  # strips of many rows to one
+def interpreted_entry(kernels: Any, programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_PROGRAMS", programs)
+    torch.manual_seed(1)
+    x = F.pad(random(2, 28, 28, 16), (0, 0, 2, 1, 2, 1))
+    weights = random(256, 64), random(64), random(64, 64), random(64)
+    pooled, following = kernels.entry(x, *weights)
+    expected = entry(x.float(), *(weight.float() for weight in weights))
+    close(pooled, expected[0])
+    close(following, expected[1])
+
+
+@pytest.mark.parametrize(
+    ("inner", "leaving", "entering", "quarter"),
+    [(64, 64, 64, False), (64, 64, None, False), (64, 128, None, True), (128, 128, None, False)],
+)
+def interpreted_block(kernels: Any, inner: int, leaving: int, entering: int | None, quarter: bool) -> None:
+    torch.manual_seed(2)
+    side, outer, count = 6, 4 * inner, 2 * 6 * 6  # not all rows of the last program are pixels
+    projection = random(entering, outer) if entering else None
+    joint = Joint(
+        random(9 * inner, inner),
+        random(inner),
+        random(inner, outer),
+        random(outer),
+        projection,
+        random(outer, leaving),
+        random(leaving),
+    )
+    x, before = random(1, count, inner)[0].relu(), random(1, count, entering or outer)[0].relu()
+    total, following = kernels.block(x, before, side, joint, quarter)
+    exact = Joint(*(None if tensor is None else tensor.float() for tensor in joint))  # type: ignore[arg-type]
+    expected = block(x.float(), before.float(), side, exact, quarter)
+    close(total, expected[0])
+    close(following, expected[1])
+
+
+def interpreted_fetch_and_fill(kernels: Any) -> None:
+    torch.manual_seed(3)
+    source = torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8)
+    pixels = torch.zeros((4, 32, 32, 3), dtype=torch.uint8)
+    kernels.fetch(source, torch.tensor([3, 0, 3]), pixels)
+    assert torch.equal(pixels[:3], source[[3, 0, 3]])
+    assert not pixels[3].any()
+    actual, expected = torch.zeros(4, 19, 19, 16).half(), torch.zeros(4, 19, 19, 16)
+    kernels.fill(pixels[:3], MEAN, SCALE, actual)
+    fill(pixels[:3], MEAN, SCALE, expected)
+    assert torch.equal(actual, expected.half())
 
 
 @pytest.fixture(autouse=True)
