@@ -104,13 +104,13 @@ class _Step(NamedTuple):
     bias: Tensor
     """Of the expansion and the projection."""
     joint: Joint | None
-    """For our kernel; None: cuDNN computes it."""
+    """For our kernel; None: only cuDNN computes it."""
     quarter: bool
-    """The next block wants every second pixel of every second row only."""
+    """Of what our kernel adds up, the next block wants every second pixel of every second row only."""
 
 
 def _step(block: Bottleneck, after: Bottleneck | None) -> _Step:
-    large = block.conv2.stride == (1, 1) and block.conv2.out_channels <= kernels.WIDEST
+    large = block.conv2.stride == (1, 1) and block.conv2.out_channels in kernels.FEWEST
     joint = _joint(block, after) if large and after else None
     quarter = joint is not None and after is not None and after.conv2.stride == (2, 2)
     return _Step(block, _bias(block.conv3, *_projection(block)), joint, quarter)
@@ -122,7 +122,7 @@ def _computed(step: _Step, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor | None]
     x: the block's input, or only the pixels of it that are added; h: what its first convolution made of it.
     """
     block, count = step.block, len(x)
-    if step.joint:
+    if step.joint and count >= kernels.FEWEST[block.conv2.out_channels]:
         total, following = kernels.block(_rows(h), _rows(x), h.shape[-1], step.joint, step.quarter)
         return _images(total, count), _images(following, count)
     middle = _convolved(block.conv2, h)

@@ -89,8 +89,9 @@ class Pipeline:
         self._turn = 0
         self._constants = {name: constants(name, device) for name in NORMALISATIONS}
         self._recordings = self._recorded(sizes(max_batch))
-        # page-locked memory for answers is slow to get, and kept by PyTorch once it was got
-        _ = [torch.empty_like(logits, device="cpu", pin_memory=True) for *_, logits in self._recordings.values()]
+        # page-locked memory is slow to get, and kept by PyTorch once it was got: for answers on the way, and being read
+        answers = [logits for *_, logits in self._recordings.values()] * (_SLOTS + 2)
+        _ = [torch.empty_like(logits, device="cpu", pin_memory=True) for logits in answers]
         self._waiting: queue.SimpleQueue[Launched | None] = queue.SimpleQueue()
         self._waiter = threading.Thread(target=self._wait, name="gpu waiter", daemon=True)
         self._waiter.start()

@@ -8,6 +8,8 @@ pixels in the order image, row, column; weights are [inputs, outputs]; sums are 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 import triton
 import triton.language as tl
@@ -17,8 +19,8 @@ from bench_resnet50.model import Joint
 
 CHANNELS = 16
 """Of the stem's input: 12 of a block of 2x2 pixels, and 4 zeros."""
-WIDEST = 128
-"""Channels between the convolutions of a bottleneck up to which `block` is faster than cuDNN."""
+FEWEST = MappingProxyType({64: 1, 128: 8})
+"""Channels between the convolutions of a bottleneck -> the fewest images for which `block` is faster than cuDNN."""
 _PROGRAMS = 512  # 4 for each processor of an H100
 
 
@@ -211,8 +213,9 @@ def entry(x: Tensor, weight: Tensor, bias: Tensor, w1: Tensor, b1: Tensor) -> tu
     side, (width, leaving) = x.shape[1] - 3, w1.shape
     half = side // 2
     pooled, following = (x.new_empty((len(x) * half * half, channels)) for channels in (width, leaving))
-    # one more row is computed for each strip, but there should be work for all processors
-    tall = max(size for size in (1, 2, 4, 7, 14) if size == 1 or half % size == 0 and len(x) * half // size >= _PROGRAMS)
+    # a strip computes one row of the stem that another computes too, but there should be work for all processors
+    strips = (tall for tall in (14, 7, 4, 2) if half % tall == 0 and len(x) * half // tall >= _PROGRAMS)
+    tall = next(strips, 1)
     lanes = max(16, triton.next_power_of_2(half))
     tensors = x, weight, bias, w1, b1, pooled, following
     _entry[(len(x) * (half // tall),)](*tensors, tall, side, width, leaving, lanes, num_warps=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from bench_resnet50.mini import SIZES
 from bench_resnet50.mini.prepare import prepare
 
 Folder = Callable[..., Path]
+
+if importlib.util.find_spec("triton"):  # PyTorch imports it too, but after TensorFlow its copy of LLVM aborts
+    importlib.import_module("triton")
 
 
 @pytest.fixture(scope="session")
