@@ -1,9 +1,9 @@
 """ResNet-50 in 16 bits on an NVIDIA GPU, in as few passes over its activations as possible.
 
-Writing and reading activations, 49 MB an image at 3 to 4.5 TB/s, takes longer than the arithmetic. So biases, ReLUs
-and sums are parts of the convolutions. Where activations are largest, kernels of ours do several steps at once: all to
-the first bottleneck's first convolution, and in the first two stages all of a bottleneck but its first convolution
-together with the first of the next one. The rest is cuDNN's.
+Writing and reading activations between convolutions, 49 MB an image at 3 to 4.5 TB/s, takes longer than the arithmetic.
+So biases, ReLUs and sums are parts of the convolutions. Where activations are largest, kernels of ours do several steps
+at once: all to the first bottleneck's first convolution, and in the first two stages all of a bottleneck but its first
+convolution, together with the first of the next one. The rest is cuDNN's.
 """
 
 from __future__ import annotations
