@@ -24,9 +24,8 @@ FEWEST = MappingProxyType({64: 1, 128: 8})
 _PROGRAMS = 512  # 4 for each processor of an H100
 
 
-@triton.jit(
-    do_not_specialize=["rounds", "count"]
-)  # else some sizes of a batch would be compiled while they are awaited
+# what is specialised is compiled anew for some sizes of a batch, while they are awaited
+@triton.jit(do_not_specialize=["rounds", "count"])
 def _fetch(source, rows, out, rounds, count, words: tl.constexpr, block: tl.constexpr, programs: tl.constexpr):
     """Programs are few and go on to the next part: all wait for the bus, and others compute meanwhile."""
     parts: tl.constexpr = (words + block - 1) // block
