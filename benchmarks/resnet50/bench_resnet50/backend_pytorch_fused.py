@@ -105,15 +105,19 @@ class _Step(NamedTuple):
     """Of the expansion and the projection."""
     joint: Joint | None
     """For our kernel; None: only cuDNN computes it."""
+    fewest: int
+    """Images that our kernel is for."""
     quarter: bool
     """Of what our kernel adds up, the next block wants every second pixel of every second row only."""
 
 
 def _step(block: Bottleneck, after: Bottleneck | None) -> _Step:
-    large = block.conv2.stride == (1, 1) and block.conv2.out_channels in kernels.FEWEST
-    joint = _joint(block, after) if large and after else None
-    quarter = joint is not None and after is not None and after.conv2.stride == (2, 2)
-    return _Step(block, _bias(block.conv3, *_projection(block)), joint, quarter)
+    bias, convolution = _bias(block.conv3, *_projection(block)), block.conv2
+    if after is None or convolution.stride != (1, 1):
+        return _Step(block, bias, None, 0, False)
+    fewest = kernels.fewest(convolution.out_channels, convolution.weight.device)
+    joint = _joint(block, after) if fewest else None
+    return _Step(block, bias, joint, fewest or 0, after.conv2.stride == (2, 2))
 
 
 def _computed(step: _Step, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -122,7 +126,7 @@ def _computed(step: _Step, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor | None]
     x: the block's input, or only the pixels of it that are added; h: what its first convolution made of it.
     """
     block, count = step.block, len(x)
-    if step.joint and count >= kernels.FEWEST[block.conv2.out_channels]:
+    if step.joint and count >= step.fewest:
         total, following = kernels.block(_rows(h), _rows(x), h.shape[-1], step.joint, step.quarter)
         return _images(total, count), _images(following, count)
     middle = _convolved(block.conv2, h)

@@ -8,8 +8,6 @@ pixels in the order image, row, column; weights are [inputs, outputs]; sums are 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
 from __future__ import annotations
 
-from types import MappingProxyType
-
 import torch
 import triton
 import triton.language as tl
@@ -19,8 +17,6 @@ from bench_resnet50.model import Joint
 
 CHANNELS = 16
 """Of the stem's input: 12 of a block of 2x2 pixels, and 4 zeros."""
-FEWEST = MappingProxyType({64: 1, 128: 8})
-"""Channels between the convolutions of a bottleneck -> the fewest images for which `block` is faster than cuDNN."""
 _PROGRAMS = 512  # 4 for each processor of an H100
 
 
@@ -202,6 +198,17 @@ def fill(pixels: Tensor, mean: Tensor, scale: Tensor, out: Tensor) -> None:
     side / 2 + 3, 16], whose border stays as it is."""
     side = pixels.shape[1] // 2
     _fill[(len(pixels) * side,)](pixels, mean, scale, out, side, triton.next_power_of_2(side * CHANNELS))
+
+
+def fewest(channels: int, device: torch.device) -> int | None:
+    """The fewest images for which `block` is faster than cuDNN; None: it never is, or it does not fit the GPU.
+
+    channels: between the convolutions of the bottleneck; 128 take 216 of the 228 KiB that a processor of Hopper has.
+    """
+    if channels == 64:
+        return 1
+    fits = channels == 128 and torch.cuda.get_device_properties(device).shared_memory_per_multiprocessor >= 228 << 10
+    return 8 if fits else None
 
 
 def entry(x: Tensor, weight: Tensor, bias: Tensor, w1: Tensor, b1: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,10 @@ def pixels(x: Tensor, side: int) -> Tensor:
 
 def rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def fewest(channels: int, device: torch.device) -> int | None:
+    return {64: 1, 128: 5}.get(channels)
 
 
 def fetch(source: Tensor, rows: Tensor, out: Tensor) -> None:
@@ -75,8 +79,8 @@ def convolution_and_sum(x: Tensor, weight: Tensor, added: Tensor, alpha: float, 
 def fused(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The class, on stand-ins."""
     kernels: Any = ModuleType("bench_resnet50.backend_pytorch_kernels")
-    kernels.CHANNELS, kernels.FEWEST = 16, {64: 1, 128: 5}
-    for function in (fetch, fill, entry, block):
+    kernels.CHANNELS = 16
+    for function in (fewest, fetch, fill, entry, block):
         setattr(kernels, function.__name__, function)
     monkeypatch.setitem(sys.modules, kernels.__name__, kernels)
     monkeypatch.setattr("bench_resnet50.backend_pytorch_kernels", kernels, raising=False)
@@ -189,6 +193,15 @@ def interpreted_block(kernels: Any, inner: int, leaving: int, entering: int | No
     expected = block(x.float(), before.float(), side, exact, quarter)
     close(total, expected[0])
     close(following, expected[1])
+
+
+@pytest.mark.parametrize(("kibibytes", "wide"), [(228, 8), (164, None), (100, None)])  # of an H100, A100, RTX 4090
+def interpreted_where_memory_is_enough(
+    kernels: Any, kibibytes: int, wide: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = SimpleNamespace(shared_memory_per_multiprocessor=kibibytes << 10)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    assert [kernels.fewest(channels, torch.device("cuda")) for channels in (64, 128, 256)] == [1, wide, None]
 
 
 def interpreted_fetch_and_fill(kernels: Any) -> None:
