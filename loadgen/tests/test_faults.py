@@ -124,6 +124,19 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     assert any("Interrupted" in entry.value for entry in read_detail(log.path("detail.txt")) if entry.is_error)
 
 
+def test_a_system_that_cannot_warm_up_ends_invalid() -> None:
+    class Cold(FakeSystem):
+        def warm_up(self, indices: Any) -> None:
+            raise RuntimeError("too cold")
+
+    system, library = Cold(), FakeLibrary()
+    result = run(system, library, settings(Scenario.Server))
+    assert not result.valid
+    assert any("fake system.warm_up() raised RuntimeError: too cold" in error for error in result.errors)
+    assert not system.queries
+    assert library.unloaded == library.loaded
+
+
 def test_a_library_that_cannot_load_ends_invalid() -> None:
     class Broken(FakeLibrary):
         def load(self, indices: Any) -> None:

@@ -77,6 +77,19 @@ def test_coalescing_merges_late_queries() -> None:
     assert result.query_count == sum(map(len, system.queries)) > len(system.queries)
 
 
+def test_a_system_is_warmed_up_with_each_set_of_samples_before_they_are_issued() -> None:
+    class Warming(FakeSystem):
+        def warm_up(self, indices: list[int]) -> None:
+            assert library.loaded[-1] == indices
+            warmed.append((len(indices), sum(map(len, self.queries))))
+
+    warmed: list[tuple[int, int]] = []
+    library = FakeLibrary(total_count=103, performance_count=40)
+    result = run(Warming(), library, settings(Scenario.Offline, mode=Mode.AccuracyOnly))
+    assert result.valid
+    assert warmed == [(40, 0), (40, 40), (23, 80)]
+
+
 def test_accuracy_issues_every_sample_once_and_logs_it(tmp_path: Path) -> None:
     for scenario in Scenario:
         library = FakeLibrary(total_count=103, performance_count=40)

@@ -79,13 +79,17 @@ class Responder(Protocol):
 
 
 class SystemUnderTest(Protocol):
-    """What is measured."""
+    """What is measured.
+
+    Optional: `warm_up(indices: Sequence[int])`, called each time that samples were loaded, with these samples, before
+    the first of them is issued, clock stopped; may block. Raising ends the run, INVALID.
+    """
 
     @property
     def name(self) -> str: ...
 
     def start(self, respond: Responder) -> None:
-        """Called once before the first query, clock stopped; may block (warm-up belongs here)."""
+        """Called once before the first samples are loaded, clock stopped; may block."""
 
     def issue(self, ids: Ints, indices: Ints) -> None:
         """Take one query. Called by the issuing thread, clock running: return soon.

@@ -163,7 +163,25 @@ def _issue_part(state: RunState, part: Part, progress: Callable[[Progress], None
         state.library.load(indices)
     if state.recorder.failed:
         return
-    state.detail.add("loaded_qsl_set", indices)
+    try:
+        _warm_up(state, indices)
+        if not state.recorder.failed:
+            _issue_loaded(state, part, progress)
+    finally:
+        with _attempt(state, f"{state.library.name}.unload()"):
+            state.library.unload(indices)
+
+
+def _warm_up(state: RunState, indices: list[int]) -> None:
+    """See `contracts.SystemUnderTest`."""
+    warm_up = getattr(state.sut, "warm_up", None)
+    if warm_up is not None:
+        with _attempt(state, f"{state.sut.name}.warm_up()"):
+            warm_up(indices)
+
+
+def _issue_loaded(state: RunState, part: Part, progress: Callable[[Progress], None] | None) -> None:
+    state.detail.add("loaded_qsl_set", list(part.loaded.indices))
     state.detail.add("generated_query_count", part.series.query_count)
     state.detail.add("generated_samples_per_query", _samples_per_query(state, part))
     state.detail.add("generated_query_duration", part.series.duration_ns)
@@ -196,8 +214,6 @@ def _issue_part(state: RunState, part: Part, progress: Callable[[Progress], None
         _check_answers(state, part)
         state.detail.add("power_begin", _power_time(began))
         state.detail.add("power_end", _power_time(ended))
-        with _attempt(state, f"{state.library.name}.unload()"):
-            state.library.unload(indices)
 
 
 def _check_clocks(state: RunState, began_ns: int, wall_began_ns: int) -> None:

@@ -153,6 +153,16 @@ def test_a_failure_in_single_stream_is_raised(made: Any) -> None:
     system.stop()
 
 
+def test_each_backend_computes_a_loaded_sample_before_the_first_query(made: Any) -> None:
+    system, backend, answers = made(4, bad=4)
+    system.warm_up([3, 4, 5])
+    assert backend.batches == [[3]]
+    assert not answers.data
+    with pytest.raises(PredictionError, match="sample index 4 failed: RuntimeError: no square for that"):
+        system.warm_up([4, 5])
+    system.stop()
+
+
 def test_input_error_is_no_subclass_of_what_models_raise() -> None:
     assert not issubclass(InputError, (ValueError, RuntimeError))
 

@@ -67,6 +67,11 @@ class BatchingSystem:
         for thread in self._threads:
             thread.start()
 
+    def warm_up(self, indices: Sequence[int]) -> None:
+        """Each backend computes a loaded sample: what it does for the first one alone must not delay a query."""
+        for backend in self._backends:
+            self._encoded(self._submit(backend, ((), indices[:1])))
+
     def issue(self, ids: Ints, indices: Ints) -> None:
         if isinstance(ids, int):
             assert isinstance(indices, int)
@@ -117,12 +122,15 @@ class BatchingSystem:
             future.add_done_callback(self._queue.answered)
         return _Flight(*batch, future)
 
-    def _answer(self, flight: _Flight) -> None:
-        ids, indices, future = flight
+    def _encoded(self, flight: _Flight) -> tuple[Any, Any]:
         try:
-            data, offsets = self._encode(future.result())
+            return self._encode(flight.future.result())
         except Exception as error:
-            raise _failure(indices, error) from error
+            raise _failure(flight.indices, error) from error
+
+    def _answer(self, flight: _Flight) -> None:
+        ids = flight.ids
+        data, offsets = self._encoded(flight)
         self._respond.complete(ids if len(ids) > 1 else int(ids[0]), data, offsets)
 
 
