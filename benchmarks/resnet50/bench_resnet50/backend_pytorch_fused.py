@@ -9,18 +9,15 @@ convolution, together with the first of the next one. The rest is cuDNN's.
 from __future__ import annotations
 
 import math
-import weakref
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench_resnet50 import backend_pytorch_kernels as kernels
-from bench_resnet50.dataset import Batch
 from bench_resnet50.model import Bottleneck, Joint, ResNet, blocked
-from bench_resnet50.preprocess import Pixels
 
 
 class Fused:
@@ -33,20 +30,11 @@ class Fused:
         self._entry = stem, _bias(model.conv1), _matrix(blocks[0].conv1), _bias(blocks[0].conv1)
         self._steps = [_step(block, after) for block, after in zip_longest(blocks, blocks[1:])]
         self._fc = model.fc
-        self._locked = PageLocked()
 
     def buffer(self, count: int) -> Tensor:
         """For images as blocks of 2x2 pixels: zeros [count, H/2 + 3, W/2 + 3, 16]; the border stays zero."""
         side = self._side + 3
         return self._fc.weight.new_zeros((count, side, side, kernels.CHANNELS))
-
-    def fetch(self, batch: Batch, rows: Tensor, pixels: Tensor) -> None:
-        """The GPU reads the images where they lie: no processor copies them."""
-        if batch.rows is None:  # another process sent them, each batch in memory of its own
-            pixels[: len(batch)].copy_(torch.from_numpy(batch.images).pin_memory(), non_blocking=True)
-        else:
-            rows[: len(batch)] = torch.from_numpy(batch.rows)
-            kernels.fetch(self._locked.tensor(batch.source), rows[: len(batch)], pixels)
 
     def fill(self, buffer: Tensor, images: Tensor, mean: Tensor, scale: Tensor) -> None:
         kernels.fill(images, mean, scale, buffer)
@@ -60,36 +48,6 @@ class Fused:
             x, h = _computed(step, x, _convolved(step.block.conv1, x) if h is None else h)
         logits: Tensor = self._fc(x.mean((2, 3)))
         return logits
-
-    def close(self) -> None:
-        self._locked.close()
-
-
-class PageLocked:
-    """Locks memory into place when it is first asked for, so that GPUs can read it, until it is freed."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, weakref.finalize[Any, Any]] = {}
-
-    def tensor(self, source: Pixels) -> Tensor:
-        """The array as a tensor that kernels can read. Raises RuntimeError if its memory cannot be locked."""
-        address, tensor = source.ctypes.data, torch.from_numpy(source)
-        if address not in self._known and not tensor.is_pinned():  # the worker of another GPU may have locked it
-            for_every_gpu = 1
-            runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-            torch.cuda.check_error(runtime.cudaHostRegister(address, source.nbytes, for_every_gpu))
-            self._known[address] = weakref.finalize(source, self._unlock, address)
-        return tensor
-
-    def _unlock(self, address: int) -> None:
-        del self._known[address]
-        runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-        torch.cuda.check_error(runtime.cudaHostUnregister(address))
-
-    def close(self) -> None:
-        """Nothing may be reading any more."""
-        for unlock in list(self._known.values()):
-            unlock()
 
 
 def _projection(block: Bottleneck) -> list[nn.Conv2d]:

@@ -20,18 +20,19 @@ CHANNELS = 16
 _PROGRAMS = 512  # 4 for each processor of an H100
 
 
-# what is specialised is compiled anew for some sizes of a batch, while they are awaited
-@triton.jit(do_not_specialize=["rounds", "count"])
-def _fetch(source, rows, out, rounds, count, words: tl.constexpr, block: tl.constexpr, programs: tl.constexpr):
+@triton.jit
+def _fetch(named, out, words: tl.constexpr, block: tl.constexpr, programs: tl.constexpr):
     """Programs are few and go on to the next part: all wait for the bus, and others compute meanwhile."""
     parts: tl.constexpr = (words + block - 1) // block
-    for number in range(rounds):
+    source = tl.multiple_of(tl.load(named).to(tl.pointer_type(tl.int64)), 16)  # so that 16 bytes are loaded at a time
+    count = tl.load(named + 1)
+    for number in range((count * parts + programs - 1) // programs):
         item = number * programs + tl.program_id(0)
         image, at = item // parts, item % parts * block + tl.arange(0, block)
         real = at < tl.where(image < count, words, 0)
-        row = tl.load(rows + tl.minimum(image, count - 1))
+        row = tl.load(named + 2 + tl.minimum(image, count - 1))
         value = tl.load(source + row * words + at, mask=real)
-        tl.store(out + image.to(tl.int64) * words + at, value, mask=real)
+        tl.store(out + image * words + at, value, mask=real)
 
 
 @triton.jit
@@ -49,6 +50,7 @@ def _fill(pixels, mean, scale, out, side: tl.constexpr, lanes: tl.constexpr):
     tl.store(out + target, value.to(out.dtype.element_ty), mask=real)
 
 
+# what is specialised is compiled anew for some sizes of a batch
 @triton.jit(do_not_specialize=["tall"])
 def _entry(
     x,
@@ -183,14 +185,14 @@ def _block(
     tl.store(following + m[:, None] * leaving + p[None, :], total, mask=real)
 
 
-def fetch(source: Tensor, rows: Tensor, out: Tensor) -> None:
-    """Images `rows` of source, uint8 [m, H, W, 3] in the host's page-locked memory as `rows` is, into the first of
-    `out` on the GPU."""
-    words = source[0].numel() // 8
-    source, out = (x.view(-1).view(torch.int64) for x in (source, out))
-    block, programs = 2048, 16
-    rounds = triton.cdiv(len(rows) * triton.cdiv(words, block), programs)
-    _fetch[(programs,)](source, rows, out, rounds, len(rows), words, block, programs, num_warps=8)
+def fetch(named: Tensor, out: Tensor) -> None:
+    """Images from the host's memory into the first of `out`, uint8 [m, H, W, 3], on the GPU.
+
+    named: int64 [2 or more], the address of the images, uint8 [any, H, W, 3], how many to fetch, and their rows there.
+    The host's memory is page-locked, also that of `named`.
+    """
+    words = out[0].numel() // 8
+    _fetch[(16,)](named, out.view(-1).view(torch.int64), words, 2048, 16, num_warps=8)
 
 
 def fill(pixels: Tensor, mean: Tensor, scale: Tensor, out: Tensor) -> None:

@@ -5,7 +5,6 @@ Plain PyTorch stands for Triton's kernels and cuDNN's; and Triton's interpreter 
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import subprocess
@@ -14,7 +13,6 @@ from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +20,6 @@ from torch.nn import functional as F
 
 from bench_resnet50.backend_pytorch_gpu import Compiled, choose
 from bench_resnet50.config import ResNetConfig
-from bench_resnet50.dataset import Batch
 from bench_resnet50.model import Joint, ResNet, fold
 
 CONFIG = ResNetConfig(layers=(2, 2, 1), width=64, classes=10, image=32)
@@ -40,10 +37,6 @@ def rows(x: Tensor) -> Tensor:
 
 def fewest(channels: int, device: torch.device) -> int | None:
     return {64: 1, 128: 5}.get(channels)
-
-
-def fetch(source: Tensor, rows: Tensor, out: Tensor) -> None:
-    out[: len(rows)] = source[rows]
 
 
 def fill(images: Tensor, mean: Tensor, scale: Tensor, out: Tensor) -> None:
@@ -80,7 +73,7 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The class, on stand-ins."""
     kernels: Any = ModuleType("bench_resnet50.backend_pytorch_kernels")
     kernels.CHANNELS = 16
-    for function in (fewest, fetch, fill, entry, block):
+    for function in (fewest, fill, entry, block):
         setattr(kernels, function.__name__, function)
     monkeypatch.setitem(sys.modules, kernels.__name__, kernels)
     monkeypatch.setattr("bench_resnet50.backend_pytorch_kernels", kernels, raising=False)
@@ -208,9 +201,11 @@ def interpreted_fetch_and_fill(kernels: Any) -> None:
     torch.manual_seed(3)
     source = torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8)
     pixels = torch.zeros((4, 32, 32, 3), dtype=torch.uint8)
-    kernels.fetch(source, torch.tensor([3, 0, 3]), pixels)
+    kernels.fetch(torch.tensor([source.data_ptr(), 3, 3, 0, 3, 1]), pixels)
     assert torch.equal(pixels[:3], source[[3, 0, 3]])
     assert not pixels[3].any()
+    kernels.fetch(torch.zeros(6, dtype=torch.int64), pixels)  # none
+    assert torch.equal(pixels[:3], source[[3, 0, 3]])
     actual, expected = torch.zeros(4, 19, 19, 16).half(), torch.zeros(4, 19, 19, 16)
     kernels.fill(pixels[:3], MEAN, SCALE, actual)
     fill(pixels[:3], MEAN, SCALE, expected)
@@ -221,49 +216,6 @@ def interpreted_fetch_and_fill(kernels: Any) -> None:
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """What compiling gives is PyTorch's to test."""
     monkeypatch.setattr(torch, "compile", lambda model: model)
-
-
-class Runtime:
-    """In place of CUDA's: remembers which memory is locked."""
-
-    def __init__(self) -> None:
-        self.locked: dict[int, int] = {}
-
-    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
-        self.locked[address] = size
-        return 0
-
-    def cudaHostUnregister(self, address: int) -> int:
-        del self.locked[address]
-        return 0
-
-
-def test_images_are_fetched_from_where_they_lie(fused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime = Runtime()
-    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
-    monkeypatch.setattr(torch.cuda, "check_error", lambda error: None)
-    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: False)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-    model = network()
-    fold(model)
-    made = fused(model, CONFIG.image)
-    source = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), np.uint8)
-    pixels = torch.zeros((4, 32, 32, 3), dtype=torch.uint8)
-    for rows in ([3, 0, 3], [4]):
-        made.fetch(Batch(source, "tf", np.array(rows)), torch.zeros(4, dtype=torch.int64), pixels)
-        assert np.array_equal(pixels[: len(rows)].numpy(), source[rows])
-    assert list(runtime.locked.values()) == [source.nbytes], "locked once"
-    made.fetch(Batch(source[1:3].copy()), torch.zeros(4, dtype=torch.int64), pixels)  # from another process
-    assert np.array_equal(pixels[:2].numpy(), source[1:3])
-    assert len(runtime.locked) == 1
-    other = source.copy()
-    made.fetch(Batch(other, "tf", np.array([2])), torch.zeros(4, dtype=torch.int64), pixels)
-    assert len(runtime.locked) == 2
-    del source
-    gc.collect()
-    assert list(runtime.locked) == [other.ctypes.data], "unlocked when it was freed"
-    made.close()
-    assert not runtime.locked
 
 
 def test_the_compiled_network_computes_what_the_model_does() -> None:
