@@ -205,8 +205,8 @@ def fill(pixels: Tensor, mean: Tensor, scale: Tensor, out: Tensor) -> None:
 def fewest(channels: int, device: torch.device) -> int | None:
     """The fewest images for which `block` computes a bottleneck; None: cuDNN does: `block` is slower or does not fit.
 
-    channels: between the convolutions; 128 take 216 of the 228 KiB that a processor of Hopper has, are 0 to 4 % faster
-    on an H100 from 96 images on, and slower for one.
+    channels: between the convolutions; 128 take 216 of the 228 KiB that a processor of Hopper has, are 1 to 5 % faster
+    on an H100 from 32 images on, and slower for one.
     """
     if channels == 64:
         return 1
