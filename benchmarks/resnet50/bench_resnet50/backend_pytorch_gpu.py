@@ -79,9 +79,8 @@ class Pipeline:
         self._computing: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._constants = {name: constants(name, device) for name in NORMALISATIONS}
         self._variant = next(iter(NORMALISATIONS))
-        self._normalisation = tuple(
-            constant.clone() for constant in self._constants[self._variant]
-        )  # recordings read it
+        # where recordings read it
+        self._normalisation = tuple(constant.clone() for constant in self._constants[self._variant])
         self._locked = PageLocked()
         torch.backends.cudnn.benchmark = True  # tries every algorithm while recording, for each size
         pools = torch.cuda.graph_pool_handle(), torch.cuda.graph_pool_handle()
