@@ -21,7 +21,7 @@ import numpy as np
 
 from loadgen.clock import precise_sleep
 from loadgen.contracts import Ints
-from loadgen.harness.batching import BatchingSystem
+from loadgen.harness.serving.batching import BatchingSystem
 from loadgen.results import Result
 from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings

@@ -23,7 +23,7 @@ import numpy as np
 
 from loadgen.clock import RealClock
 from loadgen.execute import begin, execute, prepare, quiet_gc
-from loadgen.harness.process import ProcessSystem
+from loadgen.harness.workers.system import ProcessSystem
 from loadgen.logs import DetailLog
 from loadgen.outcome import columns_of
 from loadgen.settings import Scenario, TestSettings, effective

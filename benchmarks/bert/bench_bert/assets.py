@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench_bert.config import BertConfig, write_config
 from loadgen.contracts import InputError
-from loadgen.harness.assets import Asset
+from loadgen.harness.assets.asset import Asset
 
 _ZENODO = "https://zenodo.org/records"
 _SQUAD = "https://raw.githubusercontent.com/rajpurkar/SQuAD-explorer/eee5fdbf62f8613a7812b03419e6b29617b74fd1/dataset"

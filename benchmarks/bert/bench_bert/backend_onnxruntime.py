@@ -14,7 +14,7 @@ from bench_bert.dataset import Batch
 from bench_bert.formats import FAKE_QUANT, provide
 from bench_bert.postprocess import full_width
 from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.batching import finished
+from loadgen.harness.serving.batching import finished
 
 OUTPUTS = ["output_start_logits", "output_end_logits"]
 FILES = {"float32": "model.onnx", "int8": FAKE_QUANT}

@@ -17,7 +17,7 @@ from bench_bert.formats import check_weights, provide
 from bench_bert.model import BertForQuestionAnswering, Packed
 from bench_bert.postprocess import PADDING
 from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.batching import finished
+from loadgen.harness.serving.batching import finished
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

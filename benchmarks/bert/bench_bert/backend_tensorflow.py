@@ -17,7 +17,7 @@ from bench_bert.format_tensorflow import INPUTS, OUTPUT
 from bench_bert.formats import provide
 from bench_bert.postprocess import full_width
 from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.batching import finished
+from loadgen.harness.serving.batching import finished
 
 DEVICES = {"cpu": "/CPU:0", "cuda": "/GPU:0"}
 

@@ -19,7 +19,7 @@ from bench_bert.config import BertConfig, read_config, weight_shapes, write_conf
 from bench_bert.format_tensorflow import write_tensorflow
 from bench_bert.formats import FAKE_QUANT, Tensors, random_tensors, write_int8_onnx, write_onnx, write_pytorch
 from loadgen.contracts import InputError
-from loadgen.harness.files import whole_file
+from loadgen.harness.assets.files import whole_file
 
 SEED = 1
 

@@ -22,7 +22,7 @@ from bench_bert.benchmark import BENCHMARK
 from bench_bert.dataset import Dataset
 from bench_bert.synthetic import prepare
 from loadgen.contracts import BackendOptions
-from loadgen.harness.batching import BatchingSystem
+from loadgen.harness.serving.batching import BatchingSystem
 from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings
 

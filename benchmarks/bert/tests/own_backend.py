@@ -10,7 +10,7 @@ from bench_bert.dataset import Batch
 from bench_bert.formats import provide
 from bench_bert.postprocess import full_width
 from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.batching import finished
+from loadgen.harness.serving.batching import finished
 
 INPUTS = ["input_ids", "input_mask", "segment_ids"]
 OUTPUTS = ["output_start_logits", "output_end_logits"]

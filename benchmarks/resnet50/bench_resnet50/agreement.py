@@ -21,7 +21,7 @@ from bench_resnet50.config import FILE, read_config
 from bench_resnet50.dataset import Dataset
 from bench_resnet50.synthetic import prepare
 from loadgen.contracts import BackendOptions
-from loadgen.harness.session import import_name
+from loadgen.harness.run import import_name
 
 BATCH = 8
 Logits: TypeAlias = npt.NDArray[np.float32]

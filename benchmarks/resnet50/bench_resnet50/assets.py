@@ -10,9 +10,9 @@ from bench_resnet50.config import FILE, ResNetConfig, write_config
 from bench_resnet50.dataset import MAP
 from bench_resnet50.formats import NCNN, ONNX, PYTORCH, TENSORFLOW
 from loadgen.contracts import InputError
-from loadgen.harness import archive
-from loadgen.harness.assets import Asset
-from loadgen.harness.files import whole_file
+from loadgen.harness.assets import archive
+from loadgen.harness.assets.asset import Asset
+from loadgen.harness.assets.files import whole_file
 
 _ZENODO = "https://zenodo.org/records"
 _CTUNING = "https://huggingface.co/ctuning"

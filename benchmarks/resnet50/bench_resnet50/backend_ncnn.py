@@ -22,7 +22,7 @@ from bench_resnet50.formats import NCNN
 from bench_resnet50.preprocess import check_variant, normalised
 from bench_resnet50.synthetic import provide
 from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.batching import finished
+from loadgen.harness.serving.batching import finished
 
 _ADVICE = "Fetch resnet50_v1.param and resnet50_v1.bin again, both from one place"
 _WEIGHTS = {"Convolution": ("6", "0", "5"), "InnerProduct": ("2", "0", "1")}  # keys of: weights, biases, has biases

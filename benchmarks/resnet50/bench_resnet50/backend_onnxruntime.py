@@ -16,7 +16,7 @@ from bench_resnet50.postprocess import logits_of
 from bench_resnet50.preprocess import check_variant, normalised
 from bench_resnet50.synthetic import provide
 from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.batching import finished
+from loadgen.harness.serving.batching import finished
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 

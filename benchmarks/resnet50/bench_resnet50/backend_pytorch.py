@@ -20,7 +20,7 @@ from bench_resnet50.model import ResNet, fold
 from bench_resnet50.preprocess import check_variant, normalised
 from bench_resnet50.synthetic import provide
 from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.batching import finished
+from loadgen.harness.serving.batching import finished
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

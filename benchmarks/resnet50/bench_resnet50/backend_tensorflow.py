@@ -21,7 +21,7 @@ from bench_resnet50.formats import BACKGROUND, TENSORFLOW
 from bench_resnet50.preprocess import check_variant, normalised
 from bench_resnet50.synthetic import provide
 from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.batching import finished
+from loadgen.harness.serving.batching import finished
 
 DEVICES = {"cpu": "/CPU:0", "cuda": "/GPU:0"}
 

@@ -27,7 +27,7 @@ from bench_resnet50.backend_tvm_schedules import LEVELS, Level, legalisers, sche
 from bench_resnet50.config import ResNetConfig, weight_shapes
 from bench_resnet50.formats import BACKGROUND, CLASSES, INPUT, PROBABILITIES
 from loadgen.contracts import InputError
-from loadgen.harness.files import whole_file
+from loadgen.harness.assets.files import whole_file
 
 _DIGEST = 32  # bytes of a SHA-256, which stands behind a library: the system's loader passes over it
 

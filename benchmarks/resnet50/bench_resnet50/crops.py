@@ -22,7 +22,7 @@ import numpy.typing as npt
 import PIL
 
 from bench_resnet50.preprocess import Pixels, crop
-from loadgen.harness.files import whole_file
+from loadgen.harness.assets.files import whole_file
 
 _HEADER = 64  # bytes before the pixels; a multiple of a cache line
 _FORMAT = 1

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from bench_resnet50.crops import Crops
 from bench_resnet50.preprocess import NORMALISATIONS, Pixels
 from loadgen.contracts import InputError
-from loadgen.harness.assets import check_space
+from loadgen.harness.assets.asset import check_space
 
 MAP = "val_map.txt"
 _TELL_S = 5.0

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from bench_resnet50.config import NORM_EPSILON, Bottleneck, ResNetConfig, bottlenecks
 from bench_resnet50.formats import Tensors, check_weights
-from loadgen.harness.files import whole_file
+from loadgen.harness.assets.files import whole_file
 
 MAGIC = "7767517"
 """The first line of a `.param` file."""

@@ -20,7 +20,7 @@ from bench_resnet50.format_ncnn import write_ncnn
 from bench_resnet50.format_tensorflow import write_tensorflow
 from bench_resnet50.formats import NCNN, ONNX, PYTORCH, TENSORFLOW, Tensors, random_tensors, write_onnx, write_pytorch
 from loadgen.contracts import InputError
-from loadgen.harness.files import whole_file
+from loadgen.harness.assets.files import whole_file
 
 RANDOM_WEIGHTS = "random_weights"
 """The model option that holds the seed: a backend whose weights are missing then makes them."""

@@ -25,7 +25,7 @@ from bench_resnet50.dataset import Dataset
 from bench_resnet50.model import ResNet, fold
 from bench_resnet50.synthetic import prepare
 from loadgen.contracts import BackendOptions
-from loadgen.harness.batching import BatchingSystem
+from loadgen.harness.serving.batching import BatchingSystem
 from loadgen.results import Result
 from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings

@@ -25,8 +25,8 @@ from bench_resnet50.benchmark import BENCHMARK, SYNTHETIC
 from bench_resnet50.dataset import Dataset
 from bench_resnet50.synthetic import prepare
 from loadgen.contracts import BackendOptions
-from loadgen.harness.batching import BatchingSystem
-from loadgen.harness.session import import_name
+from loadgen.harness.run import import_name
+from loadgen.harness.serving.batching import BatchingSystem
 from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings
 

@@ -11,7 +11,7 @@ import torch
 from bench_resnet50.assets import FULL, TORCHVISION
 from bench_resnet50.benchmark import BENCHMARK
 from bench_resnet50.mini.prepare import WEIGHTS
-from loadgen.harness.assets import Asset
+from loadgen.harness.assets.asset import Asset
 from loadgen.harness.cli import invoke
 
 

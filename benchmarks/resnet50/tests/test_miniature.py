@@ -21,7 +21,7 @@ from bench_resnet50.mini.train import CONFIG, spread_channels
 from bench_resnet50.postprocess import encode
 from bench_resnet50.preprocess import crop
 from loadgen.contracts import BackendOptions
-from loadgen.harness.session import import_name
+from loadgen.harness.run import import_name
 
 REFERENCE = MINI.reference["accuracy"]
 TARGET = 0.99 * REFERENCE

@@ -17,7 +17,7 @@ from bench_resnet50.dataset import Batch
 from bench_resnet50.format_ncnn import folded, write_ncnn
 from bench_resnet50.formats import NCNN, random_tensors
 from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.files import whole_file
+from loadgen.harness.assets.files import whole_file
 
 SMALL = ResNetConfig(layers=(1, 1), width=4, classes=6, image=20)
 WEIGHTS = NCNN.replace(".param", ".bin")

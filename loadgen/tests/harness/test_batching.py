@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.batching import BatchingSystem, PredictionError
 from loadgen.harness.benchmark import Benchmark
+from loadgen.harness.serving.batching import BatchingSystem, PredictionError
 
 
 class Answers:

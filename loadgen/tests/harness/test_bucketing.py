@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.harness.bucketing import WINDOW, Costs, cut, longest_first, nearest, room
+from loadgen.harness.serving.bucketing import WINDOW, Costs, cut, longest_first, nearest, room
 
 COSTS = st.lists(st.integers(0, 500), max_size=200)
 MAX_BATCH = st.integers(1, 40)

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from loadgen.harness.batching import BatchingSystem
 from loadgen.harness.benchmark import Benchmark, Profile
 from loadgen.harness.cli import invoke
+from loadgen.harness.serving.batching import BatchingSystem
 from loadgen.settings import Scenario
 
 Make = Callable[..., Benchmark]

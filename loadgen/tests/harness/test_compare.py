@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from loadgen.harness import record
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
-from loadgen.harness.compare import Comparison, compare
+from loadgen.harness.report import record
+from loadgen.harness.report.compare import Comparison, compare
 
 Make = Callable[..., Benchmark]
 

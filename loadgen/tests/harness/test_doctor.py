@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.harness import checks, doctor, telemetry
 from loadgen.harness.benchmark import Benchmark
-from loadgen.harness.checks import OK, PROBLEM, UNKNOWN, WARNING, Finding
 from loadgen.harness.cli import invoke
+from loadgen.harness.machine import checks, doctor, telemetry
+from loadgen.harness.machine.checks import OK, PROBLEM, UNKNOWN, WARNING, Finding
 
 Make = Callable[..., Benchmark]
 GB = 10**9

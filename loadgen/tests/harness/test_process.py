@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from loadgen.contracts import InputError
-from loadgen.harness.process import ProcessSystem, StartError
-from loadgen.harness.ring import PeerGone, Reader, Ring, Writer
+from loadgen.harness.workers.ring import PeerGone, Reader, Ring, Writer
+from loadgen.harness.workers.system import ProcessSystem, StartError
 from loadgen.logs import LogSettings, read_accuracy
 from loadgen.recorder import Errors, Recorder
 from loadgen.results import Result
@@ -184,7 +184,7 @@ def test_only_a_recorder_takes_times() -> None:
 
 
 SCRIPT = """
-from loadgen.harness.process import ProcessSystem
+from loadgen.harness.workers.system import ProcessSystem
 from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings
 from loadgen.testing import FakeLibrary

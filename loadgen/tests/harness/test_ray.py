@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.batching import BatchingSystem
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
-from loadgen.harness.workers import Workers, opened
+from loadgen.harness.serving.batching import BatchingSystem
+from loadgen.harness.workers.pool import Workers, opened
 from loadgen.results import Result
 from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings
@@ -44,7 +44,7 @@ def cluster() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(HERE))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        from loadgen.harness import ray_replicas  # says how to install Ray where it is missing
+        from loadgen.harness.workers import ray_replicas  # says how to install Ray where it is missing
 
         assert ray_replicas
         from ray.cluster_utils import Cluster
@@ -102,7 +102,7 @@ def test_a_replica_that_is_killed_mid_run_ends_it(replicas: Any) -> None:
 
 
 def test_a_replica_that_does_not_load_names_its_node_and_the_reason(cluster: str, tmp_path: Path) -> None:
-    from loadgen.harness.ray_replicas import joined
+    from loadgen.harness.workers.ray_replicas import joined
 
     model = tmp_path / "model"
     model.mkdir()
@@ -121,7 +121,7 @@ def test_a_replica_that_does_not_load_names_its_node_and_the_reason(cluster: str
 
 
 def test_a_cluster_without_room_says_what_is_missing(cluster: str, tmp_path: Path) -> None:
-    from loadgen.harness.ray_replicas import joined
+    from loadgen.harness.workers.ray_replicas import joined
 
     options = BackendOptions(tmp_path, device="cuda", threads=3)
     missing = r"2 replicas need 6 CPU, 2 GPU; the Ray cluster of 2 nodes has 2 CPU \(2 free\), 0 GPU \(0 free\)"
@@ -162,7 +162,7 @@ def test_a_failing_prediction_names_its_sample_and_replica(
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
 def test_an_address_where_no_cluster_is(address: str) -> None:
-    from loadgen.harness.ray_replicas import joined
+    from loadgen.harness.workers.ray_replicas import joined
 
     began = time.monotonic()
     with pytest.raises(InputError, match=r"no Ray cluster can be reached .* use --ray-address local"):
@@ -178,6 +178,6 @@ def test_without_ray_the_command_to_install_it_is_printed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "loadgen.harness.ray_replicas", raising=False)
+    monkeypatch.delitem(sys.modules, "loadgen.harness.workers.ray_replicas", raising=False)
     assert invoke(benchmark_of(), ["--replicas", "2", "--data", "files"]) == 2
     assert "pip install './loadgen[ray]'" in capsys.readouterr().err

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from loadgen.contracts import InputError
-from loadgen.harness import charts, columns, record
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
-from loadgen.harness.report import latency_table, write_report
+from loadgen.harness.report import charts, columns, record
+from loadgen.harness.report.page import latency_table, write_report
 from loadgen.results import Records
 
 Make = Callable[..., Benchmark]

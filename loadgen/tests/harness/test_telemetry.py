@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 from loadgen.contracts import InputError
-from loadgen.harness import charts, telemetry
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
 from loadgen.harness.layers import Overrides
-from loadgen.harness.report import write_report
-from loadgen.harness.session import Request, execute
-from loadgen.harness.telemetry import Gpus, Sampling
+from loadgen.harness.machine import telemetry
+from loadgen.harness.machine.telemetry import Gpus, Sampling
+from loadgen.harness.report import charts
+from loadgen.harness.report.page import write_report
+from loadgen.harness.run import Request, execute
 
 Make = Callable[..., Benchmark]
 
@@ -92,7 +93,7 @@ def test_info_compares_what_a_gpu_has_free(
     benchmark_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nvml = FakeNvml()
-    monkeypatch.setattr("loadgen.harness.info.find_gpus", lambda: (Gpus(nvml), ""))
+    monkeypatch.setattr("loadgen.harness.machine.info.find_gpus", lambda: (Gpus(nvml), ""))
     made = benchmark_of()
     made = replace(made, profiles={"mini": replace(made.profiles["mini"], memory_gb=5.5)})
     assert invoke(made, ["info", "--device", "cuda", "--data", str(tmp_path)]) == 0

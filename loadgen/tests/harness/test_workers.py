@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 
 from loadgen.contracts import Backend, BackendOptions, InputError
-from loadgen.harness.batching import BatchingSystem
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
-from loadgen.harness.worker_process import ProcessBackend, WorkerError
-from loadgen.harness.workers import Workers, opened, share
+from loadgen.harness.serving.batching import BatchingSystem
+from loadgen.harness.workers.backend import ProcessBackend, WorkerError
+from loadgen.harness.workers.pool import Workers, opened, share
 from loadgen.results import Result
 from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings
@@ -224,7 +224,7 @@ def test_stop_waits_for_busy_workers_and_drops_what_waits() -> None:
 
 
 def test_stop_does_not_wait_for_ever_for_a_future(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loadgen.harness.batching._STOP_S", 0.1)
+    monkeypatch.setattr("loadgen.harness.serving.batching._STOP_S", 0.1)
     backend = Held()
     system, _ = started([backend], max_batch=1)
     system.issue((0, 1, 2), [0, 1, 2])

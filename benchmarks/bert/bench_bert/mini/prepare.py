@@ -18,7 +18,7 @@ from bench_bert.format_tensorflow import write_tensorflow
 from bench_bert.formats import FAKE_QUANT, Tensors, write_int8_onnx, write_onnx, write_pytorch
 from bench_bert.mini import SIZES, generate
 from loadgen.contracts import InputError
-from loadgen.harness.files import whole_file
+from loadgen.harness.assets.files import whole_file
 
 WEIGHTS = Path(__file__).with_name("weights.npz")
 _HEADS = 4  # the one size that the weights do not show

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from bench_resnet50.config import FILE, ResNetConfig, write_config
 from bench_resnet50.mini import SIZES, generate
 from bench_resnet50.synthetic import WRITERS, is_installed
-from loadgen.harness.files import whole_file
+from loadgen.harness.assets.files import whole_file
 
 WEIGHTS = Path(__file__).with_name("weights.npz")
 

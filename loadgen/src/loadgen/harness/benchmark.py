@@ -33,7 +33,7 @@ class Profile:
     """`"module:function"` called as `synthesize(folder, backend)` by the command of that name: makes ahead
     what a run with this backend would make, "" for every backend. Empty: `prepare` makes all."""
     assets: str = ""
-    """`"module:NAME"` of a sequence of `loadgen.harness.assets.Asset`: the files that `fetch` gets."""
+    """`"module:NAME"` of a sequence of `loadgen.harness.assets.asset.Asset`: the files that `fetch` gets."""
     samples: int = 0
     """Samples of the data set, which an accuracy test takes once; 0: not known before it is read."""
     disk_gb: float = 0.0
@@ -63,7 +63,7 @@ class Benchmark:
     """Module with `score(entries, dataset) -> dict[str, float]`; entries are (index, bytes)."""
     profiles: Mapping[str, Profile]
     """Profile name -> profile. The first is the default."""
-    system: str = "loadgen.harness.batching:BatchingSystem"
+    system: str = "loadgen.harness.serving.batching:BatchingSystem"
     """`"module:Class"` of a `SystemUnderTest` that is built as this one is: for batching and threads of your own."""
     train: str = ""
     """`"module:function"` that trains the miniature, called as `train(arguments)` with words as of a

@@ -13,7 +13,7 @@ import click
 from loadgen.harness.benchmark import Benchmark
 
 if TYPE_CHECKING:
-    from loadgen.harness.session import Request
+    from loadgen.harness.run import Request
 
 _EXITS = """\b
 Exit codes:
@@ -140,7 +140,7 @@ def command(benchmark: Benchmark) -> click.Group:
     @_options([_OUTPUT])
     @click.option("--trace", is_flag=True, help="Write mlperf_log_trace.json too.")
     def run(**options: Any) -> int:
-        from loadgen.harness.session import execute
+        from loadgen.harness.run import execute
 
         return execute(benchmark, _request(**options))
 
@@ -148,14 +148,14 @@ def command(benchmark: Benchmark) -> click.Group:
     @click.argument("log", type=click.Path(path_type=Path))
     @_options(_COMMON)
     def accuracy(log: Path, **options: Any) -> int:
-        from loadgen.harness.session import score_existing
+        from loadgen.harness.run import score_existing
 
         return score_existing(benchmark, _request(**options), log)
 
     @group.command(help="Say what would run, what it needs and where each setting is from.")
     @_options(_RUN + _COMMON)
     def info(**options: Any) -> int:
-        from loadgen.harness.info import describe
+        from loadgen.harness.machine.info import describe
 
         for line in describe(benchmark, _request(**options)):
             click.echo(line)
@@ -164,7 +164,7 @@ def command(benchmark: Benchmark) -> click.Group:
     @group.command(help="Check this machine; each finding has a fix.", epilog=_DOCTOR_EXITS)
     @_options([_PROFILE, _BACKEND, _DEVICE, _DTYPE, *_PLACE, _OUTPUT])
     def doctor(**options: Any) -> int:
-        from loadgen.harness.doctor import execute
+        from loadgen.harness.machine.doctor import execute
 
         return execute(benchmark, _request(**options))
 
@@ -176,14 +176,14 @@ def command(benchmark: Benchmark) -> click.Group:
     @click.option("--from", "source", type=click.Path(path_type=Path), help="Copy from this folder; no network.")
     @click.option("--check", is_flag=True, help="Only say what is there, and right.")
     def fetch(source: Path | None, check: bool, **options: Any) -> int:
-        from loadgen.harness.fetch import execute
+        from loadgen.harness.assets.fetch import execute
 
         return execute(benchmark, _request(**options), source, check)
 
     @group.command(help="Make the synthetic profile's files ahead of a run.", epilog=_EXITS)
     @_options([_BACKEND, *_PLACE])
     def synthesize(**options: Any) -> int:
-        from loadgen.harness.generate import synthesize
+        from loadgen.harness.standins.commands import synthesize
 
         return synthesize(benchmark, _request(**options))
 
@@ -194,14 +194,14 @@ def command(benchmark: Benchmark) -> click.Group:
     )
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS]")
     def train_mini(arguments: tuple[str, ...]) -> int:
-        from loadgen.harness.generate import train_mini
+        from loadgen.harness.standins.commands import train_mini
 
         return train_mini(benchmark, arguments)
 
     @group.command(help="Write report.html and results.csv of the run in FOLDER anew.")
     @click.argument("folder", type=click.Path(path_type=Path))
     def report(folder: Path) -> int:
-        from loadgen.harness.report import write_report
+        from loadgen.harness.report.page import write_report
 
         click.echo(write_report(folder))
         return 0
@@ -217,7 +217,7 @@ def command(benchmark: Benchmark) -> click.Group:
     )
     @click.option("--html", type=click.Path(path_type=Path), help="Write the comparison to this file too.")
     def compare(a: Path, b: Path, fail_above: float | None, html: Path | None) -> int:
-        from loadgen.harness.compare import execute
+        from loadgen.harness.report.compare import execute
 
         return execute(a, b, fail_above, html)
 
@@ -254,8 +254,8 @@ def _request(
 ) -> Request:
     """Options as click gives them, parsed once into the frozen request."""
     from loadgen.harness.layers import Overrides
-    from loadgen.harness.session import Request
-    from loadgen.harness.workers import Workers
+    from loadgen.harness.run import Request
+    from loadgen.harness.workers.pool import Workers
     from loadgen.settings import Mode
 
     modes = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.harness.assets import Asset
+from loadgen.harness.assets.asset import Asset
 
 CONTENT = random.Random(6).randbytes(2_048_000)  # several reads, and no part of it is like another
 _BLOCK = 1 << 16  # bytes sent at a time

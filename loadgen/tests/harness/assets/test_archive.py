@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from loadgen.contracts import InputError
-from loadgen.harness.archive import extract, read
+from loadgen.harness.assets.archive import extract, read
 
 FILES = {"a.txt": b"A", "deep/er/b.bin": os.urandom(3000), "empty": b"", "..names/...txt": b"dots are no way out"}
 Entry = tuple[str, dict[str, Any], bytes]
@@ -146,7 +146,7 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
 def test_a_killed_process_leaves_no_folder_of_that_name(tmp_path: Path) -> None:
     archive = tar(tmp_path / "x.tar", *PLAIN)
     code = (
-        "import os, shutil, signal, sys\nfrom pathlib import Path\nfrom loadgen.harness import archive\n"
+        "import os, shutil, signal, sys\nfrom pathlib import Path\nfrom loadgen.harness.assets import archive\n"
         "archive._content = lambda member: os.kill(os.getpid(), signal.SIGKILL)\n"
         "archive.extract(Path(sys.argv[1]), Path(sys.argv[2]))"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.contracts import InputError
-from loadgen.harness.assets import Asset, check_space, copy, fault
+from loadgen.harness.assets.asset import Asset, check_space, copy, fault
 
 CONTENT = b"official weights" * 1000
 WEIGHTS = Asset(

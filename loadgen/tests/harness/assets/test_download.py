@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from loadgen.contracts import InputError
-from loadgen.harness import transfer
-from loadgen.harness.assets import Asset
-from loadgen.harness.download import download
-from loadgen.harness.transfer import Way
+from loadgen.harness.assets import transfer
+from loadgen.harness.assets.asset import Asset
+from loadgen.harness.assets.download import download
+from loadgen.harness.assets.transfer import Way
 
 WAY = Way(pause_s=0, patience_s=0, least=1 << 18, noted=1 << 18)
 WHOLE = "0-2047999"

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from loadgen.harness import cache, display
-from loadgen.harness.assets import Asset, part_of
+from loadgen.harness.assets import cache
+from loadgen.harness.assets.asset import Asset, part_of
+from loadgen.harness.assets.ranges import Parts
 from loadgen.harness.benchmark import Benchmark, Profile
 from loadgen.harness.cli import invoke
-from loadgen.harness.ranges import Parts
+from loadgen.harness.report import screen as display
 
 CONTENT = random.Random(6).randbytes(2_048_000)
 Make = Callable[..., Benchmark]
@@ -157,7 +158,7 @@ def test_without_links_files_are_copied(
     assert kept is not None
     assert not kept.samefile(tmp_path / "again.bin")
     kept.unlink()
-    monkeypatch.setattr("loadgen.harness.assets.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr("loadgen.harness.assets.asset.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
     assert "needs 0.0 GB more and has 0.0 GB free" in cache.keep(asset, tmp_path / "weights.bin")
     assert not kept.exists()
 
@@ -195,7 +196,7 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(
 
 PROGRAM = """
 import sys
-from loadgen.harness.assets import Asset
+from loadgen.harness.assets.asset import Asset
 from loadgen.harness.benchmark import Benchmark, Profile
 from loadgen.harness.cli import invoke
 from loadgen.settings import Scenario

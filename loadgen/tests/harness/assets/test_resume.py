@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.contracts import InputError
-from loadgen.harness.assets import Asset, part_of
-from loadgen.harness.download import download
-from loadgen.harness.ranges import Parts, gaps, joined, split
-from loadgen.harness.transfer import Way
+from loadgen.harness.assets.asset import Asset, part_of
+from loadgen.harness.assets.download import download
+from loadgen.harness.assets.ranges import Parts, gaps, joined, split
+from loadgen.harness.assets.transfer import Way
 
 WAY = Way(pause_s=0, patience_s=0, least=1 << 18, noted=1 << 18)
 ONE = replace(WAY, connections=1)
@@ -283,9 +283,9 @@ def test_a_damaged_list_never_says_too_much(damage: str, tmp_path: Path) -> None
 PROGRAM = """
 import sys
 from pathlib import Path
-from loadgen.harness.assets import Asset
-from loadgen.harness.download import download
-from loadgen.harness.transfer import Way
+from loadgen.harness.assets.asset import Asset
+from loadgen.harness.assets.download import download
+from loadgen.harness.assets.transfer import Way
 
 address, size, digest, folder, connections = sys.argv[1:]
 asset = Asset("model/weights.bin", address, "MIT", int(size), sha256=digest)

@@ -17,11 +17,14 @@ from typing import Any
 from rich.console import Console
 
 from loadgen.contracts import Backend, BackendOptions, Dataset, InputError
-from loadgen.harness import cache, columns, display, record, telemetry
+from loadgen.harness.assets import cache
 from loadgen.harness.benchmark import Benchmark, Profile
 from loadgen.harness.layers import Layered, Overrides, layered
-from loadgen.harness.machine import machine
-from loadgen.harness.workers import Workers, opened
+from loadgen.harness.machine import telemetry
+from loadgen.harness.machine.facts import machine
+from loadgen.harness.report import columns, record
+from loadgen.harness.report import screen as display
+from loadgen.harness.workers.pool import Workers, opened
 from loadgen.logs import LogSettings, read_accuracy
 from loadgen.results import Result
 from loadgen.rules import load_round
@@ -278,7 +281,7 @@ class Report:
         if not self.profile.is_official:
             out.print(f"The {self.profile_name} profile is no benchmark result: {self.profile.summary}.")
         self._write()
-        from loadgen.harness.report import write_report  # matplotlib takes a second to import
+        from loadgen.harness.report.page import write_report  # matplotlib takes a second to import
 
         out.print(f"logs and results: {self.output}", soft_wrap=True)
         out.print(f"report: {write_report(self.output)}", soft_wrap=True)

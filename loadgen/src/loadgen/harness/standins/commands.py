@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from loadgen.contracts import InputError
-from loadgen.harness import display
 from loadgen.harness.benchmark import Benchmark
-from loadgen.harness.session import Request, bad_input, choose, data_folder, import_name
+from loadgen.harness.report import screen as display
+from loadgen.harness.run import Request, bad_input, choose, data_folder, import_name
 
 PROFILE = "synthetic"
 Files: TypeAlias = "dict[Path, tuple[int, int]]"

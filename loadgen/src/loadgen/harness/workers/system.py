@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from loadgen.contracts import InputError, Ints, Responder, SystemUnderTest
-from loadgen.harness.process_child import (
+from loadgen.harness.workers.ring import I64, WORD, PeerGone, Reader, Ring, Writer
+from loadgen.harness.workers.system_child import (
     ARRAY,
     COMPLETE,
     DONE,
@@ -36,7 +37,6 @@ from loadgen.harness.process_child import (
     serve,
     three,
 )
-from loadgen.harness.ring import I64, WORD, PeerGone, Reader, Ring, Writer
 from loadgen.recorder import Recorder
 
 _LOOP = 16  # answers up to which a loop beats numpy

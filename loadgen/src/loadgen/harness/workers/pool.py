@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -58,11 +56,11 @@ def opened(
     with contextlib.ExitStack() as stack:
         backends: Sequence[Backend]
         if workers.replicas:
-            from loadgen.harness.ray_replicas import joined  # imports Ray
+            from loadgen.harness.workers.ray_replicas import joined  # imports Ray
 
             backends = stack.enter_context(joined(dotted, options, workers.replicas, workers.ray_address))
         elif workers.kind == "process":
-            from loadgen.harness.worker_process import ProcessBackend  # Linux only
+            from loadgen.harness.workers.backend import ProcessBackend  # Linux only
 
             shares = share(options, workers.count)
             backends = [ProcessBackend(dotted, one, f"worker {number}") for number, one in enumerate(shares)]
@@ -82,19 +80,3 @@ def _load(backends: Sequence[Backend], at_once: bool) -> None:
             loaded.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # closing the backends ends what still loads
-
-
-def load_here(dotted: str, options: BackendOptions) -> Backend:
-    """For a worker's own process: import, build and load a backend. Raises InputError that names this machine."""
-    module, _, name = dotted.partition(":")
-    try:
-        backend: Backend = getattr(importlib.import_module(module), name)(options)
-        backend.load()
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"{dotted} needs the package {error.name}, which is not installed on {platform.node()}: "
-            "install the benchmark there, with the extra of this backend"
-        ) from error
-    except ValueError as error:  # files and options are read: theirs is the fault
-        raise InputError(str(error)) from error
-    return backend

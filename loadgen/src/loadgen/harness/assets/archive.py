@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from loadgen.contracts import InputError
-from loadgen.harness.assets import check_space
-from loadgen.harness.files import locked
+from loadgen.harness.assets.asset import check_space
+from loadgen.harness.assets.files import locked
 
 
 @dataclass(frozen=True)

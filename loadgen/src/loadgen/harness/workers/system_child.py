@@ -1,4 +1,4 @@
-"""The child's half of `loadgen.harness.process`: builds the system, hands it requests, sends its answers."""
+"""The child's half of `loadgen.harness.workers.system`: builds the system, hands it requests, sends its answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from loadgen.clock import RealClock
 from loadgen.contracts import Buffer, Ints, SystemUnderTest
-from loadgen.harness.ring import I64, Reader, Ring, Writer
+from loadgen.harness.workers.ring import I64, Reader, Ring, Writer
 
 # Requests are three words: kind, id or count, index. Behind FEW and ARRAY follow ids and indices.
 ONE, FEW, ARRAY, FLUSH, STOP = range(5)

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from loadgen.harness import columns
-from loadgen.harness.telemetry import Telemetry
+from loadgen.harness.machine.telemetry import Telemetry
+from loadgen.harness.report import columns
 from loadgen.results import Records, percentile
 from loadgen.rng import I64
 

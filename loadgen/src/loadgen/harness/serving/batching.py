@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from loadgen.contracts import Backend, Dataset, Ints, Responder
-from loadgen.harness import bucketing
+from loadgen.harness.serving import bucketing
 
 _BULK = 64  # an issued query of more samples than this is one Offline query, sorted before it is cut
 _IN_FLIGHT = 2  # batches a worker has submitted and not answered: copies of one overlap the computing of the other

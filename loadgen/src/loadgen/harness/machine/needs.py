@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from loadgen.harness.assets import Asset, fault, part_of
+from loadgen.harness.assets.asset import Asset, fault, part_of
+from loadgen.harness.assets.ranges import Parts
 from loadgen.harness.benchmark import Benchmark, Profile
-from loadgen.harness.ranges import Parts
-from loadgen.harness.session import Request, import_name
+from loadgen.harness.run import Request, import_name
 from loadgen.settings import Mode, Scenario, TestSettings, effective
 
 

@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from loadgen.contracts import InputError
-from loadgen.harness import display, record
-from loadgen.harness.record import SavedRun, SavedTest
-from loadgen.harness.report import figure, render
+from loadgen.harness.report import record
+from loadgen.harness.report import screen as display
+from loadgen.harness.report.page import figure, render
+from loadgen.harness.report.record import SavedRun, SavedTest
 
 EXIT_OK, EXIT_WORSE = 0, 1
 _LOWER_IS_BETTER = ("ms", "s")  # units of headlines; every other one is a rate

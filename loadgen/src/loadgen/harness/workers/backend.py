@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.ring import WORD, PeerGone, Reader, Ring, Writer
-from loadgen.harness.workers import load_here
+from loadgen.harness.workers.loading import load_here
+from loadgen.harness.workers.ring import WORD, PeerGone, Reader, Ring, Writer
 
 _LOADING = 0  # the number of the answer that says that the model is loaded; batches count from 1
 _SHORT = 1000  # bytes, more than a message without arrays takes

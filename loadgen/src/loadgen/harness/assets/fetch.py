@@ -12,13 +12,14 @@ from pathlib import Path
 from rich.console import Console
 
 from loadgen.contracts import InputError
-from loadgen.harness import cache, display
-from loadgen.harness.assets import Asset, check_space, copy, fault
+from loadgen.harness.assets import cache
+from loadgen.harness.assets.asset import Asset, check_space, copy, fault
+from loadgen.harness.assets.download import download
+from loadgen.harness.assets.files import locked
 from loadgen.harness.benchmark import Benchmark
-from loadgen.harness.download import download
-from loadgen.harness.files import locked
-from loadgen.harness.needs import assets, to_fetch
-from loadgen.harness.session import Request, choose, data_folder
+from loadgen.harness.machine.needs import assets, to_fetch
+from loadgen.harness.report import screen as display
+from loadgen.harness.run import Request, choose, data_folder
 
 _UNCHECKED = "present (no checksum is known)"
 

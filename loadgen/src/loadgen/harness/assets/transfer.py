@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from urllib3.exceptions import HTTPError
 
 from loadgen.contracts import InputError
-from loadgen.harness.assets import Asset, check_space
-from loadgen.harness.ranges import Parts, Span, split
-from loadgen.harness.request import AddressError, Answer, Busy, Changed, OtherRange, ask, pool
+from loadgen.harness.assets.asset import Asset, check_space
+from loadgen.harness.assets.http import AddressError, Answer, Busy, Changed, OtherRange, ask, pool
+from loadgen.harness.assets.ranges import Parts, Span, split
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes of the whole; from any thread, one at a time."""

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from loadgen.harness import needs
-from loadgen.harness.assets import fault
+from loadgen.harness.assets.asset import fault
+from loadgen.harness.assets.files import above
 from loadgen.harness.benchmark import Benchmark, Profile
-from loadgen.harness.files import above
 from loadgen.harness.layers import Layered, layered
-from loadgen.harness.machine import machine
-from loadgen.harness.session import Request, choose, data_folder
-from loadgen.harness.telemetry import Gpus, find_gpus
+from loadgen.harness.machine import needs
+from loadgen.harness.machine.facts import machine
+from loadgen.harness.machine.telemetry import Gpus, find_gpus
+from loadgen.harness.run import Request, choose, data_folder
 from loadgen.memory import available_bytes
 from loadgen.settings import Mode, Scenario
 

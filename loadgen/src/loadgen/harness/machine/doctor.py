@@ -8,12 +8,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from loadgen.harness import cache, checks, needs
+from loadgen.harness.assets import cache
+from loadgen.harness.assets.files import above
 from loadgen.harness.benchmark import Benchmark
-from loadgen.harness.checks import Finding
-from loadgen.harness.files import above
-from loadgen.harness.session import EXIT_INPUT, EXIT_OK, Request, choose, data_folder
-from loadgen.harness.telemetry import find_gpus
+from loadgen.harness.machine import checks, needs
+from loadgen.harness.machine.checks import Finding
+from loadgen.harness.machine.telemetry import find_gpus
+from loadgen.harness.run import EXIT_INPUT, EXIT_OK, Request, choose, data_folder
 from loadgen.memory import available_bytes
 
 

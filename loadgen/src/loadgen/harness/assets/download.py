@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from loadgen.contracts import InputError
-from loadgen.harness.assets import Asset, part_of, verify
-from loadgen.harness.files import sync
-from loadgen.harness.ranges import Parts
-from loadgen.harness.request import AddressError
-from loadgen.harness.transfer import Progress, Transfer, Way
+from loadgen.harness.assets.asset import Asset, part_of, verify
+from loadgen.harness.assets.files import sync
+from loadgen.harness.assets.http import AddressError
+from loadgen.harness.assets.ranges import Parts
+from loadgen.harness.assets.transfer import Progress, Transfer, Way
 
 
 def download(asset: Asset, folder: Path, progress: Progress, way: Way | None = None) -> None:

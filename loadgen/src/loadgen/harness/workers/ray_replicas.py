@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.contracts import Backend, BackendOptions, InputError
-from loadgen.harness.workers import load_here
+from loadgen.harness.workers.loading import load_here
 
 try:
     import ray

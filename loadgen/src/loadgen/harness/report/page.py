@@ -12,8 +12,9 @@ import jinja2
 from markupsafe import Markup
 
 from loadgen.contracts import InputError
-from loadgen.harness import charts, columns, record, telemetry
-from loadgen.harness.record import SavedRun, SavedTest
+from loadgen.harness.machine import telemetry
+from loadgen.harness.report import charts, columns, record
+from loadgen.harness.report.record import SavedRun, SavedTest
 from loadgen.logs import metrics_of, read_detail
 from loadgen.results import PERCENTILES
 

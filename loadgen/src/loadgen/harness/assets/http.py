@@ -12,7 +12,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, InvalidHeader
 
 from loadgen.contracts import InputError
-from loadgen.harness.assets import Asset
+from loadgen.harness.assets.asset import Asset
 
 _TIMEOUT = urllib3.Timeout(connect=20, read=60)
 _RETRY = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=10)  # repeating is the caller's

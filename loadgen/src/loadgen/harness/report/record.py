@@ -54,7 +54,7 @@ class SavedTest:
     """Setting -> the layer that changed it last; a setting that none changed is not here."""
     folder: Path
     telemetry: tuple[Mapping[str, Any], ...] = ()
-    """A row a GPU: its number, and of each measure mean and max (see `loadgen.harness.telemetry`)."""
+    """A row a GPU: its number, and of each measure mean and max (see `loadgen.harness.machine.telemetry`)."""
 
     @property
     def kind(self) -> str:
