@@ -86,7 +86,8 @@ def register(name: str) -> None:
         install(session, *benchmark_requirements(name, "tests"), *CHECKERS, *TESTERS, lock=lock)
         with session.chdir(folder):
             session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", f"bench_{name}")
-        pytest(session, folder)
+        # loadgen's own tests have no frameworks, so the rooms that use them are tested here
+        pytest(session, folder, "tests", "../../loadgen/tests/harness/runtimes")
 
     run.__doc__ = f"Run {name}: the miniature by default; arguments after -- go to `python -m bench_{name}`."
     tests.__doc__ = f"Type-check and test benchmarks/{name}."

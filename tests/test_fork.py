@@ -188,8 +188,8 @@ def test_a_sparse_checkout_takes_later_changes(suite: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("dest", "name", "message"),
     [
-        ("full", "bert", "full is there already and no fork: choose another folder"),
-        ("file", "bert", "file is there already and no fork: choose another folder"),
+        ("full", "bert", "full exists already and is not a fork: choose another folder"),
+        ("file", "bert", "file exists already and is not a fork: choose another folder"),
         ("repository", "bert", "has no branch upstream"),
         ("suite/below", "bert", "below is inside"),
         ("fork", "resnet50", "is a fork of another benchmark"),
@@ -226,7 +226,7 @@ def test_changes_without_a_commit_are_refused(suite: Path, tmp_path: Path, file:
 
 def test_files_without_git_are_refused(suite: Path, tmp_path: Path) -> None:
     shutil.rmtree(suite / ".git")
-    assert "is no git repository: clone it" in fork(suite, tmp_path / "fork").stderr
+    assert "is not a git repository: clone it" in fork(suite, tmp_path / "fork").stderr
 
 
 NOX = """#!/bin/sh
@@ -287,12 +287,6 @@ def test_a_proof_without_room_does_not_begin(suite: Path, tmp_path: Path, tempor
     done = fork(suite, tmp_path / "fork", proof=True)
     assert "GB free, a proof needs 1000000000" in done.stderr
     assert "nox -s" not in done.stdout
-
-
-def test_the_page_shows_the_files_that_are_tested() -> None:
-    shown = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
-    folder = ROOT / "benchmarks" / "bert" / "tests"
-    assert shown == [(folder / f"own_{what}.py").read_text() for what in ("backend", "system")]
 
 
 def test_the_page_has_the_commands_that_are_tested() -> None:

@@ -141,7 +141,10 @@ FAILED = f"The command '/bin/sh -c {STEP[4:]}' returned a non-zero code: 1"
         ([BEGUN, {"stream": "OSError: No space left on device\n"}, {"error": FAILED}], ["disk is full"]),
         ([APIError(f"500 Server Error: {FULL}")], ["disk is full, at: sending the files"]),
         ([{"stream": "Step 2/25 : FROM ${BASE}\n"}, {"error": NO_HOST}], ["FROM python:3.11-slim-", "BASE=IMAGE"]),
-        ([{"stream": "STEP 2/25: FROM ${BASE}\n"}, APIError(NO_HOST)], ["base image cannot be had", "no such host"]),
+        (
+            [{"stream": "STEP 2/25: FROM ${BASE}\n"}, APIError(NO_HOST)],
+            ["base image cannot be downloaded", "no such host"],
+        ),
         ([BEGUN, {"error": FAILED}], [f"is above: {STEP} (it returned a non-zero"]),
         ([BEGUN, ConnectionError("gone")], [f"is above: {STEP} (gone)"]),
     ],
@@ -216,7 +219,7 @@ def test_the_label_is_the_address_that_others_can_use(
     [
         (Engine([], results=results()), ""),
         (Engine([], code=1, results=results()), "exit code is 1, not 0"),
-        (Engine([], code=137), "killed, as when 2g of memory do not suffice"),
+        (Engine([], code=137), "it was killed, perhaps because 2g of memory are not enough"),
         (Engine([], output=b"done\n", results=results()), "does not say 'VALID'"),
         (Engine([], output=b"VALID\nTraceback (most\n", results=results()), "ends in a traceback"),
         (Engine([], results=results(owner=0)), "results/bert/now/results.json does not belong"),

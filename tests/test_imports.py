@@ -14,7 +14,6 @@ FRAMEWORKS = {"torch", "tensorflow", "jax", "onnxruntime", "onnx", "transformers
 CORE_MAY = {"numpy", "tomli", "loadgen"} | set(sys.stdlib_module_names)
 OFFICIAL = {"mlperf_loadgen", "mlcommons_loadgen"}
 CORE, PARITY = "loadgen/src/loadgen/", "loadgen/tests/parity/"
-BACKEND_FILES = ("model.py", "train.py")  # beside backend_*.py, whose frameworks they share
 
 
 def imports(path: str, source: str) -> Iterator[tuple[str, bool]]:
@@ -64,7 +63,8 @@ def faults(path: str, source: str) -> list[str]:
             "only the parity tests may use the official LoadGen": top in OFFICIAL and not path.startswith(PARITY),
             "private to loadgen": own and top == "loadgen" and "._" in name,
             "loadgen imports no framework": path.startswith(CORE) and now and top in FRAMEWORKS,
-            "frameworks are imported by backends and models only": own and now and _needs_framework(parts, top),
+            "frameworks are imported by backends and models only": own and now and not _may(parts, top),
+            "what is measured does not need what is made": own and _reaches_standins(parts, name),
             **(_core_rules(name, top) if path.startswith(CORE) and "harness" not in parts else {}),
         }
         found += [f"{path} imports {name}: {rule}" for rule, broken in rules.items() if broken]
@@ -78,9 +78,22 @@ def _core_rules(name: str, top: str) -> dict[str, bool]:
     }
 
 
-def _needs_framework(parts: tuple[str, ...], top: str) -> bool:
-    may = {"tests", "speed"} & set(parts) or parts[-1].startswith("backend_") or parts[-1] in BACKEND_FILES
-    return top in FRAMEWORKS and not may
+def _may(parts: tuple[str, ...], top: str) -> bool:
+    """A framework in a backend, the model that it shares with the training, or a runtime's own folder."""
+    inner = parts[3:]  # below bench_<name>/
+    is_backend = inner[-1].startswith("backend_") or inner in (("model.py",), ("standins", "train.py"))
+    return (
+        top not in FRAMEWORKS
+        or bool({"tests", "speed"} & set(parts))
+        or is_backend
+        or (len(inner) > 1 and inner[0] != "standins")
+    )
+
+
+def _reaches_standins(parts: tuple[str, ...], name: str) -> bool:
+    """The literal may: it names them, and has the miniature's sizes."""
+    made = name.startswith(f"{parts[2]}.standins")
+    return made and parts[2].startswith("bench_") and parts[3] not in ("standins", "benchmark.py")
 
 
 def python_files() -> list[str]:
@@ -114,6 +127,9 @@ CLI = "loadgen/src/loadgen/harness/cli.py"
         (CLI, "from bench_bert.benchmark import BENCHMARK", "by itself"),
         ("tools/image.py", "import bench_bert", "by itself"),
         (BERT, "import torch", "backends and models"),
+        ("benchmarks/bert/bench_bert/standins/formats.py", "import torch", "backends and models"),
+        ("benchmarks/bert/bench_bert/standins/backend.py", "import torch", "backends and models"),
+        (BERT, "def f():\n    from bench_bert.standins import formats", "what is made"),
         (BERT, "if x:\n    from onnx import helper", "backends and models"),
         (BERT, "from loadgen._hidden import x", "private"),
         (BERT, "from loadgen import _hidden", "private"),
@@ -139,8 +155,13 @@ def test_a_planted_fault_is_caught(path: str, source: str, rule: str) -> None:
     [
         (BERT, "def write():\n    import torch"),
         (BERT, "if typing.TYPE_CHECKING:\n    import torch"),
-        (BERT, "from . import config\nfrom bench_bert.mini import generate\nfrom loadgen.harness import cli"),
+        (BERT, "from . import config\nfrom bench_bert import official\nfrom loadgen.harness import cli"),
         ("benchmarks/bert/bench_bert/backend_pytorch.py", "import torch"),
+        ("benchmarks/bert/bench_bert/pytorch/kernels.py", "import torch"),
+        ("benchmarks/bert/bench_bert/model.py", "import torch"),
+        ("benchmarks/bert/bench_bert/standins/train.py", "import torch"),
+        ("benchmarks/bert/bench_bert/standins/formats.py", "from bench_bert.standins import generate"),
+        ("benchmarks/bert/bench_bert/benchmark.py", "from bench_bert.standins import SIZES"),
         (CLI, "from ..run import run\nimport rich"),
         (PARITY + "official.py", "import mlperf_loadgen"),
     ],

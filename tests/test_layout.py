@@ -13,8 +13,8 @@ import tomllib
 ROOT = Path(__file__).parents[1]
 NAMES = {"resnet50", "retinanet", "bert", "dlrm_v2", "3d_unet", "rnnt", "gpt_j", "sdxl", "llama2_70b"}
 FILES = ["Dockerfile", "README.md", "pyproject.toml", "requirements.lock", "user.conf"]
-MODULES = ["__init__", "__main__", "benchmark", "dataset", "formats", "postprocess", "accuracy", "assets"]
-MODULES += ["mini/generate", "mini/train"]
+MODULES = ["__init__", "__main__", "benchmark", "dataset", "postprocess", "accuracy", "assets"]
+MODULES += ["standins/formats", "standins/synthetic", "standins/miniature", "standins/generate", "standins/train"]
 HEADINGS = ["## Run", "## Files", "## Accuracy"]
 MAX_LINES, MAX_MAIN_LINES, MAX_MENU_LINES = 400, 39, 170
 MAX_WEIGHTS = 2_000_000  # bytes
@@ -67,8 +67,8 @@ def benchmark_faults(folder: Path) -> list[str]:
     package = folder / f"bench_{folder.name}"
     wanted = [folder / name for name in FILES] + [package / f"{module}.py" for module in MODULES]
     found = [f"no {path.relative_to(folder)}" for path in wanted if not path.is_file()]
-    found += [f"no {glob}" for glob in ("bench_*/backend_*.py", "tests/test_*.py") if not any(folder.glob(glob))]
-    found += [f"no {glob}" for glob in ("bench_*/mini/weights.*",) if not any(folder.glob(glob))]
+    found += [f"no {glob}" for glob in ("bench_*/**/backend*.py", "tests/test_*.py") if not any(folder.glob(glob))]
+    found += [f"no {glob}" for glob in ("bench_*/standins/weights.*",) if not any(folder.glob(glob))]
     found += [f"{file.name} is too large" for file in own_files(folder) if file.stat().st_size > MAX_WEIGHTS]
     found += [] if folder.name in NAMES else [f"{folder.name} is no known benchmark"]
     if not found:
@@ -179,11 +179,11 @@ BREAK: dict[str, Callable[[Path], None]] = {
     "no Dockerfile": lambda folder: (folder / "Dockerfile").unlink(),
     "no pyproject.toml": lambda folder: (folder / "pyproject.toml").unlink(),
     "no bench_bert/dataset.py": _rename,
-    "no bench_bert/mini/train.py": lambda folder: (folder / "bench_bert/mini/train.py").unlink(),
-    "no bench_*/backend_*.py": lambda folder: (folder / "bench_bert/backend_x.py").unlink(),
+    "no bench_bert/standins/train.py": lambda folder: (folder / "bench_bert/standins/train.py").unlink(),
+    "no bench_*/**/backend*.py": lambda folder: (folder / "bench_bert/backend_x.py").unlink(),
     "no tests/test_*.py": lambda folder: shutil.rmtree(folder / "tests"),
-    "no bench_*/mini/weights.*": lambda folder: (folder / "bench_bert/mini/weights.npz").unlink(),
-    "weights.npz is too large": lambda folder: _fill(folder / "bench_bert/mini/weights.npz"),
+    "no bench_*/standins/weights.*": lambda folder: (folder / "bench_bert/standins/weights.npz").unlink(),
+    "weights.npz is too large": lambda folder: _fill(folder / "bench_bert/standins/weights.npz"),
     "README.md has no ## Files": _unhead,
     "not sorted": lambda folder: _append(folder / "requirements.lock", "aaa==1"),
 }
@@ -207,7 +207,7 @@ def whole(tmp_path: Path) -> Path:
         file.write_text("".join(f"\n{heading}\n" for heading in HEADINGS))
     (folder / "requirements.lock").write_text("# Made by `nox -s lock-bert`\nb==1\n")
     (folder / "tests").mkdir()
-    for name in ("bench_bert/backend_x.py", "bench_bert/mini/weights.npz", "tests/test_x.py"):
+    for name in ("bench_bert/backend_x.py", "bench_bert/standins/weights.npz", "tests/test_x.py"):
         (folder / name).touch()
     return folder
 

@@ -42,7 +42,7 @@ def git(folder: Path, *words: str, **variables: str) -> str:
 def check_source(parts: list[str]) -> None:
     """Raises ForkError if there is no commit to fork, or if it is not what the folders hold."""
     if not (ROOT / ".git").exists():
-        raise ForkError(f"{ROOT} is no git repository: clone it, as a fork is made from a commit")
+        raise ForkError(f"{ROOT} is not a git repository: clone it, because a fork is made from a commit")
     missing = [part for part in parts if not git(ROOT, "ls-tree", "HEAD", part)]
     if missing:
         folders = git(ROOT, "ls-tree", "-d", "--name-only", "HEAD", "benchmarks/").split()
@@ -59,7 +59,7 @@ def check_place(dest: Path, name: str) -> bool:
     if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
         return True
     if not (dest / ".git").exists():
-        raise ForkError(f"{dest} is there already and no fork: choose another folder")
+        raise ForkError(f"{dest} exists already and is not a fork: choose another folder")
     if not git(dest, "branch", "--list", "upstream"):
         raise ForkError(
             f"{dest} has no branch upstream: choose another folder, or `git branch upstream origin/upstream`"

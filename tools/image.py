@@ -124,7 +124,7 @@ def _why_not_built(step: str, said: str, error: str) -> str:
         )
     if step.startswith("FROM"):
         return (
-            f"the base image cannot be had, at: {step} ({error}). Look at the network with `docker pull`, or name "
+            f"the base image cannot be downloaded, at: {step} ({error}). Try `docker pull` for the network, or name "
             "another Python 3.11 on Debian 12 by --build-arg BASE=IMAGE"
         )
     result = re.sub(r"The command '.*' returned", "it returned", error, flags=re.DOTALL)  # the step once more
@@ -196,7 +196,7 @@ def _follow(container: Any, stop_at: str) -> str:
 
 
 def _fault(trial: Trial, code: int, printed: str) -> str:
-    killed = f": killed, as when {MEMORY} of memory do not suffice" if code == 137 else ""
+    killed = f": it was killed, perhaps because {MEMORY} of memory are not enough" if code == 137 else ""
     if code != trial.exit_code:
         return f"its exit code is {code}, not {trial.exit_code}{killed}"
     if trial.says not in printed:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from loadgen.clock import precise_sleep
-from loadgen.contracts import Ints
-from loadgen.harness.serving.batching import BatchingSystem
+from loadgen.contracts import I64, Answers, Loaded
+from loadgen.harness.serving import Batching, BatchingSystem
 from loadgen.results import Result
 from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings
@@ -33,11 +33,11 @@ SHARES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 class Numbers(FakeLibrary):
     """A `Dataset` whose samples are their indices."""
 
-    def gather(self, indices: Any) -> Any:
+    def gather(self, indices: I64) -> I64:
         return indices
 
-    def cost(self, index: int) -> int:
-        return 1
+    def costs(self, indices: I64) -> I64:
+        return np.ones(len(indices), np.int64)
 
 
 class Device:
@@ -50,7 +50,8 @@ class Device:
         self._computing: queue.SimpleQueue[tuple[float, Future[Any], int]] = queue.SimpleQueue()
         threading.Thread(target=self._answer, name="device", daemon=True).start()
 
-    def load(self) -> None: ...
+    def load(self) -> Loaded:
+        return Loaded("nothing", "float32")
 
     def submit(self, batch: Any) -> Future[Any]:
         size = min(size for size in self._sizes if size >= len(batch))
@@ -70,9 +71,9 @@ class Device:
     def close(self) -> None: ...
 
 
-def encode(count: int) -> tuple[bytes, Ints]:
-    """An answer of one byte for each sample."""
-    return bytes(count), np.arange(count + 1)
+def encode(count: int, indices: I64, dataset: Numbers) -> Answers:
+    """One byte for each sample."""
+    return Answers(bytes(count), np.arange(count + 1))
 
 
 def sizes(max_batch: int, step: int) -> list[int]:
@@ -84,7 +85,7 @@ def sizes(max_batch: int, step: int) -> list[int]:
 def test(device: Device, max_batch: int, settings: TestSettings) -> Result:
     device.batches.clear()
     numbers = Numbers()
-    result = run(BatchingSystem("device", [device], numbers, encode, max_batch=max_batch), numbers, settings)
+    result = run(BatchingSystem("device", [device], numbers, encode, Batching(max_batch)), numbers, settings)
     assert not result.errors, result.errors
     return result
 

@@ -23,10 +23,11 @@ import numpy as np
 
 from loadgen.clock import RealClock
 from loadgen.execute import begin, execute, prepare, quiet_gc
-from loadgen.harness.workers.system import ProcessSystem
-from loadgen.logs import DetailLog
+from loadgen.harness.workers import ProcessSystem
+from loadgen.notes import DetailLog
 from loadgen.outcome import columns_of
-from loadgen.settings import Scenario, TestSettings, effective
+from loadgen.settings import Scenario, TestSettings
+from loadgen.state import Job
 from loadgen.testing import FakeLibrary, FakeSystem
 
 RATE = 1000.0
@@ -82,12 +83,11 @@ class Lateness:
 def lateness(system: Any, seconds: float) -> Lateness:
     """Run one Server test. Raises RuntimeError if it goes wrong: a latency is no reason, an error is."""
     asked = TestSettings(scenario=Scenario.Server, server_target_qps=RATE, min_duration_ms=int(seconds * 1000))
-    library, clock = FakeLibrary(), RealClock()
-    derived = effective(asked, library.total_count, library.performance_count)
-    state = prepare(system, library, derived, clock, DetailLog(clock.now_ns, clock.now_ns()), None)
+    clock = RealClock()
+    state = prepare(Job(system, FakeLibrary(), clock, DetailLog(clock.now_ns, clock.now_ns())), asked)
     begin(state, ())
     with quiet_gc():
-        execute(state, None)
+        execute(state)
     if state.errors.count:
         raise RuntimeError(state.errors.messages[0])
     records = columns_of(state, state.parts[-1])

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import loadgen.compat as lg
-from loadgen import compat_threads
-from loadgen.compat_samples import refilled
+from loadgen.compat import threads
+from loadgen.compat.samples import refilled
 from loadgen.logs import metrics_of, read_accuracy, read_detail
 
 BUFFERS = np.arange(100, dtype=np.int64) ** 2  # the answers, where a device would have left them
@@ -184,14 +184,14 @@ def test_registered_threads_issue_the_queries(start: Callable[..., dict[str, Any
     settings = asked("Server", server_num_issue_query_threads=3, server_target_qps=1000, min_duration_ms=200)
     found = start(lg.ConstructSUT(issue, lambda: None), settings)
     for lender in lenders:
-        lender.join(5)
+        lender.join(60)
     assert not any(lender.is_alive() for lender in lenders)
     assert set(names) == {"lender 0", "lender 1", "lender 2"}
     assert found["result_query_count"] == len(names) == found["generated_query_count"]
 
 
 def test_missing_threads_are_counted(start: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compat_threads, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(threads, "_PATIENCE_S", 0.05)
     with pytest.raises(RuntimeError, match=r"server_num_issue_query_threads is 2, .* called on 0"):
         start(lg.ConstructSUT(answer, lambda: None), asked("Server", server_num_issue_query_threads=2))
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.conf import (
@@ -21,12 +21,11 @@ from loadgen.conf import (
     read_official,
     settings_from,
 )
-from loadgen.conf_keys import KEYS
+from loadgen.conf.keys import KEYS
 from loadgen.settings import Mode, Revision, Scenario, TestSettings
 
 BASE = TestSettings()
 V6_0 = TestSettings(revision=Revision.V6_0)
-IN_TMP = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture
@@ -311,7 +310,6 @@ lines = st.one_of(
 )
 
 
-@IN_TMP
 @given(st.lists(lines, max_size=8).map("\n".join), st.sampled_from(Scenario), st.sampled_from(Revision))
 @pytest.mark.filterwarnings("ignore::loadgen.conf.ConfWarning")
 def test_what_strict_accepts_means_the_same_officially(
@@ -326,7 +324,6 @@ def test_what_strict_accepts_means_the_same_officially(
     assert outcome == (0, got)
 
 
-@IN_TMP
 @given(st.binary(max_size=200))
 def test_official_reading_takes_any_bytes(conf: Path, data: bytes) -> None:
     conf.write_bytes(data)
@@ -345,7 +342,6 @@ good_values = {
 }
 
 
-@IN_TMP
 @given(st.sampled_from(sorted(KEYS)).flatmap(lambda k: st.tuples(st.just(k), good_values[KEYS[k].kind])))
 @pytest.mark.filterwarnings("ignore::loadgen.conf.ConfWarning")
 def test_every_good_value_is_accepted_and_found_in_explain(conf: Path, drawn: tuple[tuple[str, str], float]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.conf_keys import KEYS, is_number, strtod, strtoull
+from loadgen.conf.keys import KEYS, is_number, strtod, strtoull
 from loadgen.settings import TestSettings
 
 

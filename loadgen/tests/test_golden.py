@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadgen.detail import effective_entries, verdict_entries
 from loadgen.execute import prepare
-from loadgen.logs import DetailLog
-from loadgen.outcome import RunState
+from loadgen.logs import effective_entries, verdict_entries
+from loadgen.notes import DetailLog
 from loadgen.results import Records, judge
 from loadgen.settings import Mode, Revision, Scenario, TestSettings, effective
+from loadgen.state import Job, RunState
 from loadgen.testing import FakeClock, FakeLibrary, FakeSystem
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -37,8 +37,7 @@ def settings_of(revision: Revision, case: dict[str, Any]) -> TestSettings:
 
 def prepared(revision: Revision, case: dict[str, Any]) -> RunState:
     clock, library = FakeClock(), FakeLibrary(case["total"], case["performance"])
-    settings = effective(settings_of(revision, case), case["total"], case["performance"])
-    return prepare(FakeSystem(), library, settings, clock, DetailLog(clock.now_ns, 0), None)
+    return prepare(Job(FakeSystem(), library, clock, DetailLog(clock.now_ns, 0)), settings_of(revision, case))
 
 
 def digest(numbers: Sequence[int]) -> list[Any]:

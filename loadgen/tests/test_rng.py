@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen.rng import (
+from loadgen.generation.rng import (
     Mt19937,
     canonicals,
     exponential_gaps_ns,

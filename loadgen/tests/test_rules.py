@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -132,30 +131,30 @@ def test_compliance_tests() -> None:
     ("model", "ratio", "expected"),
     [
         # Left: arithmetic as the official checker does it, so that limits are equal to the last bit.
-        ("resnet50", 0.99, {"accuracy": (76.46 * 0.99, math.inf)}),
-        ("retinanet", 0.99, {"mAP": (37.55 * 0.99, math.inf)}),
-        ("rnnt", 0.99, {"accuracy": ((100 - 7.452) * 0.99, math.inf)}),
-        ("bert", 0.99, {"f1": (90.874 * 0.99, math.inf)}),
-        ("bert", 0.999, {"f1": (90.874 * 0.999, math.inf)}),
-        ("dlrm-v2", 0.999, {"AUC": (80.31 * 0.999, math.inf)}),
-        ("3d-unet", 0.999, {"mean": (0.86170 * 0.999, math.inf)}),
+        ("resnet50", 0.99, {"accuracy": (76.46 * 0.99, None)}),
+        ("retinanet", 0.99, {"mAP": (37.55 * 0.99, None)}),
+        ("rnnt", 0.99, {"accuracy": ((100 - 7.452) * 0.99, None)}),
+        ("bert", 0.99, {"f1": (90.874 * 0.99, None)}),
+        ("bert", 0.999, {"f1": (90.874 * 0.999, None)}),
+        ("dlrm-v2", 0.999, {"AUC": (80.31 * 0.999, None)}),
+        ("3d-unet", 0.999, {"mean": (0.86170 * 0.999, None)}),
         (
             "gptj",
             0.999,
             {
-                "rouge1": (42.9865 * 0.999, math.inf),
-                "rouge2": (20.1235 * 0.999, math.inf),
-                "rougeL": (29.9881 * 0.999, math.inf),
-                "gen_len": (4016878 * 0.9, math.inf),
+                "rouge1": (42.9865 * 0.999, None),
+                "rouge2": (20.1235 * 0.999, None),
+                "rougeL": (29.9881 * 0.999, None),
+                "gen_len": (4016878 * 0.9, None),
             },
         ),
         (
             "llama2-70b",
             0.99,
             {
-                "rouge1": (44.4312 * 0.99, math.inf),
-                "rouge2": (22.0352 * 0.99, math.inf),
-                "rougeL": (28.6162 * 0.99, math.inf),
+                "rouge1": (44.4312 * 0.99, None),
+                "rouge2": (22.0352 * 0.99, None),
+                "rougeL": (28.6162 * 0.99, None),
                 "tokens_per_sample": (294.45 * 0.9, 294.45 * 1.1),
             },
         ),

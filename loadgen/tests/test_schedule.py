@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from loadgen.rng import Mt19937, exponential_gaps_ns
-from loadgen.samples import loadable_sets
-from loadgen.schedule import Series, expected_queries, plan
+from loadgen.generation import Series, expected_queries, loadable_sets, plan
+from loadgen.generation.rng import Mt19937, exponential_gaps_ns
 from loadgen.settings import EffectiveSettings, Mode, Revision, Scenario, TestSettings, effective
 
 asked = st.builds(

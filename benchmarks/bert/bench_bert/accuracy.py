@@ -9,16 +9,15 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from bench_bert.dataset import Dataset, Feature
-from bench_bert.postprocess import PADDING, decode
+from bench_bert.dataset import Dataset, Feature, Ids
+from bench_bert.postprocess import PADDING, Logits, decode
 from bench_bert.span_text import final_text
-from loadgen.contracts import InputError
+from loadgen.contracts import Entry, InputError, Scoring
 
 N_BEST = 20
 MAX_ANSWER_LENGTH = 30
@@ -30,72 +29,52 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def score(entries: Iterable[tuple[int, bytes]], dataset: Dataset) -> dict[str, float]:
-    """`exact_match` and `f1` in percent, from (sample index, answer) in any order.
-
-    An index may come again with the same bytes. Raises InputError that names the index if one is
-    missing or unknown, answered in two ways, or answered with something that is not logits.
-    """
-    predicted = predict(collect(entries, dataset), dataset)
-    pairs = list(zip(predicted, dataset.questions, strict=True))
+def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, float]:
+    """`exact_match` and `f1` in percent. Raises InputError that names a sample whose answer is not its logits."""
+    pairs = list(zip(predict(entries, dataset), dataset.questions, strict=True))
     exact = [max(exact_match(text, truth) for truth in question.answers) for text, question in pairs]
     f1s = [max(f1(text, truth) for truth in question.answers) for text, question in pairs]
     return {"exact_match": 100.0 * sum(exact) / len(pairs), "f1": 100.0 * sum(f1s) / len(pairs)}
 
 
-def collect(entries: Iterable[tuple[int, bytes]], dataset: Dataset) -> list[npt.NDArray[np.float32]]:
-    """The logits [S, 2] of every sample, in order, S its tokens or more. Raises as `score` does."""
-    answers: dict[int, bytes] = {}
-    for index, data in entries:
-        if not 0 <= index < dataset.total_count:
-            raise InputError(
-                f"sample {index} is answered, but the dataset has {dataset.total_count} samples: "
-                "score the log with the data it was made with"
-            )
-        if answers.setdefault(index, data) != data:
-            raise InputError(f"sample {index} is answered twice, differently: score the log of one accuracy run")
-    missing = [index for index in range(dataset.total_count) if index not in answers]
-    if missing:
-        question = dataset.questions[dataset.features[missing[0]].question]
-        raise InputError(
-            f"{len(missing)} of {dataset.total_count} samples have no answer, first sample {missing[0]} "
-            f"(question {question.id!r}): run accuracy mode to its end"
-        )
-    return [_logits(index, answers[index], dataset) for index in range(dataset.total_count)]
+def predict(entries: Iterable[Entry], dataset: Dataset) -> list[str]:
+    """The answer text of every question: the best span of all its windows, or NO_ANSWER. Raises as `score`."""
+    best = [(-np.inf, 0, 0, 0) for _ in dataset.questions]
+    for entry in entries:
+        feature = dataset.features[entry.index]
+        total, start, end = best_span(feature, logits_of(entry, dataset))
+        found = (total, -entry.index, start, end)  # the earlier window keeps a tie
+        best[feature.question] = max(best[feature.question], found)
+    return [_text(dataset, *found) for found in best]
 
 
-def _logits(index: int, data: bytes, dataset: Dataset) -> npt.NDArray[np.float32]:
-    length = len(dataset.features[index].ids)
+def _text(dataset: Dataset, total: float, minus_index: int, start: int, end: int) -> str:
+    if total == -np.inf:
+        return NO_ANSWER
+    feature = dataset.features[-minus_index]
+    words = dataset.questions[feature.question].words
+    return final_text(feature.pieces[start : end + 1], words[feature.words[start] : feature.words[end] + 1])
+
+
+def logits_of(entry: Entry, dataset: Dataset) -> Logits:
+    """[S, 2] of one answer, S the sample's tokens or more. Raises as `score`."""
+    length = len(dataset.features[entry.index].ids)
     try:
-        values = decode(data)
+        values = decode(entry.data)
     except ValueError as error:
-        raise InputError(f"sample {index}: {error}; the log is damaged or of another benchmark") from error
+        raise InputError(f"sample {entry.index}: {error}; the log is damaged or of another benchmark") from error
     if len(values) > dataset.max_seq_length:
         raise InputError(
-            f"sample {index}: {len(values)} positions, at most {dataset.max_seq_length} expected; "
+            f"sample {entry.index}: {len(values)} positions, at most {dataset.max_seq_length} expected; "
             "the log is of another sequence length"
         )
     if not np.isfinite(values[:length]).all():
-        raise InputError(f"sample {index}: the answer holds a logit that is not finite; check the backend")
+        raise InputError(f"sample {entry.index}: the answer holds a logit that is not finite; check the backend")
     short = max(0, length - len(values))
     return np.pad(values, ((0, short), (0, 0)), constant_values=PADDING) if short else values
 
 
-def predict(logits: Sequence[npt.NDArray[np.float32]], dataset: Dataset) -> list[str]:
-    """The answer text of every question: the best span of all its windows, or NO_ANSWER."""
-    texts = [NO_ANSWER for _ in dataset.questions]
-    best = [-np.inf for _ in dataset.questions]
-    for feature, values in zip(dataset.features, logits, strict=True):
-        total, start, end = best_span(feature, values)
-        if total > best[feature.question]:  # the earlier window keeps a tie
-            best[feature.question] = total
-            words = dataset.questions[feature.question].words
-            first, last = feature.words[start], feature.words[end]
-            texts[feature.question] = final_text(feature.pieces[start : end + 1], words[first : last + 1])
-    return texts
-
-
-def best_span(feature: Feature, logits: npt.NDArray[np.float32]) -> tuple[float, int, int]:
+def best_span(feature: Feature, logits: Logits) -> tuple[float, int, int]:
     """(sum of logits, first, last piece of the window's context) of the best allowed span.
 
     Only the first of the reference's n-best list counts for v1.1, so only that is looked for; the
@@ -118,7 +97,7 @@ def best_span(feature: Feature, logits: npt.NDArray[np.float32]) -> tuple[float,
     return best
 
 
-def _best_positions(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+def _best_positions(values: Logits) -> Ids:
     """Indices of the N_BEST largest, largest first, the earlier of equal ones first."""
     return np.argsort(-values, kind="stable")[:N_BEST]
 

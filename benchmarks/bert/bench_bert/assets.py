@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench_bert.config import BertConfig, write_config
+from bench_bert.official import FAKE_QUANT, ONNX, PYTORCH, TENSORFLOW
 from loadgen.contracts import InputError
 from loadgen.harness.assets.asset import Asset
 
@@ -32,7 +32,7 @@ DATA = (
 )
 WEIGHTS = (
     Asset(
-        path="model/model.onnx",
+        path=f"model/{ONNX}",
         address=f"{_ZENODO}/3733910/files/model.onnx",
         licence=_LICENCE,
         md5="819b25b19cd8e59080c10892689750ca",
@@ -41,7 +41,7 @@ WEIGHTS = (
         dtypes=("float32",),
     ),
     Asset(
-        path="model/bert_large_v1_1_fake_quant.onnx",
+        path=f"model/{FAKE_QUANT}",
         address=f"{_ZENODO}/3750364/files/bert_large_v1_1_fake_quant.onnx",
         licence=_LICENCE,
         md5="45f88ffb2915362242703c85c38ec2d4",
@@ -50,7 +50,7 @@ WEIGHTS = (
         dtypes=("int8",),
     ),
     Asset(
-        path="model/model.pytorch",
+        path=f"model/{PYTORCH}",
         address=f"{_ZENODO}/3733896/files/model.pytorch",
         licence=_LICENCE,
         md5="00fbcbfaebfa20d87ac9885120a6e9b4",
@@ -58,7 +58,7 @@ WEIGHTS = (
         backends=("pytorch",),
     ),
     Asset(
-        path="model/model.pb",
+        path=f"model/{TENSORFLOW}",
         address=f"{_ZENODO}/3939747/files/model.pb",
         licence=_LICENCE,
         md5="dd72de12e8226f25f0128a1a864b97ad",
@@ -70,10 +70,9 @@ ASSETS = (*DATA, *WEIGHTS)
 
 
 def prepare(folder: Path) -> None:
-    """Check that `folder` holds the official files; both data files and weights of one backend.
+    """Check that `folder` holds the official files: both of data, and weights of one backend.
 
-    Writes `bert_config.json` if it is not there: the official weights are of the sizes that
-    `BertConfig` has by default. Raises InputError that lists what is missing, with its source.
+    Raises InputError that lists what is missing, with its source.
     """
     wanted = [_line(asset, folder) for asset in DATA if not (folder / asset.path).is_file()]
     if not any((folder / asset.path).is_file() for asset in WEIGHTS):
@@ -83,9 +82,6 @@ def prepare(folder: Path) -> None:
             "official files are missing. Get them by the command fetch, or name a folder with data/ and model/ "
             "by --data:\n" + "\n".join(wanted)
         )
-    model = folder / "model"
-    if not (model / "bert_config.json").is_file():
-        write_config(model / "bert_config.json", BertConfig())
 
 
 def _line(asset: Asset, folder: Path) -> str:

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import onnxruntime as ort
 
 from bench_bert.dataset import Batch
-from bench_bert.formats import FAKE_QUANT, provide
-from bench_bert.postprocess import full_width
-from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.serving.batching import finished
+from bench_bert.official import FAKE_QUANT, FAKE_QUANT_INPUTS, INPUTS, ONNX, OUTPUTS
+from bench_bert.postprocess import Logits, full_width
+from loadgen.contracts import BackendOptions, InputError, Loaded
+from loadgen.harness.runtimes import onnxruntime as runtime
+from loadgen.harness.serving import finished
+from loadgen.harness.standins.making import provide
 
-OUTPUTS = ["output_start_logits", "output_end_logits"]
-FILES = {"float32": "model.onnx", "int8": FAKE_QUANT}
+FILES = {"float32": ONNX, "int8": FAKE_QUANT}
 """dtype -> the official file of it: what a file is written in decides what is computed in."""
-
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-# The official files name the same three inputs in two ways: the fp32 one first, the int8 one second.
-_INPUT_NAMES = {
-    "input_ids": "input_ids",
-    "input_mask": "input_mask",
-    "segment_ids": "segment_ids",
-    "attention_mask": "input_mask",
-    "token_type_ids": "segment_ids",
-}
 
 
 class Backend:
@@ -39,72 +26,32 @@ class Backend:
         """Raises InputError for a device or dtype that this backend does not have."""
         if options.dtype not in FILES:
             raise InputError(f"dtype {options.dtype!r}: use {' or '.join(FILES)}, or backend pytorch")
-        find_provider(options)
+        runtime.find_provider(options)
         self.options = options
 
-    def load(self) -> None:
+    def load(self) -> Loaded:
         """Read the file of the dtype and run it once. Raises InputError naming the file."""
-        path = self.options.model / FILES[self.options.dtype]
-        provide(path, self.options.extra)
-        self.session, self.device_name = open_session(path, self.options)
-        self._check_interface(str(path))
+        path = provide(self.options.model / FILES[self.options.dtype], self.options)
+        self.session: Any = runtime.open_session(path, self.options)
+        names = {node.name for node in self.session.get_inputs()}
+        self.inputs = FAKE_QUANT_INPUTS if names == set(FAKE_QUANT_INPUTS) else INPUTS
+        shapes = runtime.named_interface(self.session, inputs=self.inputs, outputs=OUTPUTS, path=path)
+        self.length = shapes[self.inputs[0]][1]  # None: takes any
         one = np.ones((1, 8), np.int64)
         self.predict(Batch(one, one, one, width=self.length or 8))
+        return runtime.loaded(self.session, self.options, self.options.dtype)
 
-    def _check_interface(self, path: str) -> None:
-        inputs = self.session.get_inputs()
-        self.inputs = [node.name for node in inputs]
-        outputs = [node.name for node in self.session.get_outputs()]
-        columns = {_INPUT_NAMES.get(name) for name in self.inputs}
-        if columns != set(_INPUT_NAMES.values()) or not set(OUTPUTS) <= set(outputs):
-            raise InputError(
-                f"{path}: inputs {self.inputs}, outputs {outputs}; expected inputs "
-                f"{list(_INPUT_NAMES)[:3]}, outputs {OUTPUTS}: use a BERT exported for SQuAD"
-            )
-        length = inputs[0].shape[1]
-        self.length: int | None = length if isinstance(length, int) else None  # None: takes any
-
-    def predict(self, batch: Batch) -> npt.NDArray[np.float32]:
+    def predict(self, batch: Batch) -> Logits:
         """Answers [n, width, 2]; pads first if the model has one fixed length."""
         if self.length is not None:
             batch = batch.padded_to(self.length)
-        feed = {name: getattr(batch, _INPUT_NAMES[name]) for name in self.inputs}
-        start, end = self.session.run(OUTPUTS, feed)
+        start, end = self.session.run(OUTPUTS, dict(zip(self.inputs, batch.columns, strict=True)))
         return full_width(start, end, batch)
 
-    def submit(self, batch: Batch) -> Future[Any]:
+    def submit(self, batch: Batch) -> Future[Logits]:
         """A finished future of `predict`'s answers. Raises what ONNX Runtime raises."""
         return finished(self.predict(batch))
 
     def close(self) -> None:
         """Frees the session."""
         self.__dict__.pop("session", None)
-
-
-def find_provider(options: BackendOptions) -> tuple[str, dict[str, str]]:
-    """ONNX Runtime's name of the device, and which one of it. Raises InputError for one that is not there."""
-    kind, _, number = options.device.partition(":")
-    if kind not in PROVIDERS or not (number or "0").isdecimal():
-        raise InputError(f"device {options.device!r}: use cpu, cuda or cuda:N")
-    if PROVIDERS[kind] not in ort.get_available_providers():
-        raise InputError(
-            f"device {options.device!r}: this ONNX Runtime {ort.__version__} has none. "
-            "Install onnxruntime-gpu in its place, or use device cpu"
-        )
-    return PROVIDERS[kind], ({"device_id": number} if number else {})
-
-
-def open_session(path: Path, options: BackendOptions) -> tuple[ort.InferenceSession, str]:
-    """(session, the device for people). Raises InputError naming the file, or a device that does not start."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. Put the official {path.name} there")
-    provider, which = find_provider(options)
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = options.threads or options.extra.get("threads", 0)
-    try:
-        session = ort.InferenceSession(str(path), settings, providers=[(provider, which)])
-    except Exception as error:  # the runtime raises a dozen types without a common base
-        raise InputError(f"{path}: ONNX Runtime cannot load it ({error}). Fetch it again") from error
-    if provider not in session.get_providers():  # the runtime falls back to the CPU in silence
-        raise InputError(f"device {options.device!r}: {provider} did not start; use device cpu")
-    return session, f"{options.device} ({provider})"

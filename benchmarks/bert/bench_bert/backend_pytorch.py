@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import pickle
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from bench_bert.config import BertConfig, read_config
+from bench_bert.config import FILE, BertConfig, check_weights, read_config
 from bench_bert.dataset import Batch
-from bench_bert.formats import check_weights, provide
 from bench_bert.model import BertForQuestionAnswering, Packed
-from bench_bert.postprocess import PADDING
-from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.serving.batching import finished
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from bench_bert.official import PYTORCH
+from bench_bert.postprocess import PADDING, Logits, full_width
+from loadgen.contracts import BackendOptions, Loaded
+from loadgen.harness.runtimes import torch as runtime
+from loadgen.harness.serving import finished
+from loadgen.harness.standins.making import provide
 
 # Numbers of sequences and tokens that make the compiled code general: it is one for up to 1,023 tokens and another
 # from there on, and each is made for any number once it has seen a second.
@@ -35,20 +33,18 @@ class Backend:
 
     def __init__(self, options: BackendOptions) -> None:
         """Raises InputError for a device or dtype that this machine or backend does not have."""
-        self.device, self.device_name = find_device(options)
+        self.device = runtime.find_device(options)
         self.options = options
 
-    def load(self) -> None:
+    def load(self) -> Loaded:
         """Read the weights and run once. Raises InputError naming file and tensor."""
-        if self.options.threads:
-            torch.set_num_threads(self.options.threads)
-        config = read_config(self.options.model / "bert_config.json")
-        provide(self.options.model / "model.pytorch", self.options.extra)
-        state = read_state(self.options.model / "model.pytorch", config)
+        runtime.set_threads(self.options)
+        config = read_config(self.options.model / FILE)
+        state = read_state(provide(self.options.model / PYTORCH, self.options), config)
         with torch.device("meta"):  # no random values are made only to be replaced
             self.model = BertForQuestionAnswering(config)
         self.model.load_state_dict(state, strict=True, assign=True)
-        self.model.eval().requires_grad_(False).to(self.device, DTYPES[self.options.dtype])
+        self.model.eval().requires_grad_(False).to(self.device, runtime.dtype_of(self.options.dtype))
         self.run_packed: Any = self.model.packed
         self.recorded: dict[int, Recorded] = {}
         self.waiter = ThreadPoolExecutor(1, "gpu-answers")  # starts its thread with the first batch of a GPU
@@ -58,6 +54,7 @@ class Backend:
         # A GPU's first batch of a size chooses its kernels and takes its memory: here, not while the clock runs.
         longest = 8 if self.device.type == "cpu" else config.max_position_embeddings
         self.predict(_ones([longest] * self.options.max_batch))
+        return runtime.loaded(self.device, self.options.dtype)
 
     @torch.inference_mode()
     def _compile(self, longest: int) -> None:
@@ -71,20 +68,19 @@ class Backend:
             size: Recorded(self.run_packed, size, self.device) for size in range(_STEP, longest + 1, _STEP)
         }
 
-    def predict(self, batch: Batch) -> npt.NDArray[np.float32]:
+    def predict(self, batch: Batch) -> Logits:
         """Answers [n, width, 2] in float32, whatever the model computes in."""
-        answers: npt.NDArray[np.float32] = self.submit(batch).result()
-        return answers
+        return self.submit(batch).result()
 
     @torch.inference_mode()
-    def submit(self, batch: Batch) -> Future[Any]:
+    def submit(self, batch: Batch) -> Future[Logits]:
         """The future of answers [n, width, 2]. Raises what PyTorch raises. A GPU computes while this thread goes on."""
         tokens, packed = pack(batch)
         if self.device.type == "cuda":
             return self._launch(tokens, packed, batch)
         return finished(unpack(self.model.packed(tokens, packed).numpy(), batch))
 
-    def _launch(self, tokens: torch.Tensor, packed: Packed, batch: Batch) -> Future[Any]:
+    def _launch(self, tokens: torch.Tensor, packed: Packed, batch: Batch) -> Future[Logits]:
         size = -(-tokens.shape[1] // _STEP) * _STEP
         with torch.cuda.device(self.device):
             if len(batch.input_ids) == 1 and size in self.recorded:
@@ -97,9 +93,7 @@ class Backend:
             ready: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record()
         if len(batch.input_ids) == 1:  # somebody waits for it: no other thread could be as soon
-            future: Future[Any] = Future()
-            future.set_result(finish(ready, answers, batch))
-            return future
+            return finished(finish(ready, answers, batch))
         return self.waiter.submit(finish, ready, answers, batch)
 
     def close(self) -> None:
@@ -108,8 +102,15 @@ class Backend:
             self.waiter.shutdown()
         for name in ("recorded", "run_packed", "model"):
             self.__dict__.pop(name, None)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        runtime.release(self.device)
+
+
+@torch.inference_mode()
+def padded(backend: Backend, batch: Batch) -> Logits:
+    """What `speed` compares with: as the reference app computes, padded to the benchmark's length, with a mask."""
+    columns = batch.padded_to(batch.width).columns
+    start, end = backend.model(*(torch.from_numpy(column).to(backend.device) for column in columns))
+    return full_width(start.float().cpu().numpy(), end.float().cpu().numpy(), batch)
 
 
 class Recorded:
@@ -136,7 +137,7 @@ class Recorded:
         return self._logits[:count]
 
 
-def finish(ready: Any, logits: torch.Tensor, batch: Batch) -> npt.NDArray[np.float32]:
+def finish(ready: Any, logits: torch.Tensor, batch: Batch) -> Logits:
     """The answers [n, width, 2], once the GPU's event says that the logits have arrived."""
     ready.synchronize()
     return unpack(logits.numpy(), batch)
@@ -158,43 +159,11 @@ def pack(batch: Batch) -> tuple[torch.Tensor, Packed]:
     return torch.from_numpy(tokens.astype(np.int32)), packed
 
 
-def unpack(logits: npt.NDArray[np.float32], batch: Batch) -> npt.NDArray[np.float32]:
+def unpack(logits: Logits, batch: Batch) -> Logits:
     """Answers [n, width, 2] of packed logits [T, 2]."""
     output = np.full((len(batch.input_mask), batch.width, 2), PADDING, np.float32)
     output[:, : batch.input_mask.shape[1]][batch.input_mask != 0] = logits
     return output
-
-
-def find_device(options: BackendOptions) -> tuple[torch.device, str]:
-    """(device, its name for people). Raises InputError for a device or dtype that this machine or PyTorch lacks."""
-    if options.device.split(":")[0] not in ("cpu", "cuda"):
-        raise InputError(f"device {options.device!r}: use cpu, cuda or cuda:N")
-    if options.device != "cpu" and not torch.cuda.is_available():
-        raise InputError(
-            f"device {options.device!r}: PyTorch {torch.__version__} sees no GPU. "
-            "Install a CUDA build and a driver, or use device cpu"
-        )
-    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    if options.device not in ("cpu", "cuda", *gpus):
-        raise InputError(f"device {options.device!r}: use one of cpu, cuda, {', '.join(gpus)}")
-    if options.dtype not in DTYPES:
-        raise InputError(f"dtype {options.dtype!r}: use one of {', '.join(DTYPES)}")
-    device = torch.device(options.device)
-    return device, f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
-
-
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict's file, on the CPU. Raises InputError naming the file."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. Put the official {path.name} there")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a PyTorch state dict ({first}). Fetch it again") from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise InputError(f"{path}: holds a {type(loaded).__name__}, no dict of tensors. Fetch it again")
-    return loaded
 
 
 def read_state(path: Path, config: BertConfig) -> dict[str, torch.Tensor]:
@@ -202,6 +171,6 @@ def read_state(path: Path, config: BertConfig) -> dict[str, torch.Tensor]:
 
     Raises InputError naming the file, the tensor, its shape and the expected one.
     """
-    state = {name: value for name, value in read_tensors(path).items() if not name.startswith(_UNUSED)}
+    state = {name: value for name, value in runtime.read_state_dict(path).items() if not name.startswith(_UNUSED)}
     check_weights({name: tuple(value.shape) for name, value in state.items()}, config, str(path))
     return state

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
 
 from loadgen.contracts import InputError
+from loadgen.harness.runtimes.checkpoints import check_shapes, read_object, size
+
+FILE = "bert_config.json"
+Tensors: TypeAlias = "Mapping[str, npt.NDArray[Any]]"
+"""By their names in the official `model.pytorch` (see `weight_shapes`)."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +40,17 @@ def write_config(path: Path, config: BertConfig) -> None:
 def read_config(path: Path) -> BertConfig:
     """The sizes from `bert_config.json`; keys that only training reads are passed over.
 
-    Raises InputError naming the file, the key and what to do.
+    No such file: BERT-large, as the official weights are. Raises InputError naming the file, the key and what to do.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file. Put the model's bert_config.json there")
-    try:
-        document: Any = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}). Put the model's bert_config.json there") from error
-    if not isinstance(document, dict):
-        raise InputError(f"{path}: holds no JSON object. Put the model's bert_config.json there")
-    known = [field.name for field in fields(BertConfig)]
-    sizes = {key: document[key] for key in known if key in document}
-    for key in known[:-1]:  # every size; files often leave out the epsilon, which is always 1e-12
-        value = sizes.get(key)
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{path}: {key!r} is {value!r}, expected a positive whole number")
-    config = BertConfig(**sizes)
+        return BertConfig()
+    document = read_object(path)
+    sizes = [field.name for field in fields(BertConfig) if field.type == "int"]
+    epsilon = document.get("layer_norm_eps", BertConfig.layer_norm_eps)  # files often leave it out
+    config = BertConfig(**{key: size(document, key, path) for key in sizes}, layer_norm_eps=epsilon)
     if config.hidden_size % config.num_attention_heads:
         raise InputError(
-            f"{path}: hidden_size {config.hidden_size} is no multiple of "
+            f"{path}: hidden_size {config.hidden_size} is not a multiple of "
             f"num_attention_heads {config.num_attention_heads}: correct one of them"
         )
     return config
@@ -83,3 +82,8 @@ def _linear(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
 
 def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def check_weights(shapes: Mapping[str, tuple[int, ...]], config: BertConfig, source: str) -> None:
+    """Raise InputError naming the first tensor that is missing, surplus or of another shape."""
+    check_shapes(shapes, weight_shapes(config), source, FILE)

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from bench_bert.config import FILE, read_config
 from bench_bert.squad import Question, read_squad
 from bench_bert.tokenizer import Tokenizer, read_vocabulary
 from loadgen.contracts import InputError
@@ -48,6 +49,11 @@ class Batch:
     width: int
     """The benchmark's sequence length: what a fixed-shape runtime pads to, and an answer's length."""
 
+    @property
+    def columns(self) -> tuple[Ids, Ids, Ids]:
+        """All three, in the order of `official.INPUTS`."""
+        return self.input_ids, self.input_mask, self.segment_ids
+
     def padded_to(self, length: int) -> Batch:
         """The same batch with longer rows. Raises InputError if a row is longer than that."""
         more = length - self.input_ids.shape[1]
@@ -56,22 +62,23 @@ class Batch:
                 f"the model takes {length} tokens, a sample has {self.input_ids.shape[1]}: "
                 "use a model of the benchmark's sequence length, or a smaller max_seq_length"
             )
-        columns = (self.input_ids, self.input_mask, self.segment_ids)
-        ids, mask, segments = (np.pad(column, ((0, 0), (0, more))) for column in columns)
+        ids, mask, segments = (np.pad(column, ((0, 0), (0, more))) for column in self.columns)
         return Batch(ids, mask, segments, self.width)
 
 
 class Dataset:
-    """The windows of `dev-v1.1.json`, made with `vocab.txt` beside it (see `contracts.Dataset`)."""
+    """The windows of `data/dev-v1.1.json`, made with `vocab.txt` beside it (see `contracts.Dataset`)."""
 
     def __init__(
         self, folder: Path, *, max_seq_length: int = 384, max_query_length: int = 64, doc_stride: int = 128
     ) -> None:
-        """Lengths in tokens; the defaults are the benchmark's. Raises what `read_squad` raises."""
+        """Lengths in tokens; the defaults are the benchmark's. Raises InputError that names the file and the fault."""
         self.max_seq_length = max_seq_length
-        self.questions = read_squad(folder / "dev-v1.1.json")
-        tokenizer = Tokenizer(read_vocabulary(folder / "vocab.txt"))
+        self.questions = read_squad(folder / "data" / "dev-v1.1.json")
+        tokenizer = Tokenizer(_vocabulary_of(folder))
         self.features = build_features(self.questions, tokenizer, max_seq_length, max_query_length, doc_stride)
+        self._lengths = np.array([len(feature.ids) for feature in self.features])
+        self._contexts = np.array([feature.context_at for feature in self.features])
 
     @property
     def name(self) -> str:
@@ -92,22 +99,31 @@ class Dataset:
     def unload(self, indices: Sequence[int]) -> None:
         """Nothing to do."""
 
-    def gather(self, indices: Sequence[int]) -> Batch:
+    def gather(self, indices: Ids) -> Batch:
         """Pads to the longest of the batch only: real windows fill half of 384 tokens on average,
         and a backend whose model has a fixed length pads on with `Batch.padded_to`."""
-        features = [self.features[index] for index in indices]
-        shape = len(features), max(len(feature.ids) for feature in features)
-        ids, mask, segments = (np.zeros(shape, np.int64) for _ in range(3))
-        for row, feature in enumerate(features):
-            length = len(feature.ids)
-            ids[row, :length] = feature.ids
-            mask[row, :length] = 1
-            segments[row, feature.context_at : length] = 1
-        return Batch(ids, mask, segments, self.max_seq_length)
+        lengths = self._lengths[indices]
+        positions = np.arange(lengths.max())
+        present = positions < lengths[:, None]
+        ids = np.zeros(present.shape, np.int64)
+        ids[present] = np.concatenate([self.features[index].ids for index in indices.tolist()])
+        segments = present & (positions >= self._contexts[indices][:, None])
+        return Batch(ids, present.astype(np.int64), segments.astype(np.int64), self.max_seq_length)
 
-    def cost(self, index: int) -> int:
-        """Tokens of a window."""
-        return len(self.features[index].ids)
+    def costs(self, indices: Ids) -> Ids:
+        """Tokens of each window."""
+        lengths: Ids = self._lengths[indices]
+        return lengths
+
+
+def _vocabulary_of(folder: Path) -> dict[str, int]:
+    """`vocab.txt`. Raises InputError if it is not as long as the model's table of embeddings."""
+    path = folder / "data" / "vocab.txt"
+    vocabulary = read_vocabulary(path)
+    lines, size = max(vocabulary.values()) + 1, read_config(folder / "model" / FILE).vocab_size
+    if lines != size:
+        raise InputError(f"{path}: {lines} pieces, but the model knows {size}. Fetch the vocab.txt of the model again")
+    return vocabulary
 
 
 def build_features(

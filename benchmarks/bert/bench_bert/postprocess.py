@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from bench_bert.dataset import Batch
+from bench_bert.dataset import Batch, Dataset, Ids
+from loadgen.contracts import Answers
+
+Logits: TypeAlias = "npt.NDArray[np.float32]"
 
 PADDING = -10000.0
 """The logit of a token that is not there: what the official accuracy script pads short answers with."""
 
 
-def full_width(start: npt.NDArray[Any], end: npt.NDArray[Any], batch: Batch) -> npt.NDArray[np.float32]:
+def full_width(start: npt.NDArray[Any], end: npt.NDArray[Any], batch: Batch) -> Logits:
     """A backend's [n, S] logits as answers [n, width, 2].
 
     Positions without a token get PADDING, so an answer does not depend on what it was batched with.
@@ -26,15 +29,15 @@ def full_width(start: npt.NDArray[Any], end: npt.NDArray[Any], batch: Batch) -> 
     return output
 
 
-def encode(outputs: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """One buffer of all answers and the byte positions that cut it, from [n, S, 2]."""
+def encode(outputs: Logits, indices: Ids, dataset: Dataset) -> Answers:
+    """From answers [n, S, 2]; their order is all that says which samples they are of."""
     buffer = np.ascontiguousarray(outputs, dtype=np.float32)
     size = buffer[0].nbytes if len(buffer) else 0
-    return buffer, np.arange(len(buffer) + 1, dtype=np.int64) * size
+    return Answers(buffer, np.arange(len(buffer) + 1) * size)
 
 
-def decode(data: bytes) -> npt.NDArray[np.float32]:
+def decode(data: bytes) -> Logits:
     """[S, 2] from the bytes of one answer. Raises ValueError if they are no pairs of float32."""
     if len(data) == 0 or len(data) % 8:
-        raise ValueError(f"{len(data)} bytes are no list of (start, end) float32 pairs of 8 bytes each")
+        raise ValueError(f"{len(data)} bytes are not a list of (start, end) float32 pairs of 8 bytes each")
     return np.frombuffer(data, np.float32).reshape(-1, 2)

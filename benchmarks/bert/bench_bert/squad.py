@@ -9,7 +9,7 @@ from typing import Any
 
 from loadgen.contracts import InputError
 
-_FETCH = "Fetch dev-v1.1.json of SQuAD v1.1 again, or write a file of that shape"
+_FETCH = "Fetch dev-v1.1.json of SQuAD v1.1 again, or write a file of the same structure"
 _WHITESPACE = " \t\r\n\u202f"  # what the reference splits contexts at; U+202F is a narrow no-break space
 
 
@@ -63,7 +63,7 @@ def _read_paragraph(paragraph: Any, where: str) -> list[Question]:
         here = f"{where}, question {name!r}"
         answers = tuple(_get(answer, "text", str, here) for answer in _get(qa, "answers", list, here))
         if not answers:
-            raise InputError(f"{here}: no answer to score against (SQuAD v2 has such). {_FETCH}")
+            raise InputError(f"{here}: no answer to score against (SQuAD v2 has such questions). {_FETCH}")
         questions.append(Question(name, _get(qa, "question", str, here), answers, words))
     return questions
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from bench_bert.config import FILE, BertConfig, write_config
 from bench_bert.dataset import Dataset
-from bench_bert.mini import SIZES
-from bench_bert.mini.prepare import WRITERS, prepare, write_weights
+from bench_bert.standins import SIZES
+from bench_bert.standins.miniature import WRITERS, prepare, write_weights
 
 Paragraph = tuple[str, list[tuple[str, list[str]]]]
 
@@ -29,17 +30,20 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def mini_dataset(mini: Path) -> Dataset:
-    return Dataset(mini / "data", **SIZES)
+    return Dataset(mini, **SIZES)
 
 
 @pytest.fixture(scope="session")
 def squad_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[Paragraph], list[str]], Path]:
-    """Writes (context, [(question, answers)]) as SQuAD v1.1, ids q0, q1, ..., with a `vocab.txt`."""
+    """A profile's folder with (context, [(question, answers)]) as SQuAD v1.1, ids q0, q1, ..., and a `vocab.txt`."""
 
     def write(paragraphs: list[Paragraph], pieces: list[str]) -> Path:
         folder = tmp_path_factory.mktemp("squad")
-        (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
-        (folder / "dev-v1.1.json").write_text(json.dumps(_document(paragraphs)), encoding="utf-8")
+        for name in ("data", "model"):
+            (folder / name).mkdir()
+        (folder / "data" / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+        (folder / "data" / "dev-v1.1.json").write_text(json.dumps(_document(paragraphs)), encoding="utf-8")
+        write_config(folder / "model" / FILE, BertConfig(vocab_size=len(pieces)))
         return folder
 
     return write

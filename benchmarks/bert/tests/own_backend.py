@@ -2,18 +2,14 @@
 
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
-
-import onnxruntime
 
 from bench_bert.dataset import Batch
-from bench_bert.formats import provide
-from bench_bert.postprocess import full_width
-from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.serving.batching import finished
-
-INPUTS = ["input_ids", "input_mask", "segment_ids"]
-OUTPUTS = ["output_start_logits", "output_end_logits"]
+from bench_bert.official import INPUTS, ONNX, OUTPUTS
+from bench_bert.postprocess import Logits, full_width
+from loadgen.contracts import BackendOptions, Loaded
+from loadgen.harness.runtimes import onnxruntime as runtime
+from loadgen.harness.serving import finished
+from loadgen.harness.standins.making import provide
 
 
 @dataclass
@@ -21,14 +17,14 @@ class Backend:
     options: BackendOptions
 
     def __post_init__(self) -> None:
-        if (self.options.device, self.options.dtype) != ("cpu", "float32"):
-            raise InputError("this backend computes with --device cpu and --dtype float32")
+        runtime.find_provider(self.options)  # or raise an InputError: this machine has no such device
 
-    def load(self) -> None:  # the clock is stopped: compile and warm up here
-        self.session = onnxruntime.InferenceSession(provide(self.options.model / "model.onnx", self.options.extra))
+    def load(self) -> Loaded:  # the clock is stopped: compile and warm up here
+        self.session = runtime.open_session(provide(self.options.model / ONNX, self.options), self.options)
+        return runtime.loaded(self.session, self.options, "float32")
 
-    def submit(self, batch: Batch) -> Future[Any]:  # or return at once, and finish the future later
-        start, end = self.session.run(OUTPUTS, {name: getattr(batch, name) for name in INPUTS})
+    def submit(self, batch: Batch) -> Future[Logits]:  # or return at once, and finish the future later
+        start, end = self.session.run(OUTPUTS, dict(zip(INPUTS, batch.columns, strict=True)))
         return finished(full_width(start, end, batch))
 
     def close(self) -> None: ...

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from transformers.data.metrics import squad_metrics as _squad_metrics
 
-from bench_bert.accuracy import collect, exact_match, f1, normalized, predict, score
+from bench_bert.accuracy import exact_match, f1, logits_of, normalized, predict, score
 from bench_bert.dataset import Dataset
 from bench_bert.postprocess import PADDING, decode, encode, full_width
 from bench_bert.span_text import final_text
-from loadgen.contracts import InputError
+from loadgen.contracts import Entry, InputError, Scoring
 
 squad_metrics: Any = _squad_metrics  # has no types
+AT = Scoring(Path())
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz'.,-0123456789?"]
 PIECES += [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
@@ -33,14 +34,19 @@ def one(squad_folder: Callable[..., Path]) -> Dataset:
     return Dataset(squad_folder([(CONTEXT, asked)], PIECES))
 
 
-def answer(dataset: Dataset, index: int, span: str, weight: float = 5.0) -> bytes:
+def answer(dataset: Dataset, index: int, span: str, weight: float = 5.0) -> Entry:
     """Logits that point at this text of the context (lower case, accents off, as pieces)."""
     feature = dataset.features[index]
     joined = "".join(piece.removeprefix("##") for piece in feature.pieces)
     at = feature.context_at + joined.index(span)
     logits = np.zeros((len(feature.ids), 2), np.float32)
     logits[at, 0] = logits[at + len(span) - 1, 1] = weight
-    return logits.tobytes()
+    return Entry(index, logits.tobytes())
+
+
+def entries(*logits: Any) -> list[Entry]:
+    """Answers of the first samples."""
+    return [Entry(index, np.asarray(values, np.float32).tobytes()) for index, values in enumerate(logits)]
 
 
 def test_normal_form_by_hand() -> None:
@@ -56,16 +62,16 @@ def test_f1_and_exact_match_by_hand() -> None:
 
 
 def test_text_has_the_original_case_and_accents(one: Dataset) -> None:
-    entries = [(0, answer(one, 0, "zoe")), (1, answer(one, 1, "theold-town"))]
-    assert predict([decode(data) for _, data in entries], one) == ["Zoë", "the Old-Town"]
-    assert score(entries, one) == {"exact_match": 100.0, "f1": 100.0}
+    answers = [answer(one, 0, "zoe"), answer(one, 1, "theold-town")]
+    assert predict(answers, one) == ["Zoë", "the Old-Town"]
+    assert score(answers, one, AT) == {"exact_match": 100.0, "f1": 100.0}
 
 
 def test_a_part_of_a_word_is_cut_out(one: Dataset) -> None:
-    entries = [(0, answer(one, 0, "smith")), (1, answer(one, 1, "town"))]
-    assert predict([decode(data) for _, data in entries], one) == ["Smith", "Town"]
+    answers = [answer(one, 0, "smith"), answer(one, 1, "town")]
+    assert predict(answers, one) == ["Smith", "Town"]
     # q0: "smith" against "zoë smith" is 2/3. q1: "town" against "oldtown" shares no word.
-    assert score(entries, one) == {"exact_match": 0.0, "f1": pytest.approx(100 / 3)}
+    assert score(answers, one, AT) == {"exact_match": 0.0, "f1": pytest.approx(100 / 3)}
 
 
 def test_the_words_are_the_answer_where_pieces_do_not_line_up() -> None:
@@ -80,7 +86,7 @@ def test_spans_longer_than_30_pieces_are_passed_over(one: Dataset) -> None:
         logits = np.full((len(one.features[0].ids), 2), -1.0, np.float32)
         logits[context, 0] = logits[context + length - 1, 1] = 9.0
         logits[context + 2, 1] = 2.0  # the next best end: "zoe"
-        text = predict([logits, logits], one)[0]
+        text = predict(entries(logits, logits), one)[0]
         assert (text != "Zoë") is expected, text
 
 
@@ -90,9 +96,9 @@ def test_spans_outside_the_context_or_backwards_are_passed_over(one: Dataset) ->
     logits[0] = logits[2] = logits[-1] = 50.0  # [CLS], the question, the last [SEP]
     logits[feature.context_at + 3, 0] = logits[feature.context_at + 7, 1] = 9.0  # "smith"
     logits[feature.context_at, 1] = 12.0  # an end before the start, better with another start only
-    assert predict([logits, logits], one)[0] in ("Smith", "Z")
+    assert predict(entries(logits, logits), one)[0] in ("Smith", "Z")
     logits[feature.context_at, 1] = 8.0
-    assert predict([logits, logits], one)[0] == "Smith"
+    assert predict(entries(logits, logits), one)[0] == "Smith"
 
 
 def test_logits_on_padding_take_places_among_the_best(one: Dataset) -> None:
@@ -103,18 +109,17 @@ def test_logits_on_padding_take_places_among_the_best(one: Dataset) -> None:
     logits[context + 3, 0] = logits[context + 7, 1] = 5.0  # "smith"
     for loud, expected in ((19, "Smith"), (20, "empty")):  # 20 louder positions leave no start or end to it
         logits[length : length + loud] = 9.0
-        data = logits.tobytes()
-        assert predict(collect([(0, data), (1, data)], one), one)[0] == expected
+        assert predict(entries(logits, logits), one)[0] == expected
 
 
 def test_logits_that_are_not_finite_on_padding_are_passed_over(one: Dataset) -> None:
     logits = np.full((one.max_seq_length, 2), np.nan, np.float32)
-    entries = []
+    answers = []
     for index, span in ((0, "zoe"), (1, "theold-town")):
-        logits[: one.cost(index)] = decode(answer(one, index, span))
-        entries.append((index, logits.tobytes()))
+        logits[: len(one.features[index].ids)] = decode(answer(one, index, span).data)
+        answers.append(Entry(index, logits.tobytes()))
         logits[:] = np.nan
-    assert score(entries, one)["exact_match"] == 100.0
+    assert score(answers, one, AT)["exact_match"] == 100.0
 
 
 def test_windows_of_one_question_are_compared(squad_folder: Callable[..., Path]) -> None:
@@ -134,48 +139,56 @@ def test_windows_of_one_question_are_compared(squad_folder: Callable[..., Path])
 
     first = [logits(0, "07", 5.0), logits(1, "10", 4.0), logits(2, "29", 4.5)]
     second = [logits(3, "07", 4.0), logits(4, "14", 4.0), logits(5, "25", 4.5)]
-    assert predict(first + second, data) == ["07", "25"]
+    assert predict(entries(*first, *second), data) == ["07", "25"]
     # Word 16 stands at the end of window 0 and in the middle of window 1: only there does it count.
     edge = [logits(0, "16", 9.0), logits(1, "16", 5.0), logits(2, "29", 4.0)]
     assert not data.features[0].is_max_context[-1]
-    assert predict(edge + second, data)[0] == "16"
+    assert predict(entries(*edge, *second), data)[0] == "16"
+
+
+def test_of_equal_windows_the_earlier_one_answers_in_any_order(squad_folder: Callable[..., Path]) -> None:
+    words = " ".join(f"{number:02d}" for number in range(30))
+    sizes = {"max_seq_length": 40, "max_query_length": 8, "doc_stride": 16}
+    data = Dataset(squad_folder([(words, [("a", ["07"])])], PIECES), **sizes)
+    answers = []
+    for index in range(3):
+        logits = np.full((len(data.features[index].ids), 2), -1.0, np.float32)
+        logits[data.features[index].context_at + 13] = 5.0  # in the middle of each window
+        answers.append(Entry(index, logits.tobytes()))
+    first = predict(answers[:1], data)
+    assert predict(answers, data) == predict(answers[::-1], data) == first
+    assert predict(answers[1:], data) != first
 
 
 def test_a_short_answer_is_padded(one: Dataset) -> None:
-    entries = [(0, answer(one, 0, "zoe")[: 8 * 12]), (1, answer(one, 1, "theold-town"))]
-    assert score(entries, one)["exact_match"] == 100.0
+    short = answer(one, 0, "zoe").data[: 8 * 12]
+    assert logits_of(Entry(0, short), one)[12:].tolist() == [[PADDING] * 2] * (len(one.features[0].ids) - 12)
+    assert score([Entry(0, short), answer(one, 1, "theold-town")], one, AT)["exact_match"] == 100.0
 
 
-def test_repeated_bytes_count_once(one: Dataset) -> None:
-    entries = [(1, answer(one, 1, "town")), (0, answer(one, 0, "zoe"))] * 2
-    assert score(entries, one)["exact_match"] == 50.0
-
-
-def test_wrong_entries_are_named(one: Dataset) -> None:
-    right = [(0, answer(one, 0, "zoe")), (1, answer(one, 1, "town"))]
-    not_finite = np.full((8, 2), np.nan, np.float32).tobytes()
-    cases = [
-        (right[:1], r"1 of 2 samples have no answer, first sample 1 \(question 'q1'\)"),
-        ([*right, (0, answer(one, 0, "cat"))], "sample 0 is answered twice"),
-        ([*right, (2, right[0][1])], "sample 2 is answered, but the dataset has 2 samples"),
-        ([right[0], (1, b"123")], "sample 1: 3 bytes"),
-        ([right[0], (1, b"")], "sample 1: 0 bytes"),
-        ([right[0], (1, bytes(8 * 385))], "sample 1: 385 positions, at most 384"),
-        ([right[0], (1, not_finite)], "sample 1: the answer holds a logit that is not finite"),
-    ]
-    for entries, message in cases:
-        with pytest.raises(InputError, match=message):
-            score(entries, one)
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"123", "sample 1: 3 bytes"),
+        (b"", "sample 1: 0 bytes"),
+        (bytes(8 * 385), "sample 1: 385 positions, at most 384"),
+        (np.full((8, 2), np.nan, np.float32).tobytes(), "sample 1: the answer holds a logit that is not finite"),
+    ],
+)
+def test_an_answer_that_is_not_logits_is_named(data: bytes, message: str, one: Dataset) -> None:
+    with pytest.raises(InputError, match=message):
+        score([answer(one, 0, "zoe"), Entry(1, data)], one, AT)
 
 
 def test_answers_on_the_wire(one: Dataset) -> None:
-    batch = one.gather([0, 1])
+    indices = np.array([0, 1])
+    batch = one.gather(indices)
     shape = batch.input_ids.shape
     start, end = np.arange(np.prod(shape), dtype=np.float32).reshape(shape), np.ones(shape, np.float32)
-    buffer, offsets = encode(full_width(start, end, batch))
-    assert offsets.tolist() == [0, 3072, 6144], "384 pairs of float32"
-    back = decode(buffer.tobytes()[3072:])
-    length = one.cost(1)
+    answers: Any = encode(full_width(start, end, batch), indices, one)
+    assert answers.offsets.tolist() == [0, 3072, 6144], "384 pairs of float32"
+    back = decode(answers.data.tobytes()[3072:])
+    length = len(one.features[1].ids)
     assert back[:length].tolist() == [[value, 1.0] for value in start[1, :length].tolist()]
     assert (back[length:] == PADDING).all()
 
@@ -238,11 +251,11 @@ def test_equals_transformers(seed: int, squad_folder: Callable[..., Path], tmp_p
         threshold,
         joined,
     )
-    assert predict(logits, data) == list(theirs.values())
+    assert predict(entries(*logits), data) == list(theirs.values())
     assert json.loads(Path(files[0]).read_text()) == theirs
     texts = list(theirs.values())
     pairs = list(zip(texts, data.questions, strict=True))
-    ours = score([(i, values.tobytes()) for i, values in enumerate(logits)], data)
+    ours = score(entries(*logits), data, AT)
     for name, metric in (("f1", squad_metrics.compute_f1), ("exact_match", squad_metrics.compute_exact)):
         best = [max(metric(answer, text) for answer in question.answers) for text, question in pairs]
         assert ours[name] == pytest.approx(100 * sum(best) / len(pairs))

@@ -13,6 +13,7 @@ import pytest
 import transformers
 from transformers.data.processors import squad
 
+from bench_bert.config import FILE
 from bench_bert.dataset import Dataset, best_windows, window_spans
 from bench_bert.squad import split_words
 from loadgen.contracts import InputError
@@ -46,7 +47,7 @@ def test_words_split_at_the_reference_whitespace() -> None:
 
 def test_one_window_by_hand(squad_folder: Callable[..., Path]) -> None:
     data = Dataset(squad_folder([("Ab c.", [("a b?", ["c"])])], PIECES))
-    assert (data.total_count, data.performance_count, data.cost(0)) == (1, 1, 10)
+    assert (data.total_count, data.performance_count, data.costs(np.array([0])).tolist()) == (1, 1, [10])
     feature = data.features[0]
     assert feature.pieces == ("a", "##b", "c", ".")
     assert feature.words == (0, 0, 1, 1)
@@ -58,7 +59,7 @@ def test_one_window_by_hand(squad_folder: Callable[..., Path]) -> None:
 
 def test_gather_pads_to_the_longest(squad_folder: Callable[..., Path]) -> None:
     data = Dataset(squad_folder([("a", [("b", ["a"])]), ("a b c", [("d", ["a"])])], PIECES))
-    batch = data.gather([1, 0])
+    batch = data.gather(np.array([1, 0]))
     assert batch.input_ids.tolist() == [[2, 8, 3, 5, 6, 7, 3], [2, 6, 3, 5, 3, 0, 0]]
     assert batch.input_mask.tolist() == [[1] * 7, [1] * 5 + [0] * 2]
     assert batch.segment_ids.tolist() == [[0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 1, 1, 0, 0]]
@@ -86,9 +87,9 @@ def test_equals_transformers_features(squad_folder: Callable[..., Path]) -> None
     folder = squad_folder(_hard_paragraphs(), PIECES)
     sizes = {"max_seq_length": 96, "max_query_length": 24, "doc_stride": 32}
     ours = Dataset(folder, **sizes)
-    examples = their_squad.SquadV1Processor().get_dev_examples(str(folder), "dev-v1.1.json")
+    examples = their_squad.SquadV1Processor().get_dev_examples(str(folder / "data"), "dev-v1.1.json")
     theirs = their_squad.squad_convert_examples_to_features(
-        examples, TheirTokenizer(str(folder / "vocab.txt")), **sizes, is_training=False, tqdm_enabled=False
+        examples, TheirTokenizer(str(folder / "data" / "vocab.txt")), **sizes, is_training=False, tqdm_enabled=False
     )
     assert len(theirs) == ours.total_count > 2 * len(examples), "long contexts make several windows"
     for feature, other in zip(ours.features, theirs, strict=True):
@@ -134,11 +135,13 @@ def _broken(change: Callable[[Any], None]) -> bytes:
     ],
 )
 def test_a_wrong_dataset_is_explained(content: bytes, message: str, tmp_path: Path) -> None:
-    (tmp_path / "vocab.txt").write_text("\n".join(PIECES))
-    (tmp_path / "dev-v1.1.json").write_bytes(content)
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "vocab.txt").write_text("\n".join(PIECES))
+    (data / "dev-v1.1.json").write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
         Dataset(tmp_path)
-    assert str(tmp_path / "dev-v1.1.json") in str(caught.value)
+    assert str(data / "dev-v1.1.json") in str(caught.value)
 
 
 def test_a_missing_dataset_is_explained(tmp_path: Path) -> None:
@@ -150,3 +153,13 @@ def test_lengths_that_skip_tokens_are_refused(squad_folder: Callable[..., Path])
     folder = squad_folder([("a", [("b", ["a"])])], PIECES)
     with pytest.raises(InputError, match="doc_stride 128 must be between 1 and the 61"):
         Dataset(folder, max_seq_length=128)
+
+
+def test_a_vocabulary_of_another_length_than_the_models_is_named(squad_folder: Callable[..., Path]) -> None:
+    folder = squad_folder([("a", [("b", ["a"])])], PIECES)
+    (folder / "data" / "vocab.txt").write_text("\n".join(PIECES[:-3]))
+    with pytest.raises(InputError, match=f"vocab.txt: {len(PIECES) - 3} pieces, but the model knows {len(PIECES)}"):
+        Dataset(folder)
+    (folder / "model" / FILE).unlink()
+    with pytest.raises(InputError, match="but the model knows 30522"):
+        Dataset(folder)

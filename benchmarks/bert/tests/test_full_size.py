@@ -19,8 +19,9 @@ import transformers
 from bench_bert import backend_onnxruntime, backend_pytorch, backend_tensorflow
 from bench_bert.config import BertConfig, write_config
 from bench_bert.dataset import Batch
-from bench_bert.format_tensorflow import write_tensorflow
-from bench_bert.formats import random_tensors, write_onnx, write_pytorch
+from bench_bert.standins.format_tensorflow import write_tensorflow
+from bench_bert.standins.formats import write_onnx, write_pytorch
+from bench_bert.standins.synthetic import random_tensors
 from loadgen.contracts import BackendOptions
 
 CONFIG = BertConfig()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +14,35 @@ from bench_bert import backend_onnxruntime, backend_pytorch, backend_tensorflow
 from bench_bert.accuracy import score
 from bench_bert.benchmark import BENCHMARK, MINI
 from bench_bert.dataset import Dataset
-from bench_bert.formats import FAKE_QUANT, write_onnx
-from bench_bert.mini import SIZES, generate
-from bench_bert.mini.prepare import WEIGHTS, prepare, read_weights, write_int8, write_weights
-from bench_bert.mini.train import spread_channels
+from bench_bert.official import FAKE_QUANT
 from bench_bert.postprocess import PADDING, encode
-from loadgen.contracts import BackendOptions
+from bench_bert.standins import SIZES, generate
+from bench_bert.standins.formats import write_onnx
+from bench_bert.standins.miniature import WEIGHTS, prepare, read_weights, write_int8, write_weights
+from bench_bert.standins.train import spread_channels
+from loadgen.contracts import BackendOptions, Entry, Scoring
 from loadgen.harness.cli import invoke
 
 TARGET = 0.99 * MINI.reference["f1"]
+AT = Scoring(Path())
 Tensors = dict[str, Any]
 
 
-def entries(backend: Any, data: Dataset, batch: int = 16) -> list[tuple[int, bytes]]:
+def entries(backend: Any, data: Dataset, batch: int = 16) -> list[Entry]:
     """Every sample's answer, as an accuracy log holds it."""
     backend.load()
     made = []
     for first in range(0, data.total_count, batch):
-        indices = range(first, min(first + batch, data.total_count))
-        buffer, offsets = encode(backend.submit(data.gather(indices)).result())
-        raw = buffer.tobytes()
-        made += [(i, raw[a:b]) for i, a, b in zip(indices, offsets[:-1], offsets[1:], strict=True)]
+        indices = np.arange(first, min(first + batch, data.total_count))
+        answers: Any = encode(backend.submit(data.gather(indices)).result(), indices, data)
+        raw = answers.data.tobytes()
+        made += [Entry(i, raw[a:b]) for i, (a, b) in zip(indices.tolist(), pairwise(answers.offsets), strict=True)]
     backend.close()
     return made
 
 
 @pytest.fixture(scope="module")
-def fp32(mini: Path, mini_dataset: Dataset) -> list[tuple[int, bytes]]:
+def fp32(mini: Path, mini_dataset: Dataset) -> list[Entry]:
     return entries(backend_onnxruntime.Backend(BackendOptions(mini / "model", threads=1)), mini_dataset)
 
 
@@ -49,7 +52,7 @@ def with_weights(change: Callable[[str, Any], Any], folder: Path, data: Dataset)
     changed = {name: change(name, value) for name, value in tensors.items()}
     write_onnx(folder / "model.onnx", config, changed)
     backend = backend_onnxruntime.Backend(BackendOptions(folder, threads=1))
-    return score(entries(backend, data), data)["f1"]
+    return score(entries(backend, data), data, AT)["f1"]
 
 
 def int8(value: Any, axis: int | None) -> Any:
@@ -122,31 +125,31 @@ def test_the_weights_are_small() -> None:
     assert WEIGHTS.stat().st_size < 2_000_000
 
 
-def test_fp32_gives_the_stated_score(fp32: list[tuple[int, bytes]], mini_dataset: Dataset) -> None:
-    f1 = score(fp32, mini_dataset)["f1"]
+def test_fp32_gives_the_stated_score(fp32: list[Entry], mini_dataset: Dataset) -> None:
+    f1 = score(fp32, mini_dataset, AT)["f1"]
     assert f1 == pytest.approx(MINI.reference["f1"], abs=0.01)
     assert 87 <= f1 <= 95
 
 
 @pytest.mark.parametrize("runtime", [backend_pytorch, backend_tensorflow])
 def test_another_runtime_scores_within_a_thousandth(
-    runtime: Any, fp32: list[tuple[int, bytes]], mini: Path, mini_dataset: Dataset
+    runtime: Any, fp32: list[Entry], mini: Path, mini_dataset: Dataset
 ) -> None:
     others = entries(runtime.Backend(BackendOptions(mini / "model", threads=1)), mini_dataset)
-    ours, other = (score(e, mini_dataset)["f1"] for e in (fp32, others))
+    ours, other = (score(e, mini_dataset, AT)["f1"] for e in (fp32, others))
     assert other == pytest.approx(ours, rel=1e-3)
 
 
-def test_one_window_a_question_misses_the_target(fp32: list[tuple[int, bytes]], mini_dataset: Dataset) -> None:
+def test_one_window_a_question_misses_the_target(fp32: list[Entry], mini_dataset: Dataset) -> None:
     """As if inputs were cut off where the first window ends."""
     nothing = np.full((SIZES["max_seq_length"], 2), PADDING, np.float32).tobytes()
     seen: set[int] = set()
     cut = []
-    for index, data in fp32:
-        question = mini_dataset.features[index].question
-        cut.append((index, nothing if question in seen else data))
+    for entry in fp32:
+        question = mini_dataset.features[entry.index].question
+        cut.append(Entry(entry.index, nothing) if question in seen else entry)
         seen.add(question)
-    assert score(cut, mini_dataset)["f1"] < TARGET - 2
+    assert score(cut, mini_dataset, AT)["f1"] < TARGET - 2
 
 
 def test_careless_int8_misses_the_target(mini_dataset: Dataset, tmp_path: Path) -> None:
@@ -167,12 +170,12 @@ def test_the_int8_file_as_the_runtime_computes_it(
     (tmp_path / "model.onnx").symlink_to(mini / "model" / "model.onnx")
     write_int8(tmp_path / FAKE_QUANT, *read_weights(), per_channel)
     backend = backend_onnxruntime.Backend(BackendOptions(tmp_path, threads=1, dtype="int8"))
-    f1 = score(entries(backend, mini_dataset), mini_dataset)["f1"]
+    f1 = score(entries(backend, mini_dataset), mini_dataset, AT)["f1"]
     assert f1 >= TARGET if per_channel else f1 < TARGET - 2
 
 
 def test_channels_are_spread_without_changing_an_answer(
-    fp32: list[tuple[int, bytes]], mini_dataset: Dataset, tmp_path: Path
+    fp32: list[Entry], mini_dataset: Dataset, tmp_path: Path
 ) -> None:
     """What makes careless int8 visible is the weights' form, not what they compute."""
     config, tensors = read_weights()
@@ -180,10 +183,18 @@ def test_channels_are_spread_without_changing_an_answer(
     again = entries(backend_onnxruntime.Backend(BackendOptions(tmp_path, threads=1)), mini_dataset)
     queries = [np.abs(v).max(axis=1) for name, v in tensors.items() if name.endswith("query.weight")]
     assert all(q.max() / q.min() > 64 for q in queries), "the committed weights are spread already"
-    assert [data for _, data in again] == [data for _, data in fp32], "powers of two round nothing"
+    assert again == fp32, "powers of two round nothing"
 
 
 def test_untrained_weights_score_nothing(mini_dataset: Dataset, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     noise = with_weights(lambda _, v: rng.permutation(v.ravel()).reshape(v.shape), tmp_path, mini_dataset)
     assert noise < 20
+
+
+def test_it_can_be_trained(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    few = ["--steps", "10", "--batch", "2", "--windows", "64", "--workers", "1", "--device", "cpu"]
+    assert invoke(BENCHMARK, ["train-mini", "--output", str(tmp_path / "w.npz"), *few]) == 0
+    assert "step 10 of 10: loss" in capfd.readouterr().out
+    with np.load(tmp_path / "w.npz") as made, np.load(WEIGHTS) as committed:
+        assert {name: made[name].shape for name in made} == {name: committed[name].shape for name in committed}

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from bench_bert.benchmark import BENCHMARK
+from loadgen.harness.benchmark import BackendSpec
 from loadgen.harness.cli import invoke
 
 HERE = Path(__file__).parent
-BACKEND = {"backends": {"own": "own_backend:Backend"}}
+BACKEND = {"backends": {"own": BackendSpec(name="own_backend:Backend", extra="onnxruntime")}}
 SYSTEM = {"system": "own_system:System"}
 
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from bench_resnet50.config import FILE, ResNetConfig, write_config
 from bench_resnet50.dataset import MAP
-from bench_resnet50.formats import NCNN, ONNX, PYTORCH, TENSORFLOW
+from bench_resnet50.official import NCNN, ONNX, PYTORCH, TENSORFLOW
 from loadgen.contracts import InputError
 from loadgen.harness.assets import archive
 from loadgen.harness.assets.asset import Asset
@@ -90,8 +89,7 @@ Mirrors are that automation's, but torchvision's own address of its weights.
 def _prepare(assets: Sequence[Asset], folder: Path) -> None:
     """Check that `folder` holds the data, unpacked or not, and weights of one backend; unpack what is not.
 
-    Writes `resnet_config.json` if it is not there: the official weights are of the sizes that
-    `ResNetConfig` has by default. Raises InputError that lists what is missing, with its source.
+    Raises InputError that lists what is missing, with its source.
     """
     unpacked = (folder / "data" / MAP).is_file()
     wanted = [_line(asset, folder) for asset in DATA if not unpacked and not (folder / asset.path).is_file()]
@@ -105,8 +103,6 @@ def _prepare(assets: Sequence[Asset], folder: Path) -> None:
         )
     if not unpacked:
         unpack(folder / "data")
-    if not (folder / "model" / FILE).is_file():
-        write_config(folder / "model" / FILE, ResNetConfig())
 
 
 prepare_full = partial(_prepare, FULL)

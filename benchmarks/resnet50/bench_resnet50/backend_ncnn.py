@@ -13,16 +13,15 @@ from typing import Any
 
 import ncnn  # type: ignore[import-untyped]
 import numpy as np
-import numpy.typing as npt
 
+from bench_resnet50.batch import Batch, Values, blank, check_variant, normalised
 from bench_resnet50.config import FILE, read_config
-from bench_resnet50.dataset import Batch
-from bench_resnet50.format_ncnn import INPUT, MAGIC, OUTPUT
-from bench_resnet50.formats import NCNN
-from bench_resnet50.preprocess import check_variant, normalised
-from bench_resnet50.synthetic import provide
-from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.serving.batching import finished
+from bench_resnet50.official import NCNN, NCNN_INPUT, NCNN_MAGIC, NCNN_OUTPUT
+from bench_resnet50.postprocess import check_outputs
+from loadgen.contracts import BackendOptions, InputError, Loaded
+from loadgen.harness.runtimes.devices import only_cpu
+from loadgen.harness.serving import finished
+from loadgen.harness.standins.making import provide
 
 _ADVICE = "Fetch resnet50_v1.param and resnet50_v1.bin again, both from one place"
 _WEIGHTS = {"Convolution": ("6", "0", "5"), "InnerProduct": ("2", "0", "1")}  # keys of: weights, biases, has biases
@@ -42,48 +41,38 @@ class Backend:
     def __init__(self, options: BackendOptions) -> None:
         """Raises InputError for a device or dtype that this backend does not have, or a profile of other weights."""
         check_variant(options, "torch")
-        if options.device != "cpu":
-            raise InputError(f"device {options.device!r}: this backend runs on cpu; use that, or backend pytorch")
-        if options.dtype != "float32":
-            raise InputError(f"dtype {options.dtype!r}: this backend computes in float32; leave dtype at that")
-        self.options = options
-        self.device_name = "cpu (ncnn)"
-        self.threads = options.threads or len(os.sched_getaffinity(0))
+        only_cpu(options)
+        self._options = options
+        self._pool: ThreadPoolExecutor | None = None
 
-    def load(self) -> None:
+    def load(self) -> Loaded:
         """Read both files and run once. Raises InputError naming the file, and the layer or blob."""
-        path = self.options.model / NCNN
-        provide(path, self.options.extra)
-        config = read_config(self.options.model / FILE)
+        path = provide(self._options.model / NCNN, self._options)
+        config = read_config(self._options.model / FILE)
         check_files(path)
-        self.alone = _net(path, self.threads)
-        self.beside = _net(path, 1) if self.threads > 1 else self.alone
-        self.pool = ThreadPoolExecutor(self.threads, "ncnn")
-        blank = np.zeros((2, config.image, config.image, 3), np.uint8)
-        logits = self.predict(Batch(blank, "torch"))
-        if logits.shape != (2, config.classes):
-            raise InputError(
-                f"{path}: blob {OUTPUT!r} has shape {list(logits.shape[1:])}, expected [{config.classes}]. {_ADVICE}"
-            )
+        threads = self._options.threads or len(os.sched_getaffinity(0))
+        self._alone = _net(path, threads)
+        self._beside = _net(path, 1) if threads > 1 else self._alone
+        self._pool = ThreadPoolExecutor(threads, "ncnn")
+        check_outputs(path, self._run(blank(config.image, 2)), config, background=False, softmax=False)
+        return Loaded("cpu (ncnn)", "float32", {"ncnn": ncnn.__version__})
 
-    def predict(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """Logits [n, classes]."""
+    def _run(self, batch: Batch) -> Values:
         images = np.ascontiguousarray(normalised(batch).transpose(0, 3, 1, 2))
         if len(images) == 1:
-            return _run(self.alone, images[0])[None]
-        return np.stack(list(self.pool.map(_run, repeat(self.beside), images)))
+            return _logits(self._alone, images[0])[None]
+        assert self._pool is not None
+        return np.stack(list(self._pool.map(_logits, repeat(self._beside), images)))
 
-    def submit(self, batch: Batch) -> Future[Any]:
-        """A finished future of `predict`'s logits. Raises what ncnn raises."""
-        return finished(self.predict(batch))
+    def submit(self, batch: Batch) -> Future[Values]:
+        """A finished future of logits [n, classes]. Raises what ncnn raises."""
+        return finished(self._run(batch))
 
     def close(self) -> None:
         """Frees the weights and ends the threads."""
-        pool = self.__dict__.pop("pool", None)
-        if pool is not None:
-            pool.shutdown()
-        for net in ("alone", "beside"):
-            self.__dict__.pop(net, None)
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._pool = self._alone = self._beside = None
 
 
 def _net(path: Path, threads: int) -> Any:
@@ -98,14 +87,14 @@ def _net(path: Path, threads: int) -> Any:
     return net
 
 
-def _run(net: Any, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _logits(net: Any, image: Values) -> Values:
     """Logits [classes] of one image [3, height, width]."""
     extractor = net.create_extractor()
-    if extractor.input(INPUT, ncnn.Mat(image)):
-        raise RuntimeError(f"ncnn does not take an image of shape {list(image.shape)} as blob {INPUT!r}")
-    failed, output = extractor.extract(OUTPUT)
+    if extractor.input(NCNN_INPUT, ncnn.Mat(image)):
+        raise RuntimeError(f"ncnn does not take an image of shape {list(image.shape)} as blob {NCNN_INPUT!r}")
+    failed, output = extractor.extract(NCNN_OUTPUT)
     if failed:
-        raise RuntimeError(f"ncnn failed to compute blob {OUTPUT!r} (code {failed})")
+        raise RuntimeError(f"ncnn failed to compute blob {NCNN_OUTPUT!r} (code {failed})")
     return np.array(output, np.float32)
 
 
@@ -119,7 +108,7 @@ def check_files(path: Path) -> None:
             raise InputError(f"{file}: no such file. Put the official {path.name} and {path.stem}.bin there")
     layers = _read_layers(path)
     names = {name for _, _, blobs, _ in layers for name in blobs}
-    missing = [name for name in (INPUT, OUTPUT) if name not in names]
+    missing = [name for name in (NCNN_INPUT, NCNN_OUTPUT) if name not in names]
     if missing:
         raise InputError(f"{path}: has no blob {', '.join(missing)}: use a ResNet-50 converted by pnnx")
     _check_sizes(path.with_suffix(".bin"), layers)
@@ -128,8 +117,8 @@ def check_files(path: Path) -> None:
 def _read_layers(path: Path) -> list[tuple[str, str, list[str], dict[str, str]]]:
     """(type, name, blobs, options) of every line."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    if not lines or lines[0].strip() != MAGIC:
-        raise InputError(f"{path}: does not begin with {MAGIC}, so it is no ncnn .param file. {_ADVICE}")
+    if not lines or lines[0].strip() != NCNN_MAGIC:
+        raise InputError(f"{path}: does not begin with {NCNN_MAGIC}, so it is not an ncnn .param file. {_ADVICE}")
     try:
         layers = [_read_layer(line.split()) for line in lines[2:] if line.strip()]
         expected = int(lines[1].split()[0])

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
 
 from loadgen.contracts import InputError
+from loadgen.harness.runtimes.checkpoints import check_shapes, read_object, size
 
 FILE = "resnet_config.json"
+Tensors: TypeAlias = "Mapping[str, npt.NDArray[Any]]"
+"""Weights by torchvision's names (see `weight_shapes`)."""
 EXPANSION = 4
 """A bottleneck gives four times the channels that its 3x3 convolution has."""
 NORM_EPSILON = 1e-5
@@ -75,9 +80,9 @@ def weight_shapes(config: ResNetConfig) -> dict[str, tuple[int, ...]]:
     return shapes | {"fc.weight": (config.classes, features(config)), "fc.bias": (config.classes,)}
 
 
-def _convolution(name: str, norm: str, inputs: int, outputs: int, size: int) -> dict[str, tuple[int, ...]]:
+def _convolution(name: str, norm: str, inputs: int, outputs: int, side: int) -> dict[str, tuple[int, ...]]:
     parts = ("weight", "bias", "running_mean", "running_var")
-    return {f"{name}.weight": (outputs, inputs, size, size)} | {f"{norm}.{part}": (outputs,) for part in parts}
+    return {f"{name}.weight": (outputs, inputs, side, side)} | {f"{norm}.{part}": (outputs,) for part in parts}
 
 
 def write_config(path: Path, config: ResNetConfig) -> None:
@@ -86,24 +91,20 @@ def write_config(path: Path, config: ResNetConfig) -> None:
 
 
 def read_config(path: Path) -> ResNetConfig:
-    """The sizes from `resnet_config.json`. Raises InputError naming the file, the key and what to do."""
+    """The sizes from `resnet_config.json`.
+
+    No such file: ResNet-50, as the official weights are. Raises InputError naming the file, the key and what to do.
+    """
     if not path.is_file():
-        raise InputError(f"{path}: no such file. Put the one that was written with the weights there")
-    try:
-        document: Any = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}). Delete it, and it is made again") from error
-    known = [field.name for field in fields(ResNetConfig)]
-    if not isinstance(document, dict) or set(document) != set(known):
-        raise InputError(f"{path}: expected one JSON object of {', '.join(known)}. Delete it, and it is made again")
-    layers = document["layers"]
-    if not isinstance(layers, list) or not layers or not all(_is_size(count) for count in layers):
+        return ResNetConfig()
+    document = read_object(path)
+    layers = document.get("layers")
+    if not isinstance(layers, list) or not layers:
         raise InputError(f"{path}: 'layers' is {layers!r}, expected a list of positive whole numbers")
-    for key in known[1:]:
-        if not _is_size(document[key]):
-            raise InputError(f"{path}: {key!r} is {document[key]!r}, expected a positive whole number")
-    return ResNetConfig(**{**document, "layers": tuple(layers)})
+    counts = tuple(size({"layers": count}, "layers", path) for count in layers)
+    return ResNetConfig(counts, *(size(document, key, path) for key in ("width", "classes", "image")))
 
 
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def check_weights(shapes: Mapping[str, tuple[int, ...]], config: ResNetConfig, source: str) -> None:
+    """Raise InputError naming the first tensor that is missing, surplus or of another shape."""
+    check_shapes(shapes, weight_shapes(config), source, FILE)

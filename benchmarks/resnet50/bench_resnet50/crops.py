@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from bench_resnet50.preprocess import Pixels, crop
+from bench_resnet50.batch import Pixels
+from bench_resnet50.preprocess import crop
 from loadgen.harness.assets.files import whole_file
 
 _HEADER = 64  # bytes before the pixels; a multiple of a cache line

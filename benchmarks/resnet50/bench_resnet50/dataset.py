@@ -11,17 +11,13 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from bench_resnet50.batch import NORMALISATIONS, Batch, Pixels
 from bench_resnet50.crops import Crops
-from bench_resnet50.preprocess import NORMALISATIONS, Pixels
-from loadgen.contracts import InputError
+from loadgen.contracts import I64, InputError
 from loadgen.harness.assets.asset import check_space
 
 MAP = "val_map.txt"
@@ -29,46 +25,24 @@ _TELL_S = 5.0
 """How often a long preparation says how far it is."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What a backend gets: images that were resized and cropped, and are not yet normalised."""
-
-    source: Pixels
-    """[m, height, width, 3], red, green, blue: all images that are loaded, or those of this batch alone."""
-    variant: str = "tf"
-    """A key of `preprocess.NORMALISATIONS`: how the images were resized, and how they are to be normalised."""
-    rows: npt.NDArray[np.int64] | None = None
-    """Which of them, in this order; None: all."""
-
-    def __len__(self) -> int:
-        return len(self.source if self.rows is None else self.rows)
-
-    @cached_property
-    def images(self) -> Pixels:
-        """[n, height, width, 3] of this batch."""
-        return self.source if self.rows is None else self.source[self.rows]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Another process gets no more than the batch's own images."""
-        return Batch, (self.images, self.variant)
-
-
 class Dataset:
     """The images that `val_map.txt` lists, prepared when they are loaded (see `contracts.Dataset`)."""
 
     def __init__(self, folder: Path, *, image: int = 224, classes: int = 1000, variant: str = "tf") -> None:
-        """image: pixels of a side; variant: see `preprocess`. Raises InputError as `read_map`, or if files are
-        missing or the variant is unknown."""
+        """folder: the profile's, with `data/` below it; image: pixels of a side; variant: see `preprocess`.
+
+        Raises InputError as `read_map`, or if files are missing or the variant is unknown."""
         if variant not in NORMALISATIONS:
             raise InputError(f"variant {variant!r}: use {' or '.join(NORMALISATIONS)}")
-        names, self.labels = read_map(folder / MAP, classes)
-        self.files = [folder / name for name in names]
+        data = folder / "data"
+        names, self.labels = read_map(data / MAP, classes)
+        self.files = [data / name for name in names]
         self.variant = variant
-        _check_files(self.files, folder / MAP)
+        _check_files(self.files, data / MAP)
         try:
-            self._crops = Crops(folder, self.files, image, variant)
+            self._crops = Crops(data, self.files, image, variant)
         except OSError as error:
-            raise InputError(f"{folder}: prepared images cannot be stored ({error}): make it writable") from error
+            raise InputError(f"{data}: prepared images cannot be stored ({error}): make it writable") from error
         self._place = np.full(len(names), -1, np.int64)  # row of an image in memory; -1: not loaded
         self._memory: Pixels = np.empty((0, image, image, 3), np.uint8)
 
@@ -103,7 +77,7 @@ class Dataset:
             )
         self._hold(np.union1d(np.flatnonzero(self._place >= 0), wanted))
 
-    def _hold(self, images: npt.NDArray[np.int64]) -> None:
+    def _hold(self, images: I64) -> None:
         """Copies in memory of these, and of no others. A mapping of the file would do if the system never took its
         pages away: on one machine it did, and a batch then took ten times as long."""
         memory = np.empty((len(images), *self._memory.shape[1:]), np.uint8)
@@ -131,19 +105,19 @@ class Dataset:
         if (self._place < 0).all():
             self._memory = self._memory[:0].copy()
 
-    def gather(self, indices: Sequence[int]) -> Batch:
+    def gather(self, indices: I64) -> Batch:
         """Raises ValueError that names a sample that is not loaded."""
-        places = self._place[np.asarray(indices, np.int64)]
+        places = self._place[indices]
         if (places < 0).any():
             raise ValueError(f"sample {indices[int(places.argmin())]} is not loaded")
         return Batch(self._memory, self.variant, places)
 
-    def cost(self, index: int) -> int:
+    def costs(self, indices: I64) -> I64:
         """Every image is as much work as another."""
-        return 1
+        return np.ones(len(indices), np.int64)
 
 
-def read_map(path: Path, classes: int) -> tuple[list[str], npt.NDArray[np.int64]]:
+def read_map(path: Path, classes: int) -> tuple[list[str], I64]:
     """File names and classes, line by line. Raises InputError that names the first wrong line."""
     advice = "put ImageNet-2012's validation images and val_map.txt there"
     if not path.is_file():

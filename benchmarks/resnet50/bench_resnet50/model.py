@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -79,31 +77,3 @@ def _fold_pair(module: nn.Module, convolution: str, norm: str) -> None:
     if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
         setattr(module, convolution, fuse_conv_bn_eval(first, second))
         setattr(module, norm, nn.Identity())
-
-
-def blocked(weight: Tensor) -> Tensor:
-    """The first convolution's weight [out, 3, 7, 7], of stride 2, as one of stride 1 on blocks of 2x2 pixels.
-
-    [out, 16, 4, 4]: the channels of a block are row, column, colour, and 4 zeros, because tensor cores take multiples
-    of 8. Output pixel i begins with block i - 2.
-    """
-    outputs = len(weight)
-    even = F.pad(weight, (1, 0, 1, 0))  # 8x8, the added row and column of zeros first
-    parts = even.reshape(outputs, 3, 4, 2, 4, 2).permute(0, 3, 5, 1, 2, 4)
-    return F.pad(parts.reshape(outputs, 12, 4, 4), (0, 0, 0, 0, 0, 4))
-
-
-class Joint(NamedTuple):
-    """What lies between the first convolutions of two bottlenecks, folded, as [inputs, outputs]."""
-
-    taps: Tensor
-    """[9 * inner, inner] of the 3x3 convolution."""
-    taps_bias: Tensor
-    expansion: Tensor
-    bias: Tensor
-    """Of the expansion, and of the projection if there is one."""
-    projection: Tensor | None
-    """Of the block's input; None: it is added as it is."""
-    following: Tensor
-    """The next block's first convolution."""
-    following_bias: Tensor

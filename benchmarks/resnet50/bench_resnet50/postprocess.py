@@ -1,42 +1,68 @@
-"""An answer on the wire: the class, one float32 as the reference sends it, 4 bytes."""
+"""From a model's outputs to an answer on the wire: the class, one float32 as the reference sends it, 4 bytes."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
-import numpy.typing as npt
 
-from bench_resnet50.formats import BACKGROUND
+from bench_resnet50.batch import Values
+from bench_resnet50.config import ResNetConfig
+from bench_resnet50.dataset import Dataset
+from bench_resnet50.official import BACKGROUND
+from loadgen.contracts import I64, Answers, InputError
 
 
-def encode(outputs: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """One buffer of all classes and the byte positions that cut it, from logits [n, classes].
+def encode(outputs: Values, indices: I64, dataset: Dataset) -> Answers:
+    """The classes of a batch, from logits [n, classes].
 
     The first of equal logits wins, as in the reference. Raises ValueError if a logit is not a number: the greatest
     of such logits would be a class like any other.
     """
     if np.isnan(outputs).any():
-        row = int(np.isnan(outputs).any(axis=1).argmax())
-        raise ValueError(f"a logit of the batch's image {row} is not a number; check the backend")
-    buffer = np.argmax(outputs, axis=1).astype(np.float32)
-    return buffer, np.arange(len(buffer) + 1, dtype=np.int64) * 4
+        index = int(indices[np.isnan(outputs).any(axis=1).argmax()])
+        raise ValueError(f"a logit of sample {index}, {dataset.files[index].name}, is not a number; check the backend")
+    classes = np.argmax(outputs, axis=1).astype(np.float32)
+    return Answers(classes, np.arange(len(classes) + 1, dtype=np.int64) * 4)
 
 
 def decode(data: bytes) -> int:
     """The class. Raises ValueError if the bytes are not one."""
     if len(data) != 4:
-        raise ValueError(f"{len(data)} bytes are no class, which is one float32 of 4 bytes")
+        raise ValueError(f"{len(data)} bytes are not a class, which is one float32 of 4 bytes")
     value = float(np.frombuffer(data, np.float32)[0])
     if not value.is_integer():
-        raise ValueError(f"{value} is no class, which is a whole number")
+        raise ValueError(f"{value} is not a class, which is a whole number")
     return int(value)
 
 
-def logits_of(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def logits_of(probabilities: Values) -> Values:
     """Logits [n, classes], but for a constant a row, from a model's softmax [n, classes + 1] with the background first.
 
     The reference takes the model's class minus 1, and so -1, always wrong, where the background wins. Here the
     best of the other classes answers. No weights that were trained on ImageNet's classes choose the background.
     """
-    # a probability that is too small for a float32 is 0, and its logarithm no number to compare
+    # a probability that is too small for a float32 is 0, and its logarithm is not a number to compare
     classes = np.maximum(probabilities[:, BACKGROUND:], np.finfo(np.float32).tiny)
     return np.asarray(np.log(classes), np.float32)
+
+
+def check_outputs(file: Path, outputs: Values, config: ResNetConfig, *, background: bool, softmax: bool) -> None:
+    """Raise InputError that names the file if a model does not give what its official namesake gives.
+
+    outputs: its own, of some images. background: there should be one class more, the first, so that without it every
+    answer would be one class off. softmax: they should be probabilities.
+    """
+    wanted = config.classes + BACKGROUND * background
+    advice = "fetch the official file again, or put the resnet_config.json there that was written with this one"
+    if outputs.ndim != 2 or outputs.shape[1] != wanted:
+        extra = " and the background" if background else ""
+        raise InputError(
+            f"{file}: gives {list(outputs.shape)} for {len(outputs)} images, expected [n, {wanted}] "
+            f"({config.classes} classes{extra}): {advice}"
+        )
+    if softmax and not (outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-3)):
+        raise InputError(
+            f"{file}: gives numbers from {outputs.min():.3g} to {outputs.max():.3g} that sum to "
+            f"{outputs[0].sum():.3g} for an image, expected probabilities: {advice}"
+        )

@@ -2,60 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from bench_resnet50.accuracy import score
-from bench_resnet50.backend_onnxruntime import Backend
+from bench_resnet50 import accuracy
+from bench_resnet50.batch import Batch, Pixels
 from bench_resnet50.benchmark import BENCHMARK, MINI
-from bench_resnet50.dataset import Batch, Dataset
-from bench_resnet50.formats import NCNN, ONNX, PYTORCH, TENSORFLOW, write_onnx
-from bench_resnet50.mini import SIZES, generate
-from bench_resnet50.mini.prepare import WEIGHTS, prepare, read_weights
-from bench_resnet50.mini.train import CONFIG, spread_channels
+from bench_resnet50.config import FILE, write_config
+from bench_resnet50.dataset import Dataset
+from bench_resnet50.official import ONNX
 from bench_resnet50.postprocess import encode
 from bench_resnet50.preprocess import crop
-from loadgen.contracts import BackendOptions
-from loadgen.harness.run import import_name
+from bench_resnet50.standins import SIZES, generate
+from bench_resnet50.standins.formats import write_onnx
+from bench_resnet50.standins.miniature import WEIGHTS, prepare, read_weights
+from bench_resnet50.standins.train import CONFIG, spread_channels
+from loadgen.contracts import Entry, Scoring
+from loadgen.harness.cli import invoke
 
 REFERENCE = MINI.reference["accuracy"]
 TARGET = 0.99 * REFERENCE
-Images = npt.NDArray[np.uint8]
+Load = Callable[..., Any]
 
 
-def entries(backend: Any, images: Images, variant: str = "tf") -> list[tuple[int, bytes]]:
-    """Every image's answer, as an accuracy log holds it."""
-    backend.load()
-    made = []
-    for first in range(0, len(images), 16):
-        buffer, _ = encode(backend.submit(Batch(images[first : first + 16], variant)).result())
-        made += [(first + row, value.tobytes()) for row, value in enumerate(buffer)]
-    backend.close()
-    return made
+def score(backend: Any, data: Dataset, images: Pixels, variant: str = "tf") -> float:
+    """Accuracy of what the backend answers to these images, in the data's order."""
+
+    def entries() -> Iterator[Entry]:
+        for indices in np.array_split(np.arange(len(images)), len(images) // 16):
+            answers = encode(backend.submit(Batch(images[indices], variant)).result(), indices, data)
+            for index, value in zip(indices.tolist(), np.asarray(answers.data), strict=True):
+                yield Entry(index, value.tobytes())
+
+    values = accuracy.score(entries(), data, Scoring(Path()))
+    assert values["total"] == data.total_count
+    return values["accuracy"]
 
 
 @pytest.fixture(scope="module")
-def images(mini_dataset: Dataset) -> Images:
-    return mini_dataset.gather(range(mini_dataset.total_count)).images
+def images(mini_dataset: Dataset) -> Pixels:
+    return mini_dataset.gather(np.arange(mini_dataset.total_count)).images
 
 
 @pytest.mark.parametrize("name", BENCHMARK.backends)
-def test_every_backend_gives_the_stated_score(name: str, mini: Path, mini_dataset: Dataset, images: Images) -> None:
-    backend = import_name(BENCHMARK.backends[name], f"backend {name}", BENCHMARK)
-    made = entries(backend(BackendOptions(mini / "model", threads=1, max_batch=16)), images)
-    assert score(made, mini_dataset)["accuracy"] == pytest.approx(REFERENCE, abs=0.2)
+def test_every_backend_gives_the_stated_score(
+    name: str, mini: Path, mini_dataset: Dataset, images: Pixels, load: Load
+) -> None:
+    assert score(load(name, mini / "model"), mini_dataset, images) == pytest.approx(REFERENCE, abs=0.2)
 
 
-def test_the_reference_is_onnx_runtimes(mini: Path, mini_dataset: Dataset, images: Images) -> None:
-    values = score(entries(Backend(BackendOptions(mini / "model", threads=1)), images), mini_dataset)
-    assert values["accuracy"] == pytest.approx(REFERENCE, abs=0.05)
-    assert 85 <= values["accuracy"] <= 95
-    assert values["total"] == 2000
+def test_the_reference_is_onnx_runtimes(mini: Path, mini_dataset: Dataset, images: Pixels, load: Load) -> None:
+    assert score(load("onnxruntime", mini / "model"), mini_dataset, images) == pytest.approx(REFERENCE, abs=0.05)
+
+
+@pytest.fixture
+def changed(mini_dataset: Dataset, images: Pixels, tmp_path: Path, load: Load) -> Callable[[Any], float]:
+    """Accuracy on ONNX Runtime of other tensors, made of the miniature's."""
+
+    def changed(change: Callable[[dict[str, Any]], dict[str, Any]]) -> float:
+        config, tensors = read_weights()
+        write_onnx(tmp_path / ONNX, config, change(tensors))
+        write_config(tmp_path / FILE, config)
+        return score(load("onnxruntime", tmp_path), mini_dataset, images)
+
+    return changed
 
 
 def int8(value: Any, per_channel: bool) -> Any:
@@ -67,38 +81,30 @@ def int8(value: Any, per_channel: bool) -> Any:
     return (np.round(value / scale) * scale).astype(np.float32)
 
 
-def changed(change: Callable[[Any], Any], folder: Path, data: Dataset, images: Images) -> float:
-    """Accuracy on ONNX Runtime with every tensor changed."""
-    config, tensors = read_weights()
-    write_onnx(folder / ONNX, config, {name: change(value) for name, value in tensors.items()})
-    return score(entries(Backend(BackendOptions(folder, threads=1)), images), data)["accuracy"]
+def test_8_bits_a_channel_meet_the_target(changed: Callable[[Any], float]) -> None:
+    assert TARGET < changed(lambda tensors: {n: int8(v, True) for n, v in tensors.items()}) < REFERENCE + 0.5
 
 
-def test_8_bits_a_channel_meet_the_target(mini_dataset: Dataset, images: Images, tmp_path: Path) -> None:
-    assert TARGET < changed(lambda value: int8(value, True), tmp_path, mini_dataset, images) < REFERENCE + 0.5
+def test_8_bits_a_tensor_miss_it(changed: Callable[[Any], float]) -> None:
+    assert 50 < changed(lambda tensors: {n: int8(v, False) for n, v in tensors.items()}) < TARGET
 
 
-def test_8_bits_a_tensor_miss_it(mini_dataset: Dataset, images: Images, tmp_path: Path) -> None:
-    assert 50 < changed(lambda value: int8(value, False), tmp_path, mini_dataset, images) < TARGET
-
-
-def blue_first(images: Images) -> tuple[Images, str]:
+def blue_first(images: Pixels) -> tuple[Pixels, str]:
     return images[..., ::-1], "tf"
 
 
-def normalised_otherwise(images: Images) -> tuple[Images, str]:
+def normalised_otherwise(images: Pixels) -> tuple[Pixels, str]:
     return images, "torch"
 
 
-def moved(images: Images) -> tuple[Images, str]:
+def moved(images: Pixels) -> tuple[Pixels, str]:
     """Each image gets the class of the one behind it."""
     return np.roll(images, -1, axis=0), "tf"
 
 
 @pytest.mark.parametrize("fault", [blue_first, normalised_otherwise, moved])
-def test_faults_of_the_data_show(fault: Any, mini: Path, mini_dataset: Dataset, images: Images) -> None:
-    made = entries(Backend(BackendOptions(mini / "model", threads=1)), *fault(images))
-    assert score(made, mini_dataset)["accuracy"] < 12
+def test_faults_of_the_data_show(fault: Any, mini: Path, mini_dataset: Dataset, images: Pixels, load: Load) -> None:
+    assert score(load("onnxruntime", mini / "model"), mini_dataset, *fault(images)) < 12
 
 
 def test_the_data_is_as_stated(mini_dataset: Dataset) -> None:
@@ -122,15 +128,19 @@ def test_patterns_are_drawn_in_cold_and_warm_ink() -> None:
         assert (middle[0] - middle[2] > 0) == bool(label % 2), generate.PATTERNS[label // 2][0]
 
 
-def test_prepare_repairs_and_leaves_alone(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = mini / "model"
-    kept, whole = (model / PYTORCH).stat().st_mtime_ns, (model / ONNX).read_bytes()
-    (model / ONNX).unlink()
+def test_prepare_makes_the_data_once_and_leaves_weights_alone(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "write", lambda folder: pytest.fail("the data was there"))
+    (mini / "model" / "kept").touch()
     prepare(mini)
-    assert (model / ONNX).read_bytes() == whole
-    assert (model / PYTORCH).stat().st_mtime_ns == kept
-    assert all((model / name).is_file() for name in (TENSORFLOW, NCNN))
+    assert (mini / "model" / "kept").is_file()
+
+
+def test_another_version_takes_the_old_weights_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "write", lambda folder: None)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / ONNX).touch()
+    prepare(tmp_path)
+    assert [file.name for file in (tmp_path / "model").iterdir()] == [FILE]
 
 
 def test_the_weights_are_small() -> None:
@@ -138,10 +148,15 @@ def test_the_weights_are_small() -> None:
     assert read_weights()[0] == CONFIG
 
 
-def test_spreading_channels_changes_no_score(mini_dataset: Dataset, images: Images, tmp_path: Path) -> None:
-    config, tensors = read_weights()
-    again = spread_channels(tensors)
+def test_spreading_channels_changes_no_score(changed: Callable[[Any], float]) -> None:
+    again, tensors = spread_channels(read_weights()[1]), read_weights()[1]
     assert np.abs(again["layer1.0.conv2.weight"]).max() > 2 * np.abs(tensors["layer1.0.conv2.weight"]).max()
-    write_onnx(tmp_path / ONNX, config, again)
-    made = entries(Backend(BackendOptions(tmp_path, threads=1)), images)
-    assert score(made, mini_dataset)["accuracy"] == pytest.approx(REFERENCE, abs=0.05)
+    assert changed(spread_channels) == pytest.approx(REFERENCE, abs=0.05)
+
+
+def test_the_miniature_can_be_trained(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    few = ["--images", "128", "--steps", "2", "--workers", "1", "--device", "cpu"]
+    assert invoke(BENCHMARK, ["train-mini", "--output", str(tmp_path / "w.npz"), *few]) == 0
+    assert "standins/weights.npz is the file that the miniature uses" in capfd.readouterr().out
+    with np.load(tmp_path / "w.npz") as made, np.load(WEIGHTS) as committed:
+        assert {name: made[name].shape for name in made} == {name: committed[name].shape for name in committed}

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from bench_resnet50.dataset import Batch
-from bench_resnet50.preprocess import NORMALISATIONS, check_variant, crop, normalised
+from bench_resnet50.batch import Batch, check_variant, normalised
+from bench_resnet50.preprocess import crop
 from loadgen.contracts import BackendOptions, InputError
 
 Draw = Callable[[int, int], npt.NDArray[np.uint8]]
@@ -94,7 +94,7 @@ def test_a_single_pixel_fills_the_image() -> None:
 @pytest.mark.parametrize("keep", [0.2, 0.6, 0.98])
 def test_a_cut_file_is_refused(keep: float, noise: Draw) -> None:
     data = encoded(Image.fromarray(noise(375, 500)))
-    with pytest.raises(ValueError, match=r"cut short|no image"):
+    with pytest.raises(ValueError, match=r"cut short|not an image"):
         crop(data[: int(keep * len(data))], 224, "tf")
 
 
@@ -105,20 +105,13 @@ def test_what_follows_a_whole_file_does_not_matter(noise: Draw) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"text" * 50])
 def test_what_is_no_image_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r"no image|cut short"):
+    with pytest.raises(ValueError, match=r"not an image|cut short"):
         crop(data, 224, "tf")
 
 
 def test_an_image_too_long_to_resize_is_refused() -> None:
     with pytest.raises(ValueError, match="1 x 4000 pixels are too elongated"):
         crop(encoded(Image.new("RGB", (1, 4000)), "PNG"), 224, "tf")
-
-
-@pytest.mark.parametrize("variant", NORMALISATIONS)
-def test_scale_and_shift_do_the_same(variant: str) -> None:
-    images = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 3), np.uint8)
-    scale, shift = NORMALISATIONS[variant].folded()
-    assert np.allclose(images * scale + shift, normalised(Batch(images, variant)), atol=2e-5)
 
 
 def test_weights_of_the_other_variant_are_refused() -> None:

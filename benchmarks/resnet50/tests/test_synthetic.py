@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +11,14 @@ import cv2
 import numpy as np
 import pytest
 
-from bench_resnet50 import synthetic, synthetic_images
-from bench_resnet50.backend_onnxruntime import Backend
 from bench_resnet50.benchmark import SYNTHETIC
-from bench_resnet50.config import FILE, ResNetConfig, read_config, write_config
+from bench_resnet50.config import FILE, ResNetConfig, write_config
 from bench_resnet50.dataset import Dataset
-from bench_resnet50.formats import ONNX, random_tensors
-from loadgen.contracts import BackendOptions, InputError
+from bench_resnet50.official import ONNX
+from bench_resnet50.standins import images, synthetic
+from loadgen.contracts import InputError
 
-SMALL = ResNetConfig(layers=(3, 4, 6, 3), width=16, classes=1000, image=64)  # ResNet-50's depth
+DEEP = ResNetConfig(layers=(3, 4, 6, 3), width=16, classes=1000, image=64)  # ResNet-50's depth
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +26,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model's, with 150 images."""
     path = tmp_path_factory.mktemp("synthetic")
     (path / "model").mkdir()
-    write_config(path / "model" / FILE, SMALL)
-    synthetic_images.write(path / "data", 150)
+    write_config(path / "model" / FILE, DEEP)
+    images.write(path / "data", 150)
     return path
 
 
-def test_random_weights_tell_generated_images_apart(folder: Path) -> None:
+def test_random_weights_tell_generated_images_apart(folder: Path, load: Callable[..., Any]) -> None:
     synthetic.prepare(folder)  # leaves data and sizes alone
-    data = Dataset(folder / "data", image=64)
+    data = Dataset(folder, image=64)
     assert data.total_count == 150
     data.load(range(150))
-    backend = Backend(BackendOptions(folder / "model", threads=1, extra=SYNTHETIC.model_options))
-    backend.load()
-    logits = backend.predict(data.gather(range(150)))
+    backend = load("onnxruntime", folder / "model", extra={"weights": SYNTHETIC.weights})
+    logits = backend.submit(data.gather(np.arange(150))).result()
     assert len(set(logits.argmax(axis=1).tolist())) >= 60
     assert 0.5 < logits.std(axis=1).mean() < 10
 
@@ -50,7 +50,7 @@ def test_images_cost_what_imagenets_do(folder: Path) -> None:
 
 
 def test_more_images_begin_as_fewer_do(folder: Path, tmp_path: Path) -> None:
-    synthetic_images.main([str(tmp_path), "--count", "4"])
+    images.main([str(tmp_path), "--count", "4"])
     lines = (tmp_path / "data" / "val_map.txt").read_text()
     assert (folder / "data" / "val_map.txt").read_text().startswith(lines)
     name = lines.splitlines()[3].split()[0]
@@ -58,30 +58,22 @@ def test_more_images_begin_as_fewer_do(folder: Path, tmp_path: Path) -> None:
 
 
 def test_weights_follow_from_the_seed() -> None:
-    one, same, other = (random_tensors(SMALL, seed) for seed in (1, 1, 2))
+    one, same, other = (synthetic.random_tensors(DEEP, seed) for seed in (1, 1, 2))
     assert all(np.array_equal(one[name], same[name]) for name in one)
     assert not np.array_equal(one["fc.weight"], other["fc.weight"])
     assert all(value.dtype == np.float32 for value in one.values())
 
 
-def test_synthesize_makes_the_files_of_one_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Any] = []
-    monkeypatch.setattr(synthetic_images, "write", lambda folder: made.append(folder))
-    monkeypatch.setattr(synthetic, "write_weights", lambda path, seed: made.append((path.name, seed)))
-    synthetic.synthesize(tmp_path, "tvm")
-    assert made == [tmp_path / "data", (ONNX, 1)]
-    assert read_config(tmp_path / "model" / FILE) == ResNetConfig()
-    made.clear()
-    synthetic.synthesize(tmp_path)
-    assert [name for name, _ in made[1:]] == list(synthetic.WRITERS)
+def test_an_empty_folder_gets_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+    monkeypatch.setattr(images, "write", made.append)
+    synthetic.prepare(tmp_path)
+    assert made == [tmp_path / "data"]
+    assert not any((tmp_path / "model").iterdir()), "the sizes are those of ResNet-50, as nothing else is said"
+    assert SYNTHETIC.samples == images.COUNT
 
 
-def test_weights_of_an_unknown_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"other\.onnx is no weights file of this benchmark: choose resnet50_v1"):
-        synthetic.write_weights(tmp_path / "other.onnx", 1)
-
-
-def test_a_writer_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic.importlib.util, "find_spec", lambda name: None)
+def test_a_writer_that_is_not_installed_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="made with the package onnx, which is not installed"):
-        synthetic.write_weights(tmp_path / ONNX, 1)
+        synthetic.write_weights(tmp_path / ONNX)

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from loadgen.conf import ConfError, Source, explain, format_explanation, ignored
-from loadgen.contracts import Ints, Responder
+from loadgen.conf import Source, explain, format_explanation, ignored
+from loadgen.contracts import InputError, Ints, Responder
 from loadgen.logs import metrics_of, read_accuracy, read_detail
-from loadgen.rules import RulesError, load_round
+from loadgen.rules import load_round
 from loadgen.run import run
-from loadgen.settings import Scenario, SettingsError, TestSettings
+from loadgen.settings import Scenario, TestSettings
 from loadgen.testing import FakeLibrary
 
 
@@ -140,6 +140,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
         return 0
-    except (ConfError, RulesError, SettingsError, OSError, ValueError) as error:
+    except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

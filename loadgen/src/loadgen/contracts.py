@@ -1,28 +1,34 @@
 """The contracts between the load generator, a system under test and a benchmark.
 
-They are Protocols: nothing here is inherited, and nothing here imports a framework. A class that
-has the methods fits. Samples travel as columns: `ids` name the issued samples of one run (0, 1,
-2, ... in issue order, never reused), `indices` say which samples of the library they are.
+They are Protocols: nothing here is inherited, and nothing here imports a framework. A class that has the methods fits.
+Samples travel as columns: `ids` name the issued samples of one run (0, 1, 2, ... in issue order, never reused),
+`indices` say which samples of the library they are. `B` stands for a benchmark's batch, `O` for what its backends
+return.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-Ints: TypeAlias = "int | Sequence[int] | npt.NDArray[np.int64]"
+from loadgen.errors import InputError as InputError  # part of the contracts
+
+I64: TypeAlias = "npt.NDArray[np.int64]"
+Ints: TypeAlias = "int | Sequence[int] | I64"
 Buffer: TypeAlias = "bytes | bytearray | memoryview | npt.NDArray[Any]"
+Offsets: TypeAlias = "Sequence[int] | I64"
 
-
-class InputError(Exception):
-    """A user's input cannot be used. The message names the file, key or sample and what to do next;
-    the command line prints it alone, without a traceback, and exits with 2."""
+B = TypeVar("B")
+B_co = TypeVar("B_co", covariant=True)
+B_contra = TypeVar("B_contra", contravariant=True)
+O = TypeVar("O")  # noqa: E741 - outputs, as in the docstrings
+O_contra = TypeVar("O_contra", contravariant=True)
 
 
 class SampleLibrary(Protocol):
@@ -49,20 +55,28 @@ class SampleLibrary(Protocol):
 class Responder(Protocol):
     """Given by the run to the system: how answers come back. Any thread may call it.
 
-    No method raises for a bad id: the run records the error, names the id and ends INVALID.
+    No method raises for a bad id: the run records the error, names the id and ends INVALID. at_ns: when it was, on the
+    run's clock, of all ids or of each, if the caller has read it; None: now.
     """
 
-    def fail(self, message: str) -> None:
-        """The system cannot answer any more: end the run at once, INVALID, with this reason."""
+    @property
+    def keep(self) -> npt.NDArray[np.bool_] | None:
+        """Of each id, does the run log its answer? None: it logs none, and reads no data."""
+
+    def fail(self, message: str, details: str = "") -> None:
+        """The system cannot answer any more: end the run at once, INVALID, with this reason.
+
+        details: a traceback, or what else helps to find the cause; kept beside the results."""
 
     def complete(
         self,
         ids: Ints,
         data: Buffer | None = None,
-        offsets: Sequence[int] | npt.NDArray[np.int64] | None = None,
+        offsets: Offsets | None = None,
         n_tokens: Ints | None = None,
+        at_ns: Ints | None = None,
     ) -> None:
-        """These samples are answered; the clock is read on entry.
+        """These samples are answered.
 
         data: the answers' bytes, one buffer for all ids; copied before return, and only if this
         run logs them. offsets: `len(ids) + 1` byte positions that cut `data` into answers; may be
@@ -70,20 +84,13 @@ class Responder(Protocol):
         """
 
     def first_token(
-        self,
-        ids: Ints,
-        data: Buffer | None = None,
-        offsets: Sequence[int] | npt.NDArray[np.int64] | None = None,
+        self, ids: Ints, data: Buffer | None = None, offsets: Offsets | None = None, at_ns: Ints | None = None
     ) -> None:
         """The first token of these samples is out. Once a sample, before its `complete`."""
 
 
 class SystemUnderTest(Protocol):
-    """What is measured.
-
-    Optional: `warm_up(indices: Sequence[int])`, called each time that samples were loaded, with these samples, before
-    the first of them is issued, clock stopped; may block. Raising ends the run, INVALID.
-    """
+    """What is measured. It may also be a `WarmsUp`."""
 
     @property
     def name(self) -> str: ...
@@ -105,61 +112,160 @@ class SystemUnderTest(Protocol):
         """The run is over, also after an error: free what `start` took. Called once."""
 
 
-class Dataset(SampleLibrary, Protocol):
-    """A sample library that a batching system can read."""
+@runtime_checkable
+class WarmsUp(Protocol):
+    """A system that wants to see the loaded samples before the clock runs."""
 
-    def gather(self, indices: Sequence[int]) -> Any:
-        """One batch of loaded samples, in this order, in the form that `Backend.submit` takes.
-
-        With several workers, several threads call this at once."""
-
-    def cost(self, index: int) -> int:
-        """How much work a loaded sample is (tokens, frames, windows): bucketing sorts by it."""
+    def warm_up(self, indices: Sequence[int]) -> None:
+        """Called by the run's thread each time that samples were loaded, with these, before the first of them is
+        issued, clock stopped; may block. Raising ends the run, INVALID."""
 
 
-class Backend(Protocol):
-    """A model on a runtime. Knows nothing of queries, ids or scenarios.
+class Dataset(SampleLibrary, Protocol[B_co]):
+    """A sample library that a batching system can read: `Class(folder, **options)`, the profile's folder with `data/`
+    and `model/` below it (a tokenizer lies with the model)."""
 
-    A device or dtype that this machine lacks is an InputError of the constructor, never another device
-    in silence. Optional: an attribute `device_name: str`, the device that is really used, read after
-    `load` and printed.
+    def gather(self, indices: I64) -> B_co:
+        """One batch of loaded samples, in this order, in the form that the backends take.
+
+        Clock running; with several workers, several threads call this at once."""
+
+    def costs(self, indices: I64) -> I64:
+        """How much work each loaded sample is (tokens, frames, pairs, windows): batches are made by it.
+
+        Called by the run's thread once a load, clock stopped."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a backend really runs on, for the record of a run."""
+
+    device: str
+    """As a person calls it, such as `cuda:0 (NVIDIA H200)`."""
+    dtype: str
+    """The number format that is computed in."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the runtime's packages."""
+
+
+class Backend(Protocol[B_contra, O]):
+    """A model on a runtime: `Class(BackendOptions)`. Knows nothing of queries, ids or scenarios.
+
+    The constructor raises InputError for a device or dtype that this machine does not have, and never takes another.
     """
 
-    def load(self) -> None:
+    def load(self) -> Loaded:
         """Read the weights and warm up. Called once, clock stopped; may take minutes."""
 
-    def submit(self, batch: Any) -> Future[Any]:
-        """Start one batch. Called by one worker thread at a time; a synchronous backend computes
-        here and returns a finished future. An exception in the future fails the run."""
+    def submit(self, batch: B_contra) -> Future[O]:
+        """Start one batch. Called by one worker thread at a time, which may hold a second batch meanwhile, so that its
+        copies overlap the computing of the first. A synchronous backend computes here and returns a finished future
+        (`loadgen.harness.serving.finished`). An exception, here or in the future, fails the run."""
 
     def close(self) -> None:
         """Free the device. Called once, also after an error."""
 
 
-class StreamingBackend(Protocol):
-    """A generative model with continuous batching. One worker thread calls all methods."""
+class Answers(NamedTuple):
+    """One buffer of all answers of a batch, as `Responder.complete` takes it."""
 
-    def load(self) -> None: ...
+    data: Buffer
+    offsets: Offsets
+    """Byte positions that cut `data`: one more than there are answers."""
+    n_tokens: Ints | None = None
 
-    def submit(self, requests: Sequence[Any]) -> None:
-        """Queue requests for the next steps; returns at once."""
 
-    def step(self) -> Iterable[tuple[int, Sequence[int], bool]]:
-        """Advance every running request: (request, new token ids, finished)."""
+class Encode(Protocol[O_contra]):
+    """`encode` of a benchmark's module `postprocess`: a batch's outputs as the bytes that are logged and scored.
 
-    def close(self) -> None: ...
+    Several worker threads call it at once, clock running."""
+
+    def __call__(self, outputs: O_contra, indices: I64, dataset: Any, /) -> Answers:
+        """indices: the batch's samples, in order. dataset: the benchmark's own class."""
+
+
+class Tokens(NamedTuple):
+    """What one step of a `TokenBackend` brought. Row i belongs to request `requests[i]`."""
+
+    requests: I64
+    """Each at most once."""
+    ids: I64
+    """The new tokens of all rows, one row after another; a step may bring none, one or several for a request."""
+    offsets: I64
+    """Positions that cut `ids`: one more than there are rows."""
+    finished: npt.NDArray[np.bool_]
+    """Is this the request's last step?"""
+
+
+@runtime_checkable
+class TokenBackend(Protocol[B_contra]):
+    """A generative model with continuous batching: `Class(BackendOptions)`. One worker thread calls all methods."""
+
+    def load(self) -> Loaded:
+        """See `Backend`."""
+
+    def room(self) -> int:
+        """How many requests it would take now, by the memory or connections that are left; asked before `add`.
+
+        A number of requests, not of tokens: only the backend knows what its cache holds, and a remote one has no
+        cache that it could tell of."""
+
+    def add(self, requests: I64, batch: B_contra) -> None:
+        """Begin these requests, at most `room()`, with the next step. Numbers are unique while they run."""
+
+    def step(self, timeout_s: float) -> Tokens:
+        """Advance what runs, and say what came out; nothing after so long if nothing did. An exception fails the run:
+        RequestError names the request that it is about."""
+
+    def close(self) -> None:
+        """See `Backend`."""
+
+
+class RequestError(RuntimeError):
+    """A `TokenBackend` failed on one request."""
+
+    def __init__(self, request: int, message: str) -> None:
+        super().__init__(message)
+        self.request = request
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One logged answer, as an accuracy metric reads it."""
+
+    index: int
+    data: bytes
+    n_tokens: int | None = None
+    first_token: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Where a score is computed: metrics with networks of their own need it."""
+
+    folder: Path
+    """The profile's, with `data/` and `model/` below it."""
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
 class BackendOptions:
-    """What a `Backend` is built from: `Backend(options)`."""
+    """What a `Backend` or `TokenBackend` is built from: `Backend(options)`."""
 
     model: Path
     """Folder that holds the weights in their official format."""
-    device: str = "cpu"
+    devices: tuple[str, ...] = ("cpu",)
+    """`cpu`, `cuda` or `cuda:N`; several: one model spread over all of them."""
     dtype: str = "float32"
     threads: int = 0
     """Threads inside the runtime; 0 leaves the choice to the runtime."""
     max_batch: int = 1
+    max_cost: int | None = None
+    """The most that a batch's costs come to (see `Dataset.costs`); None: whatever `max_batch` samples cost."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """The profile's model options (see `loadgen.harness.benchmark.Profile`)."""
+
+    @property
+    def device(self) -> str:
+        """The first device; the only one, unless the backend spreads a model."""
+        return self.devices[0]

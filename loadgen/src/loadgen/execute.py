@@ -5,76 +5,75 @@ from __future__ import annotations
 import contextlib
 import gc
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
-from loadgen import memory, schedule
-from loadgen.clock import Clock
-from loadgen.contracts import InputError, SampleLibrary, SystemUnderTest
-from loadgen.detail import effective_entries, header_entries, requested_entries
-from loadgen.issuer import Issue, IssueThreads, issue, own_threads
-from loadgen.logs import DetailLog
-from loadgen.outcome import Part, RunState
-from loadgen.progress import Progress, Reporter
-from loadgen.recorder import Errors, Recorder
-from loadgen.samples import LogSampler, loadable_sets
-from loadgen.settings import EffectiveSettings, Mode, Revision, Scenario
+from loadgen import memory
+from loadgen.contracts import InputError, WarmsUp
+from loadgen.generation import LogSampler, loadable_sets, plan
+from loadgen.issuer import issue
+from loadgen.logs import effective_entries, header_entries, requested_entries
+from loadgen.notes import Errors
+from loadgen.progress import Reporter
+from loadgen.recorder import Recorder
+from loadgen.settings import EffectiveSettings, Mode, Revision, Scenario, SettingsError, TestSettings, effective
+from loadgen.state import Job, Part, RunState, progress_of
 
-_PATIENCE_S = 0.5  # how often a waiting run looks whether it should stop
+_MODES = {  # what a test is made of, where that is not its own mode
+    Mode.SubmissionRun: (Mode.AccuracyOnly, Mode.PerformanceOnly),
+    Mode.FindPeakPerformance: (Mode.PerformanceOnly,),
+}
 
 
-def prepare(
-    sut: SystemUnderTest,
-    library: SampleLibrary,
-    settings: EffectiveSettings,
-    clock: Clock,
-    detail: DetailLog,
-    watchdog_s: float | None,
-    issue_threads: IssueThreads | None = None,
-    spool_dir: Path | None = None,
-) -> RunState:
-    """Draw every series of the run, and make the columns for its answers."""
-    modes = {
-        Mode.SubmissionRun: [Mode.AccuracyOnly, Mode.PerformanceOnly],
-        Mode.FindPeakPerformance: [Mode.PerformanceOnly],
-    }.get(settings.mode, [settings.mode])
+def prepare(job: Job, requested: TestSettings) -> RunState:
+    """Draw every series of the test, and make the columns for its answers. Raises SettingsError if it cannot run."""
+    if requested.mode is Mode.FindPeakPerformance and requested.scenario is not Scenario.Server:
+        raise SettingsError("Finding peak performance is only supported in Server scenarios.")
+    settings = effective(requested, job.library.total_count, job.library.performance_count)
+    modes = _MODES.get(settings.mode, (settings.mode,))
     if Mode.PerformanceOnly in modes:
-        memory.check_fits(settings, library.total_count)
-    parts: list[Part] = []
-    keep: list[np.ndarray[tuple[int], np.dtype[np.bool_]]] = []
-    sampler = LogSampler(settings)
-    logs_any, next_id = False, 0
-    for mode in modes:
-        sets = loadable_sets(settings, mode, library.total_count)
-        for loaded in sets if mode is Mode.AccuracyOnly else sets[:1]:
-            series = schedule.plan(settings, mode, loaded)
-            parts.append(Part(mode, loaded, series, next_id))
-            count = len(series.indices)
-            next_id += count
-            if mode is Mode.AccuracyOnly:
-                logs_any = True
-                sampler.skip(count)
-                keep.append(np.ones(count, bool))
-            elif sampler.probability > 0:
-                logs_any = True
-                keep.append(sampler.select(count))
-            else:
-                keep.append(np.zeros(count, bool) if logs_any else np.empty(0, bool))
-    errors = Errors()
-    requested = settings.requested
+        memory.check_fits(settings, job.library.total_count)
+    parts = list(_parts(settings, modes, job.library.total_count))
     recorder = Recorder(
-        next_id,
-        clock,
-        errors,
-        keep=np.concatenate(keep) if logs_any else None,
+        sum(len(part.series.indices) for part in parts),
+        job.clock,
+        Errors(),
+        keep=_kept(settings, parts),
         tokens=requested.use_token_latencies,
         first_tokens=requested.use_token_latencies and settings.scenario is not Scenario.Offline,
-        spool_dir=spool_dir,
+        spool_dir=job.outdir,
     )
-    return RunState(sut, library, settings, clock, detail, errors, parts, recorder, watchdog_s, issue_threads)
+    return RunState(job, settings, parts, recorder)
+
+
+def _parts(settings: EffectiveSettings, modes: Sequence[Mode], total_count: int) -> Iterator[Part]:
+    first_id = 0
+    for mode in modes:
+        sets = loadable_sets(settings, mode, total_count)
+        for loaded in sets if mode is Mode.AccuracyOnly else sets[:1]:
+            series = plan(settings, mode, loaded)
+            yield Part(mode, loaded, series, first_id)
+            first_id += len(series.indices)
+
+
+def _kept(settings: EffectiveSettings, parts: Sequence[Part]) -> npt.NDArray[np.bool_] | None:
+    """Of each sample, is its answer logged? None: no answer is."""
+    sampler = LogSampler(settings)
+    if sampler.probability <= 0 and all(part.timed for part in parts):
+        return None
+    keep: list[npt.NDArray[np.bool_]] = []
+    for part in parts:
+        count = len(part.series.indices)
+        if not part.timed:
+            sampler.skip(count)
+            keep.append(np.ones(count, bool))
+        else:
+            keep.append(sampler.select(count) if sampler.probability > 0 else np.zeros(count, bool))
+    return np.concatenate(keep)
 
 
 @contextlib.contextmanager
@@ -93,8 +92,8 @@ def quiet_gc() -> Iterator[None]:
 
 def begin(state: RunState, warnings: Sequence[str], config_errors: Sequence[str] = ()) -> None:
     """The head of the detail log."""
-    detail = state.detail
-    for key, value in header_entries(state.sut.name, state.library, state.settings):
+    detail = state.job.detail
+    for key, value in header_entries(state.job.sut.name, state.job.library, state.settings):
         detail.add(key, value)
     for warning in warnings:
         detail.add("warning_generic_message", warning, warning=True)
@@ -112,18 +111,18 @@ def begin(state: RunState, warnings: Sequence[str], config_errors: Sequence[str]
 _STARTING = {Mode.AccuracyOnly: "Starting accuracy mode", Mode.PerformanceOnly: "Starting performance mode"}
 
 
-def execute(state: RunState, progress: Callable[[Progress], None] | None) -> None:
+def execute(state: RunState) -> None:
     """Issue every part. Failures become errors of the run; Ctrl-C ends it. Raises InputError as `run`."""
     mode: Mode | None = None
     try:
         with _attempt(state, "start()", passing=InputError), _started(state):
             for part in state.parts:
                 if part.mode is not mode and state.settings.mode is not Mode.FindPeakPerformance:
-                    state.detail.add("generic_message", _STARTING[part.mode])
+                    state.job.detail.add("generic_message", _STARTING[part.mode])
                 mode = part.mode
                 if state.recorder.failed or state.errors.count > state.errors_at_start:
                     break
-                _issue_part(state, part, progress)
+                _issue_part(state, part)
     except KeyboardInterrupt:
         _interrupted(state)
 
@@ -136,11 +135,12 @@ def _interrupted(state: RunState) -> None:
 
 @contextlib.contextmanager
 def _started(state: RunState) -> Iterator[None]:
-    state.sut.start(state.recorder)
+    state.job.sut.start(state.recorder)
     try:
         yield
     finally:
-        state.sut.stop()
+        with _attempt(state, f"{state.job.sut.name}.stop()"):
+            state.job.sut.stop()
 
 
 @contextlib.contextmanager
@@ -152,58 +152,46 @@ def _attempt(state: RunState, what: str, passing: type[Exception] | tuple[()] = 
         raise
     except Exception as error:  # anything a vendor's code raises must end in a verdict
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        state.recorder.failed = True
-        state.errors.add(f"{what} raised {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})")
-        state.notes.append("".join(traceback.format_exception(error)))
+        state.recorder.fail(
+            f"{what} raised {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})",
+            "".join(traceback.format_exception(error)),
+        )
 
 
-def _issue_part(state: RunState, part: Part, progress: Callable[[Progress], None] | None) -> None:
+def _issue_part(state: RunState, part: Part) -> None:
     indices = list(part.loaded.indices)
-    with _attempt(state, f"{state.library.name}.load()", passing=InputError):
-        state.library.load(indices)
+    with _attempt(state, f"{state.job.library.name}.load()", passing=InputError):
+        state.job.library.load(indices)
     if state.recorder.failed:
         return
     try:
         _warm_up(state, indices)
         if not state.recorder.failed:
-            _issue_loaded(state, part, progress)
+            _issue_loaded(state, part)
     finally:
-        with _attempt(state, f"{state.library.name}.unload()"):
-            state.library.unload(indices)
+        with _attempt(state, f"{state.job.library.name}.unload()"):
+            state.job.library.unload(indices)
 
 
 def _warm_up(state: RunState, indices: list[int]) -> None:
-    """See `contracts.SystemUnderTest`."""
-    warm_up = getattr(state.sut, "warm_up", None)
-    if warm_up is not None:
-        with _attempt(state, f"{state.sut.name}.warm_up()"):
-            warm_up(indices)
+    """See `contracts.WarmsUp`."""
+    if isinstance(state.job.sut, WarmsUp):
+        with _attempt(state, f"{state.job.sut.name}.warm_up()"):
+            state.job.sut.warm_up(indices)
 
 
-def _issue_loaded(state: RunState, part: Part, progress: Callable[[Progress], None] | None) -> None:
-    state.detail.add("loaded_qsl_set", list(part.loaded.indices))
-    state.detail.add("generated_query_count", part.series.query_count)
-    state.detail.add("generated_samples_per_query", _samples_per_query(state, part))
-    state.detail.add("generated_query_duration", part.series.duration_ns)
+def _issue_loaded(state: RunState, part: Part) -> None:
+    say = state.job.detail.add
+    say("loaded_qsl_set", list(part.loaded.indices))
+    say("generated_query_count", part.series.query_count)
+    say("generated_samples_per_query", _samples_per_query(state, part))
+    say("generated_query_duration", part.series.duration_ns)
     began = datetime.now(timezone.utc)
-    threads = state.settings.requested.server_num_issue_query_threads
-    part.work = work = Issue(
-        settings=state.settings,
-        series=part.series,
-        first_id=part.first_id,
-        recorder=state.recorder,
-        sut=state.sut,
-        clock=state.clock,
-        timed=part.mode is not Mode.AccuracyOnly,
-        stop_requested=_watchdog(state),
-        patience_s=_PATIENCE_S,
-        threads=state.issue_threads or (own_threads(threads) if threads else None),
-    )
-    reporter = Reporter(work, progress)
-    clocks = state.clock.now_ns(), state.clock.wall_ns()
+    reporter = Reporter(partial(progress_of, state, part), state.job.progress)
+    clocks = state.job.clock.now_ns(), state.job.clock.wall_ns()
     try:
-        with reporter, _attempt(state, f"{state.sut.name}.issue()"):
-            issue(work)
+        with reporter, _attempt(state, f"{state.job.sut.name}.issue()"):
+            issue(state, part)
     except KeyboardInterrupt:  # noted before what it leaves unanswered
         _interrupted(state)
         raise
@@ -212,8 +200,8 @@ def _issue_loaded(state: RunState, part: Part, progress: Callable[[Progress], No
             _check_clocks(state, *clocks)
         ended = datetime.now(timezone.utc)
         _check_answers(state, part)
-        state.detail.add("power_begin", _power_time(began))
-        state.detail.add("power_end", _power_time(ended))
+        say("power_begin", _power_time(began))
+        say("power_end", _power_time(ended))
 
 
 def _check_clocks(state: RunState, began_ns: int, wall_began_ns: int) -> None:
@@ -221,7 +209,7 @@ def _check_clocks(state: RunState, began_ns: int, wall_began_ns: int) -> None:
 
     The official limits, 1 % and 0.1 %; differences of a few milliseconds say nothing about short runs.
     """
-    passed, wall = state.clock.now_ns() - began_ns, state.clock.wall_ns() - wall_began_ns
+    passed, wall = state.job.clock.now_ns() - began_ns, state.job.clock.wall_ns() - wall_began_ns
     ratio = passed / wall if wall > 0 else 0.0
     if state.settings.print_timestamps:
         _print_timestamps(passed, wall, wall_began_ns, ratio)
@@ -233,7 +221,7 @@ def _check_clocks(state: RunState, began_ns: int, wall_began_ns: int) -> None:
         )
     elif abs(ratio - 1) > 0.001 and difference > 5_000_000:
         message = f"PerfClock and system_clock differ by more than 0.1%! pc_sc_ratio: {ratio:.4f}"
-        state.detail.add("warning_generic_message", message, warning=True)
+        state.job.detail.add("warning_generic_message", message, warning=True)
 
 
 def _print_timestamps(passed: int, wall: int, wall_began_ns: int, ratio: float) -> None:
@@ -252,32 +240,11 @@ def _samples_per_query(state: RunState, part: Part) -> int:
     return part.series.samples_per_query
 
 
-def _watchdog(state: RunState) -> Callable[[], bool]:
-    """Called while the run waits: True if it has waited too long for the next answer."""
-    seen = [-1, state.clock.now_ns()]
-
-    def stop() -> bool:
-        answered = int(np.count_nonzero(state.recorder.done_view))
-        now = state.clock.now_ns()
-        if answered != seen[0] or state.watchdog_s is None:
-            seen[:] = [answered, now]
-            return False
-        if now - seen[1] < state.watchdog_s * 1e9:
-            return False
-        missing = np.flatnonzero(state.recorder.done_view == 0)[:5].tolist()
-        state.recorder.fail(f"no answer for {state.watchdog_s:g} s; still out are ids {missing} and maybe more")
-        return True
-
-    return stop
-
-
 def _check_answers(state: RunState, part: Part) -> None:
     """Note how the series ended and what is missing from it."""
-    work, recorder = part.work, state.recorder
-    assert work is not None
-    if work.message:
-        state.detail.add("error_runtime" if work.is_error else "generic_message", work.message, error=work.is_error)
-    stop = part.first_id + work.queries * part.series.samples_per_query
+    recorder, stop = state.recorder, part.stop_id
+    if part.message:
+        state.job.detail.add("error_runtime" if part.is_error else "generic_message", part.message, error=part.is_error)
     missing = int(np.count_nonzero(recorder.done_view[part.first_id : stop] == 0))
     if missing:
         first = recorder.first_missing(part.first_id, stop)

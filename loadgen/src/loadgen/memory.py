@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from loadgen import schedule
+from loadgen.generation import expected_queries
 from loadgen.settings import EffectiveSettings, Scenario, SettingsError
 
 _QUERY_BYTES = 24  # when it was due, scheduled and issued
@@ -29,7 +29,7 @@ def check_fits(settings: EffectiveSettings, total_count: int, available: int | N
     total_count: samples of the library. available: bytes, measured by default.
     """
     available = available_bytes() if available is None else available
-    queries = schedule.expected_queries(settings, total_count)
+    queries = expected_queries(settings, total_count)
     samples = queries * settings.samples_per_query
     a_sample = _SAMPLE_BYTES + (_TOKEN_BYTES if settings.requested.use_token_latencies else 0)
     needed = queries * _QUERY_BYTES + samples * a_sample + total_count * _LIBRARY_BYTES

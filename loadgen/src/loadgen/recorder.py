@@ -7,11 +7,9 @@ relies on the interpreter's lock: one store into a column is atomic.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import threading
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from loadgen.clock import Clock
-from loadgen.contracts import Buffer, Ints
+from loadgen.contracts import I64, Buffer, Ints, Offsets
+from loadgen.notes import MAX_ERRORS, Errors
+from loadgen.spool import LoggedAnswer, Spool, SpoolError, flat
 
-MAX_ERRORS = 100  # kept in full; the rest are counted
 _SMALL = 16  # ids up to which a loop beats numpy
-_SPOOL_BYTES = 256 << 20  # answers kept in memory before they go to a temporary file
-
-
-@dataclass(frozen=True)
-class LoggedAnswer:
-    """One answer that goes to the accuracy log."""
-
-    seq_id: int
-    data: bytes
-    first_token: bytes | None
-    n_tokens: int | None
-
-
-class Errors:
-    """What went wrong, in words, in order; any thread may add."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-        self.count = 0
-        self._lock = threading.Lock()
-
-    def add(self, message: str) -> None:
-        with self._lock:
-            self.count += 1
-            if len(self.messages) < MAX_ERRORS:
-                self.messages.append(message)
 
 
 class Recorder:
@@ -79,39 +52,37 @@ class Recorder:
         # first is no sample's, so that an API whose ids begin at 1 needs no arithmetic.
         column = np.zeros(count + 1, np.int64)
         column[0] = 1
-        self.done_view: npt.NDArray[np.int64] = column[1:]
+        self.done_view: I64 = column[1:]
         self.done_from_one = memoryview(column)  # type: ignore[arg-type] # an array is a buffer
         self.done = self.done_from_one[1:]
         self.first = np.zeros(count if tokens else 0, np.int64)
         self.tokens = np.zeros(count if tokens else 0, np.int64)
         self._needs_first = first_tokens
-        self._keep = keep
+        self.keep = keep
+        self.spool = Spool(spool_dir)
         self._clock = clock
+        self._began_ns = clock.now_ns()
         self._wake = threading.Lock()
         self._wake.acquire()
-        self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=str(spool_dir) if spool_dir else None)  # noqa: SIM115 - closed in close()
-        self._spool_lock = threading.Lock()
-        self._spooled = 0
-        self._entries: list[tuple[int, int, int]] = []  # (position, offset, length) in order of completion
-        self._first_data: dict[int, tuple[int, int]] = {}
         self.answered_at_least = [0]
         """A count of answered samples, to spare MultiStream a look at each: only calls with few ids add to it."""
         self.waiting = array("q", [-1])
         """Position of the sample that somebody waits for, else -1."""
-        self.complete = self._timed() if self.times_only else self._logged()
+        self.complete = self._timed() if self.times_only else self._logged
 
     def _timed(self) -> Any:
         """`complete` for runs that log no answers and count no tokens."""
         now, done, waiting = self._clock.now_ns, self.done, self.waiting
-        notify, refuse, many = self.notify, self.refuse, self._many
+        notify, refuse, many, given = self.notify, self.refuse, self._many, self._given
 
         def complete(
             ids: Ints,
             data: Buffer | None = None,
-            offsets: Sequence[int] | None = None,
+            offsets: Offsets | None = None,
             n_tokens: Ints | None = None,
+            at_ns: Ints | None = None,
         ) -> None:
-            at = now()
+            at: Any = now() if at_ns is None else given(ids, at_ns)
             if type(ids) is int:
                 try:
                     if ids < 0 or done[ids]:
@@ -129,81 +100,71 @@ class Recorder:
 
         return complete
 
-    def _logged(self) -> Any:
+    def _logged(
+        self,
+        ids: Ints,
+        data: Buffer | None = None,
+        offsets: Offsets | None = None,
+        n_tokens: Ints | None = None,
+        at_ns: Ints | None = None,
+    ) -> None:
         """`complete` for runs that log answers or count tokens."""
-
-        def complete(
-            ids: Ints,
-            data: Buffer | None = None,
-            offsets: Sequence[int] | npt.NDArray[np.int64] | None = None,
-            n_tokens: Ints | None = None,
-        ) -> None:
-            self.complete_at(self._clock.now_ns(), ids, data, offsets, n_tokens)
-
-        return complete
+        self.complete_at(self.now_ns() if at_ns is None else self._given(ids, at_ns), ids, data, offsets, n_tokens)
 
     def complete_at(
         self,
-        at: int,
+        at: int | I64,
         ids: Ints,
         data: Buffer | None = None,
-        offsets: Sequence[int] | npt.NDArray[np.int64] | None = None,
+        offsets: Offsets | None = None,
         n_tokens: Ints | None = None,
     ) -> None:
-        """`complete`, of answers that came at a time already read from the clock."""
-        rows = self._rows(ids)
+        """`complete`, of answers that came at a time, or a column of times, that is not questioned."""
+        rows, _ = self._known(ids, at)
         if rows.size != np.size(ids):
-            for one, piece, count in _each(ids, data, offsets, n_tokens):
+            for one, piece, count, when in _each(ids, data, offsets, n_tokens, at):
                 if 0 <= one < self.count:
-                    self.complete_at(at, one, piece, None, count)
+                    self.complete_at(when, one, piece, None, count)
             return
         if len(self.tokens):
-            rows = self._count_tokens(rows, n_tokens, at)
+            self._count_tokens(rows, n_tokens)
         fresh = self._fresh(rows)
-        if self._keep is not None and data is not None:
-            self._entries.extend(self._store(rows, fresh & self._keep[rows], data, offsets))
-        self.done_view[rows[fresh]] = at
+        if self.keep is not None and data is not None:
+            self._log(self.spool.add, rows, fresh & self.keep[rows], data, offsets)
+        self._mark(rows, fresh, at)
         self.notify()
 
-    def keeps(self, position: int) -> bool:
-        """Is this sample's answer logged?"""
-        return self._keep is not None and 0 <= position < self.count and bool(self._keep[position])
-
     def first_token(
-        self,
-        ids: Ints,
-        data: Buffer | None = None,
-        offsets: Sequence[int] | npt.NDArray[np.int64] | None = None,
+        self, ids: Ints, data: Buffer | None = None, offsets: Offsets | None = None, at_ns: Ints | None = None
     ) -> None:
         """See `contracts.Responder`."""
-        self.first_token_at(self._clock.now_ns(), ids, data, offsets)
+        self.first_token_at(self.now_ns() if at_ns is None else self._given(ids, at_ns), ids, data, offsets)
 
     def first_token_at(
-        self,
-        at: int,
-        ids: Ints,
-        data: Buffer | None = None,
-        offsets: Sequence[int] | npt.NDArray[np.int64] | None = None,
+        self, at: int | I64, ids: Ints, data: Buffer | None = None, offsets: Offsets | None = None
     ) -> None:
-        """`first_token`, of tokens that came at a time already read from the clock."""
+        """`first_token`, as `complete_at`."""
         if not len(self.tokens):
             return
-        rows = self._rows(ids)
+        rows, _ = self._known(ids, at)
         if rows.size != np.size(ids):
-            for one, piece, _ in _each(ids, data, offsets, None):
+            for one, piece, _, when in _each(ids, data, offsets, None, at):
                 if 0 <= one < self.count:
-                    self.first_token_at(at, one, piece)
+                    self.first_token_at(when, one, piece)
             return
         for i in rows[self.done_view[rows] != 0]:
             self.errors.add(f"Attempted to record token latency after sample was completed: id {i}")
         self.first[rows] = at
-        if self._keep is not None and data is not None:
-            for i, offset, length in self._store(rows, self._keep[rows], data, offsets):
-                self._first_data[i] = (offset, length)
+        if self.keep is not None and data is not None:
+            self._log(self.spool.add_first_tokens, rows, self.keep[rows], data, offsets)
 
-    def fail(self, message: str) -> None:
-        """End the run, INVALID: the system cannot answer. Any thread."""
-        self.errors.add(message)
+    def keeps(self, position: int) -> bool:
+        """Is this sample's answer logged?"""
+        return self.keep is not None and 0 <= position < self.count and bool(self.keep[position])
+
+    def fail(self, message: str, details: str = "") -> None:
+        """See `contracts.Responder`."""
+        self.errors.add(message, details)
         self.failed = True
         self.notify(force=True)
 
@@ -229,20 +190,44 @@ class Recorder:
 
     def entries(self) -> Iterator[LoggedAnswer]:
         """Logged answers in order of completion."""
-        for position, offset, length in self._entries:
-            first = self._first_data.get(position)
-            yield LoggedAnswer(
-                seq_id=position,
-                data=self._read(offset, length),
-                first_token=(self._read(*first) if first else b"") if self._needs_first else None,
-                n_tokens=int(self.tokens[position]) if len(self.tokens) else None,
-            )
+        return self.spool.answers(self.tokens if len(self.tokens) else None, self._needs_first)
 
     def close(self) -> None:
-        self._spool.close()
+        self.spool.close()
 
-    def _many(self, ids: Any, at: int) -> None:
+    def _given(self, ids: Ints, at_ns: Ints) -> int | I64:
+        """A time that the caller has read, or a column of one for each id.
+
+        A time that is still to come, or was before the run, is of another clock: it fails the run, and now stands
+        for it.
+        """
+        now, began = self.now_ns(), self._began_ns
+        if type(at_ns) is int and began <= at_ns <= now:
+            return at_ns
+        rows, times = np.atleast_1d(np.asarray(ids, np.int64)), np.atleast_1d(np.asarray(at_ns, np.int64))
+        if not len(rows):
+            return now
+        if len(times) not in (1, len(rows)):
+            self.fail(f"{len(rows)} ids from id {rows[0]} on came with {len(times)} times: pass one, or one for each")
+            return now
+        strange = np.flatnonzero((times < began) | (times > now))
+        if len(strange):
+            k = strange[0]
+            self.fail(
+                f"id {rows[k]} came with the time {times[k]} ns, but the run began at {began} ns, and now it is "
+                f"{now} ns: read the run's clock, the real one"
+            )
+            return now
+        return int(times[0]) if len(times) == 1 else times
+
+    def _many(self, ids: Any, at: int | I64) -> None:
         if len(ids) <= _SMALL:
+            if type(ids) is np.ndarray:
+                ids = ids.tolist()
+            if not isinstance(at, int):
+                for one, when in zip(ids, at.tolist(), strict=True):
+                    self._many((one,), when)
+                return
             done, taken = self.done, len(ids)
             for i in ids:
                 if not 0 <= i < self.count or done[i]:
@@ -252,20 +237,23 @@ class Recorder:
                     done[i] = at
             self.answered_at_least[0] += taken
             return
-        rows = self._rows(ids)
-        self.done_view[rows[self._fresh(rows)]] = at
+        rows, at = self._known(ids, at)
+        self._mark(rows, self._fresh(rows), at)
 
-    def _rows(self, ids: Ints) -> npt.NDArray[np.int64]:
-        """Column positions of known ids; unknown ones become errors."""
+    def _mark(self, rows: I64, fresh: npt.NDArray[np.bool_], at: int | I64) -> None:
+        self.done_view[rows[fresh]] = at if isinstance(at, int) else at[fresh]
+
+    def _known(self, ids: Ints, at: int | I64) -> tuple[I64, int | I64]:
+        """Column positions of known ids, and their times; unknown ids become errors."""
         rows = np.atleast_1d(np.asarray(ids, np.int64))
         known = (rows >= 0) & (rows < self.count)
         if known.all():
-            return rows
+            return rows, at
         for i in rows[~known][:MAX_ERRORS]:
             self.refuse(int(i))
-        return rows[known]
+        return rows[known], at if isinstance(at, int) else at[known]
 
-    def _fresh(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def _fresh(self, rows: I64) -> npt.NDArray[np.bool_]:
         """True where a position is answered for the first time; the others become errors."""
         fresh: npt.NDArray[np.bool_] = self.done_view[rows] == 0
         if len(rows) > 1 and not (rows[1:] > rows[:-1]).all():
@@ -278,7 +266,7 @@ class Recorder:
                 self.refuse(int(i))
         return fresh
 
-    def _count_tokens(self, rows: npt.NDArray[np.int64], n_tokens: Ints | None, at: int) -> npt.NDArray[np.int64]:
+    def _count_tokens(self, rows: I64, n_tokens: Ints | None) -> None:
         counts = np.broadcast_to(np.asarray(0 if n_tokens is None else n_tokens, np.int64), rows.shape).copy()
         for i, n in zip(rows[counts < 2].tolist(), counts[counts < 2].tolist(), strict=True):
             self.errors.add(f"{_token_problem(n)}: id {i}, n_tokens {n}")
@@ -287,41 +275,20 @@ class Recorder:
         if self._needs_first:
             for i in rows[self.first[rows] == 0]:
                 self.errors.add(f"Attempted to record a sample latency before it's first token latency: id {i}")
-        return rows
 
-    def _store(
+    def _log(
         self,
-        rows: npt.NDArray[np.int64],
+        add: Callable[[I64, npt.NDArray[np.bool_], Buffer, Offsets | None], None],
+        rows: I64,
         wanted: npt.NDArray[np.bool_],
         data: Buffer,
-        offsets: Sequence[int] | npt.NDArray[np.int64] | None,
-    ) -> Iterator[tuple[int, int, int]]:
-        """Copy the wanted answers out of the caller's buffer: (position, offset, length) each."""
-        if not wanted.any():
-            return
-        view = _flat(data)
+        offsets: Offsets | None,
+    ) -> None:
+        """Hand answers or first tokens to the spool. What it cannot keep ends the run."""
         try:
-            bounds = _bounds(offsets, len(rows), len(view))
-        except ValueError as error:
-            self.fail(f"id {rows[0]}: {error}")
-            return
-        with self._spool_lock:
-            for j in np.flatnonzero(wanted).tolist():
-                piece = view[int(bounds[j]) : int(bounds[j + 1])]
-                try:
-                    self._spool.write(piece)
-                except OSError as error:
-                    self.fail(
-                        f"id {rows[j]}: its answer cannot be kept for the log: {error}. Free space, or choose "
-                        "an output folder with more"
-                    )
-                    return
-                yield int(rows[j]), self._spooled, len(piece)
-                self._spooled += len(piece)
-
-    def _read(self, offset: int, length: int) -> bytes:
-        self._spool.seek(offset)
-        return self._spool.read(length)
+            add(rows, wanted, data, offsets)
+        except SpoolError as error:
+            self.fail(str(error))
 
     def refuse(self, position: int) -> None:
         """Note an answer that cannot be taken."""
@@ -342,39 +309,17 @@ class Recorder:
 
 
 def _each(
-    ids: Ints,
-    data: Buffer | None,
-    offsets: Sequence[int] | npt.NDArray[np.int64] | None,
-    n_tokens: Ints | None,
-) -> Iterator[tuple[int, Buffer | None, int | None]]:
-    """(id, its bytes, its tokens) of each answer: the slow way, for a batch that has unknown ids among others."""
+    ids: Ints, data: Buffer | None, offsets: Offsets | None, n_tokens: Ints | None, at: int | I64
+) -> Iterator[tuple[int, Buffer | None, int | None, int]]:
+    """(id, its bytes, its tokens, its time) of each answer: the slow way, for a batch with unknown ids among others."""
     rows = np.atleast_1d(np.asarray(ids, np.int64))
     counts = None if n_tokens is None else np.broadcast_to(np.asarray(n_tokens, np.int64), rows.shape)
-    view = None if data is None else _flat(data)
+    times = np.broadcast_to(np.asarray(at, np.int64), rows.shape)
+    view = None if data is None else flat(data)
     cut = offsets is not None and len(offsets) == len(rows) + 1
     for j, one in enumerate(rows.tolist()):
         piece = view if view is None or not cut or offsets is None else view[int(offsets[j]) : int(offsets[j + 1])]
-        yield one, piece, None if counts is None else int(counts[j])
-
-
-def _flat(data: Buffer) -> memoryview:
-    view = np.ascontiguousarray(data).data if isinstance(data, np.ndarray) else memoryview(data)
-    return view.cast("B") if view.nbytes else memoryview(b"")
-
-
-def _bounds(
-    offsets: Sequence[int] | npt.NDArray[np.int64] | None, count: int, n_bytes: int
-) -> Sequence[int] | npt.NDArray[np.int64]:
-    """Where each of `count` answers begins and ends. Raises ValueError if the offsets do not fit."""
-    if offsets is None and count == 1:
-        return (0, n_bytes)
-    if offsets is None or len(offsets) != count + 1 or int(offsets[-1]) > n_bytes:
-        found = "no" if offsets is None else f"{len(offsets)}"
-        raise ValueError(
-            f"an answer of {count} ids came with {found} offsets and {n_bytes} bytes: "
-            f"pass {count + 1} offsets that end within the buffer"
-        )
-    return offsets
+        yield one, piece, None if counts is None else int(counts[j]), int(times[j])
 
 
 def _token_problem(n_tokens: int) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loadgen import early_stopping
-from loadgen.rng import I64
+from loadgen.contracts import I64
 from loadgen.settings import EffectiveSettings, Mode, Scenario
 from loadgen.stopping import Stopping, stop
 
@@ -93,6 +93,8 @@ class Result:
     sample_count: int
     duration_ns: int
     interrupted: bool
+    details: tuple[str, ...]
+    """Tracebacks of what went wrong, in order."""
     logdir: Path | None
     latencies_ns: npt.NDArray[np.int64] = field(repr=False, compare=False)
     columns: Records | None = field(default=None, repr=False, compare=False)

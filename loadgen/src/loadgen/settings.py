@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
+from loadgen.errors import InputError
+
 
 class Scenario(enum.Enum):
     """How queries arrive. Values are the official numbers."""
@@ -35,7 +37,7 @@ class Revision(enum.Enum):
     V6_0 = "6.0"
 
 
-class SettingsError(ValueError):
+class SettingsError(InputError):
     """Settings that no test can run with; the message names the field and the next action."""
 
 

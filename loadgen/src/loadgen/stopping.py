@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from loadgen import early_stopping
-from loadgen.rng import I64
+from loadgen.contracts import I64
 from loadgen.settings import EffectiveSettings, Revision, Scenario
 
 

@@ -7,13 +7,13 @@ import types
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.benchmark import Benchmark, Profile
+from loadgen.contracts import I64, Answers, BackendOptions, Entry, InputError, Loaded, Scoring
+from loadgen.harness.benchmark import BackendSpec, Benchmark, Profile
+from loadgen.harness.serving import finished
 from loadgen.settings import Scenario
 
 
@@ -27,43 +27,43 @@ class Numbers:
 
     def unload(self, indices: Sequence[int]) -> None: ...
 
-    def gather(self, indices: Sequence[int]) -> Any:
-        return np.array(indices)
+    def gather(self, indices: I64) -> I64:
+        return indices.copy()
 
-    def cost(self, index: int) -> int:
-        return index % 7
+    def costs(self, indices: I64) -> I64:
+        return indices % 7
 
 
 class Squares:
     """Fails on `bad` when it comes; remembers its batches."""
 
     bad = -1
+    device = ""
 
     def __init__(self, options: BackendOptions) -> None:
         self.options = options
         self.batches: list[list[int]] = []
         self.closed = False
 
-    def load(self) -> None: ...
+    def load(self) -> Loaded:
+        return Loaded(self.device or self.options.device, self.options.dtype, {"abacus": "3.1"})
 
-    def submit(self, batch: Any) -> Future[Any]:
+    def submit(self, batch: I64) -> Future[I64]:
         self.batches.append(batch.tolist())
         if self.bad in batch:
             raise RuntimeError("no square for that")
-        future: Future[Any] = Future()
-        future.set_result(batch**2)
-        return future
+        return finished(batch**2)
 
     def close(self) -> None:
         self.closed = True
 
 
-def encode(outputs: Any) -> tuple[bytes, list[int]]:
-    return outputs.astype(np.int32).tobytes(), list(range(0, 4 * len(outputs) + 1, 4))
+def encode(outputs: I64, indices: I64, dataset: Numbers) -> Answers:
+    return Answers(outputs.astype(np.int32).tobytes(), list(range(0, 4 * len(outputs) + 1, 4)))
 
 
-def score(entries: Iterable[tuple[int, bytes]], dataset: Numbers) -> dict[str, float]:
-    right = {index for index, data in entries if int.from_bytes(data, "little") == index**2}
+def score(entries: Iterable[Entry], dataset: Numbers, at: Scoring) -> dict[str, float]:
+    right = {entry.index for entry in entries if int.from_bytes(entry.data, "little") == entry.index**2}
     return {"f1": 100 * len(right) / dataset.total_count, "exact_match": 0.0}
 
 
@@ -112,7 +112,10 @@ def benchmark_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Benchmark]:
             model="bert",
             scenarios=tuple(SHORT),
             dataset="fake_bench:Numbers",
-            backends={"numpy": "fake_bench:Squares", "missing": "no_such_framework:Backend"},
+            backends={
+                "numpy": BackendSpec("fake_bench:Squares", devices=("cpu", "cuda")),
+                "missing": BackendSpec("no_such_framework:Backend", extra="abacus"),
+            },
             postprocess="fake_bench",
             accuracy="fake_bench",
             profiles={"mini": mini},

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from loadgen.harness.benchmark import Benchmark, Profile
+from loadgen.contracts import InputError
+from loadgen.harness.benchmark import BackendSpec, Benchmark, Profile
 from loadgen.harness.cli import invoke
-from loadgen.harness.serving.batching import BatchingSystem
+from loadgen.harness.serving import Batching, BatchingSystem
 from loadgen.settings import Scenario
 
 Make = Callable[..., Benchmark]
@@ -33,7 +34,7 @@ def test_without_arguments_everything_runs(benchmark_of: Make, capsys: pytest.Ca
     printed = capsys.readouterr().out
     assert printed.count("VALID") >= 6
     assert "INVALID" not in printed
-    assert "no benchmark result" in printed
+    assert "not a benchmark result" in printed
     (record,) = Path("results/squares").glob("*/results.json")
     tests = json.loads(record.read_text())["tests"]
     assert [(t["scenario"], t["mode"]) for t in tests[:2]] == [
@@ -57,6 +58,30 @@ def test_a_missed_target_is_exit_code_1(benchmark_of: Make, capsys: pytest.Captu
     assert "100.000 < 100.980: MISSED" in capsys.readouterr().out
 
 
+def test_both_ratios_are_judged_and_the_lower_decides(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--mode", "accuracy", "--scenario", "Offline", "--output", "out"]
+    assert invoke(benchmark_of(reference=100.5), options) == 0
+    assert "f1 100.000 >= 99.495: met; 99.9 %: MISSED" in " ".join(capsys.readouterr().out.split())
+    (test,) = json.loads(Path("out/results.json").read_text())["tests"]
+    assert [(one["ratio"], one["met"]) for one in test["accuracy"]["judged"]] == [(0.99, True), (0.999, False)]
+    assert invoke(benchmark_of(reference=100.5), [*options, "--ratio", "0.999"]) == 1
+    assert "f1 100.000 < 100.400: MISSED" in capsys.readouterr().out
+
+
+def test_a_bug_in_a_metric_is_not_called_an_input_error(
+    benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError("operands could not be broadcast together")
+
+    options = ["--mode", "accuracy", "--scenario", "Offline"]
+    for name in ("score", "prepare", "Numbers.__init__", "Squares.load"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"fake_bench.{name}", broken)
+            assert invoke(benchmark_of(), options) == 3
+            assert "Traceback" in capsys.readouterr().err
+
+
 def test_an_invalid_test_is_exit_code_1(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--mode", "performance", "--scenario", "Offline", "--duration", "60", "--qps", "1"]
     assert invoke(benchmark_of(), options) == 1
@@ -68,9 +93,14 @@ def test_a_failing_prediction_fails_the_run(
     benchmark_of: Make, scenario: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert invoke(benchmark_of(bad=13), ["--scenario", scenario, "--mode", "accuracy"]) == 3
-    printed = " ".join(capsys.readouterr().out.split())
+    said = capsys.readouterr()
+    printed = " ".join(said.out.split())
     assert "13" in printed
+    assert "in submit" in said.err
     assert "failed: RuntimeError: no square for that" in printed
+    (errors,) = Path("results/squares").glob("*/errors.txt")
+    assert f"{scenario} accuracy\nTraceback" in errors.read_text()
+    assert "in submit" in errors.read_text(), "the model's own lines"
 
 
 @pytest.mark.parametrize(
@@ -82,10 +112,15 @@ def test_a_failing_prediction_fails_the_run(
         (["--category", "cloud"], "no category 'cloud': choose datacenter, edge"),
         (["--category", "edge", "--scenario", "Server"], "--scenario and --category both choose"),
         (["synthesize"], "squares has no synthetic profile: it has mini"),
-        (["train-mini", "--steps", "3"], "squares has no training of its miniature"),
+        (["train-mini", "--steps", "3"], "squares has no training for its miniature"),
         (["--qps", "0"], "--qps 0: give a number above 0"),
         (["--duration", "-1"], "--duration -1: give a number above 0"),
         (["--round", "v99"], "v99"),
+        (["--ratio", "0.9"], "no ratio 0.9; there are 0.99, 0.999"),
+        (["--device", "tpu"], "device 'tpu': backend numpy runs on cpu, cuda or cuda:N"),
+        (["--device", "cuda:x"], "device 'cuda:x'"),
+        (["--dtype", "int3"], "dtype 'int3': backend numpy computes in float32"),
+        (["--device", "cuda", "--gpus-per-worker", "2"], "backend numpy keeps a model on one device"),
         (["--user-conf", "none.conf"], "none.conf"),
         (["--output", "a-file/below"], "a-file/below cannot be written as user"),
         (["--data", "damaged"], "damaged/broken: remove this file"),
@@ -127,9 +162,9 @@ def test_a_missing_framework_names_the_extra_to_install(
     package.write_text("import no_such_framework\n")
     monkeypatch.syspath_prepend(".")
     made = benchmark_of()
-    made.backends["missing"] = "needs_framework:Backend"  # type: ignore[index]
+    made.backends["missing"] = BackendSpec("needs_framework:Backend", extra="abacus")  # type: ignore[index]
     assert invoke(made, ["--backend", "missing"]) == 2
-    assert "pip install './benchmarks/squares[missing]'" in capsys.readouterr().err
+    assert "pip install './benchmarks/squares[abacus]'" in capsys.readouterr().err
 
 
 def test_a_bug_prints_a_traceback_and_exit_code_3(
@@ -178,11 +213,13 @@ def test_the_device_really_used_is_printed(
 ) -> None:
     options = ["--scenario", "Offline", "--mode", "accuracy", "--output", "out"]
     assert invoke(benchmark_of(), options) == 0
-    assert "on device cpu" in capsys.readouterr().out
-    monkeypatch.setattr("fake_bench.Squares.device_name", "Abacus 3", raising=False)
+    assert "on cpu in float32" in capsys.readouterr().out
+    monkeypatch.setattr("fake_bench.Squares.device", "Abacus 3")
     assert invoke(benchmark_of(), options) == 0
-    assert "on device Abacus 3" in capsys.readouterr().out
-    assert json.loads(Path("out/results.json").read_text())["options"]["device used"] == "Abacus 3"
+    assert "on Abacus 3 in float32" in capsys.readouterr().out
+    recorded = json.loads(Path("out/results.json").read_text())["options"]
+    assert recorded["device used"] == "Abacus 3"
+    assert recorded["abacus version"] == "3.1"
 
 
 def test_info_says_what_is_needed_and_what_is_there(
@@ -221,7 +258,7 @@ def test_info_adds_up_disk_and_time(benchmark_of: Make, capsys: pytest.CaptureFi
         "SingleStream: performance 10 min, accuracy 0.0 s, at single_stream_expected_latency_ns = 1000  (profile)",
         "Server: performance 10 min, accuracy 0.5 s, at server_target_qps = 100  (command line)",
         "Offline: performance 11 min, accuracy 0.5 s",  # 66,000 samples: a tenth more than 600 s x 100/s
-        "in all: 31 min",
+        "in total: 31 min",
     ):
         assert line in printed
     Path("d").mkdir()
@@ -237,42 +274,52 @@ def test_info_says_what_it_does_not_know(benchmark_of: Make, capsys: pytest.Capt
     printed = capsys.readouterr().out
     assert "disk needed: not known" in printed
     assert "Server: performance 0.2 s, accuracy not known" in printed
-    assert "in all: 0.2 s, and the accuracy tests" in printed
+    assert "in total: 0.2 s, and the accuracy tests" in printed
 
 
 def test_synthesize_says_what_it_wrote(
     benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def make(folder: Path, backend: str = "all") -> None:
-        folder.mkdir(exist_ok=True)
-        (folder / f"weights-{backend}").write_bytes(bytes(3_000_000))
-        (folder / "data").mkdir(exist_ok=True)
+    def make(folder: Path) -> None:
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        (folder / "model").mkdir(exist_ok=True)
         for number in range(11):
             (folder / "data" / f"{number}.JPEG").write_bytes(bytes(100_000))
 
+    def weigh(file: Path) -> None:
+        if file.name == "b.bin":
+            raise InputError("b.bin is made with the package beta, which is not installed")
+        file.write_bytes(bytes(3_000_000))
+
     monkeypatch.setattr("fake_bench.make", make, raising=False)
+    monkeypatch.setattr("fake_bench.weigh", weigh, raising=False)
     made = benchmark_of()
-    profiles = {**made.profiles, "synthetic": Profile("large", "fake_bench:make")}
-    assert invoke(replace(made, profiles=profiles), ["synthesize", "--data", "big"]) == 0
+    specs = {
+        "numpy": replace(made.backends["numpy"], file="a.bin"),
+        "missing": replace(made.backends["missing"], file="b.bin"),
+    }
+    profiles = {**made.profiles, "synthetic": Profile("large", "fake_bench:make", weights="fake_bench:weigh")}
+    made = replace(made, profiles=profiles, backends=specs)
+    assert invoke(made, ["synthesize", "--data", "big"]) == 0
     printed = capsys.readouterr().out
-    assert "weights-all  3.0 MB  written" in printed
+    assert "model/a.bin  3.0 MB  written" in printed
+    assert "b.bin: left out (b.bin is made with the package beta, which is not installed)" in printed
     assert "data  11 files, 1.1 MB  written" in printed, "not a line for each of thousands"
     assert "JPEG" not in printed
-    profiles["synthetic"] = Profile("large", "fake_bench:prepare", synthesize="fake_bench:make")
-    assert invoke(replace(made, profiles=profiles), ["synthesize", "--data", "big", "--backend", "numpy"]) == 0
-    printed = capsys.readouterr().out
-    assert "weights-numpy  3.0 MB  written" in printed
-    assert "weights-all  3.0 MB  was there" in printed
-    assert invoke(replace(made, profiles=profiles), ["synthesize", "--backend", "tvm"]) == 2
+    assert invoke(made, ["synthesize", "--data", "big", "--backend", "numpy"]) == 0
+    assert "model/a.bin  3.0 MB  was there" in capsys.readouterr().out
+    assert invoke(made, ["synthesize", "--data", "big", "--backend", "missing"]) == 2
+    assert "package beta" in capsys.readouterr().err
+    assert invoke(made, ["synthesize", "--backend", "tvm"]) == 2
 
 
 def test_a_benchmark_may_bring_its_own_system(benchmark_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[tuple[str, int]] = []
 
     class Own(BatchingSystem):
-        def __init__(self, name: str, *parts: Any, max_batch: int, **batching: Any) -> None:
-            super().__init__(name, *parts, max_batch=max_batch, **batching)
-            built.append((name, max_batch))
+        def __init__(self, name: str, backends: Any, dataset: Any, encode: Any, batching: Batching) -> None:
+            super().__init__(name, backends, dataset, encode, batching)
+            built.append((name, batching.max_batch))
 
     monkeypatch.setattr("fake_bench.Own", Own, raising=False)
     made = replace(benchmark_of(), system="fake_bench:Own")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,14 @@ from cases import Case, Manner
 from official import Observed
 
 from loadgen.clock import Lock
-from loadgen.compat import _audited
+from loadgen.compat.api import _audited
 from loadgen.contracts import Ints, Responder
-from loadgen.detail import effective_entries, requested_entries
 from loadgen.execute import prepare
-from loadgen.issuer import Issue, issue
-from loadgen.logs import DetailLog, write_accuracy
-from loadgen.outcome import Part, RunState
-from loadgen.settings import EffectiveSettings, Mode, Revision, Scenario, effective
+from loadgen.issuer import issue
+from loadgen.logs import effective_entries, requested_entries, write_accuracy
+from loadgen.notes import DetailLog
+from loadgen.settings import EffectiveSettings, Mode, Revision, Scenario
+from loadgen.state import Job, Part, RunState
 from loadgen.testing import FakeClock, FakeLibrary
 
 
@@ -92,12 +93,11 @@ class System:
 def differences(case: Case, seen: Observed) -> list[str]:
     """Whatever our load generator does otherwise than the official run of this case; [] if nothing."""
     settings, warnings, _ = _audited(case.settings, str(seen.outdir / "audit.config"))
-    derived = effective(settings, case.total, case.performance)
-    found = _logged(derived, warnings, seen)
     system = System(case.manner, settings.use_token_latencies)
     clock = FakeClock()
     library = FakeLibrary(case.total, case.performance)
-    state = prepare(system, library, derived, clock, DetailLog(clock.now_ns, 0), None)
+    state = prepare(Job(system, library, clock, DetailLog(clock.now_ns, 0)), settings)
+    found = _logged(state.settings, warnings, seen)
     system.start(state.recorder)
     try:
         if [list(part.loaded.indices) for part in state.parts] != seen.loads:
@@ -186,7 +186,8 @@ def _forget(state: RunState, part: Part, system: System, queries: int) -> None:
     """Undo an attempt at this part."""
     ids = slice(part.first_id, part.first_id + len(part.series.indices))
     state.recorder.done_view[ids] = 0
-    state.recorder._entries[:] = [e for e in state.recorder._entries if e[0] < part.first_id]
+    kept = state.recorder.spool._answers
+    kept[:] = [answer for answer in kept if answer[0] < part.first_id]
     if len(state.recorder.first):
         state.recorder.first[ids] = 0
     del system.queries[queries:]
@@ -199,26 +200,16 @@ def _issued(state: RunState, part: Part, system: System, seen: Observed, span: s
     looks = seen.trace.issued[span][::size]
     if state.settings.requested.server_coalesce_queries and state.settings.scenario is Scenario.Server:
         looks = _one_a_group(looks, seen.queries[len(system.queries) :])
-    work = Issue(
-        settings=state.settings,
-        series=part.series,
-        first_id=part.first_id,
-        recorder=state.recorder,
-        sut=system,
-        clock=Times([start, *looks.tolist()]),
-        timed=part.mode is not Mode.AccuracyOnly,
-        stop_requested=lambda: False,
-        patience_s=1.0,
-    )
+    again = Part(part.mode, part.loaded, part.series, part.first_id)
     try:
-        issue(work)
+        issue(replace(state, job=replace(state.job, clock=Times([start, *looks.tolist()]))), again)
     except OutOfTimes:
         return [f"official: {_ending(seen, part)!r} after {len(looks)} queries, ours goes on"]
     found = []
-    if (work.message, work.is_error) != _ending(seen, part):
-        found.append(f"official: {_ending(seen, part)}, ours: {work.message!r}, {work.is_error}")
-    if work.queries * size != span.stop - span.start:
-        found.append(f"official ends after {(span.stop - span.start) // size} queries, ours after {work.queries}")
+    if (again.message, again.is_error) != _ending(seen, part):
+        found.append(f"official: {_ending(seen, part)}, ours: {again.message!r}, {again.is_error}")
+    if again.queries * size != span.stop - span.start:
+        found.append(f"official ends after {(span.stop - span.start) // size} queries, ours after {again.queries}")
     if state.errors.messages[len(state.settings.problems) :]:
         found.append(f"errors: {state.errors.messages}")
     return found

@@ -7,11 +7,9 @@ from typing import Any
 
 from official import Observed
 
-from loadgen.detail import verdict_entries
-from loadgen.logs import number
+from loadgen.logs import number, summary_text, verdict_entries
 from loadgen.results import Records, judge
 from loadgen.settings import EffectiveSettings, Scenario
-from loadgen.summary import summary_text
 
 # Streams of tokens only: their start is known from a rate of six digits, and these are divided by the time since.
 _FROM_A_RATE = {"result_completed_tokens_per_second", "result_token_throughput_with_loadgen_overhead"}

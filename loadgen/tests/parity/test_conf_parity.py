@@ -26,7 +26,7 @@ import mlperf_loadgen
 import pytest
 
 from loadgen.conf import ConfError, ConfWarning, read_official, settings_from
-from loadgen.conf_keys import KEYS
+from loadgen.conf.keys import KEYS
 from loadgen.rules import load_round, round_names
 from loadgen.settings import Revision, Scenario, TestSettings
 

@@ -12,7 +12,9 @@ import numpy as np
 import official
 import pytest
 
-from loadgen import compat, early_stopping, execute, issuer, results, rng, samples, schedule, settings, stopping
+from loadgen import early_stopping, execute, issuer, results, settings, stopping
+from loadgen.compat import api
+from loadgen.generation import rng, samples, schedule
 
 SEED, COUNT = 2024, 80
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -90,9 +92,9 @@ FAULTS: dict[str, Plant] = {
         results, "percentile", lambda right, ordered, p: int(ordered[max(0, int(len(ordered) * p) - 1)])
     ),
     "a test ends one query late": lambda patch: patch.setattr(
-        issuer, "_limits", lambda work, limits=issuer._limits: (limits(work)[0] + 1, *limits(work)[1:])
+        issuer, "_limits", lambda *series, limits=issuer._limits: (limits(*series)[0] + 1, *limits(*series)[1:])
     ),
-    "TEST05 keeps the seeds": _around(compat.native, "with_test05_seeds", _kept_seeds),
+    "TEST05 keeps the seeds": _around(api.native, "with_test05_seeds", _kept_seeds),
     "a confidence of 98 %": _around(stopping.early_stopping, "min_under", lambda right, over, p: right(over, p, 0.98)),
 }
 

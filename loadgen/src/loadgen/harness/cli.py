@@ -13,7 +13,7 @@ import click
 from loadgen.harness.benchmark import Benchmark
 
 if TYPE_CHECKING:
-    from loadgen.harness.run import Request
+    from loadgen.harness.plan import Plan, Request
 
 _EXITS = """\b
 Exit codes:
@@ -34,47 +34,46 @@ _HELP = ["-h", "--help"]
 
 _PROFILE = click.option("--profile", default="", help="Where files come from; see the list above.")
 _BACKEND = click.option("--backend", default="", help="Runtime; see the list above.")
-_DEVICE = click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+_DEVICE = click.option("--device", default="", help="cpu, cuda or cuda:N; by default the backend's first.")
+_DTYPE = click.option("--dtype", default="", help="Number format of the model; by default the backend's first.")
 _OUTPUT = click.option("--output", type=click.Path(path_type=Path), help="Folder for logs and results.")
-_DTYPE = click.option("--dtype", default="float32", show_default=True, help="Number format of the model.")
+_ROUND = click.option("--round", "round_", default="v4.0", show_default=True, help="Rules to follow.")
+_RATIO = click.option(
+    "--ratio", type=float, help="Share of the reference score to judge by, 0.99 or 0.999; by default all of the rules."
+)
 _PLACE = [
     click.option("--data", type=click.Path(path_type=Path), help="Folder that holds data/ and model/."),
     click.option("--quiet", is_flag=True, help="Print nothing but errors."),
 ]
-_COMMON = [
-    _PROFILE,
-    *_PLACE,
-    click.option("--round", "round_", default="v4.0", show_default=True, help="Rules to follow."),
-]
+_COMMON = [_PROFILE, *_PLACE, _ROUND, _RATIO]
 _RUN = [
     click.option("--scenario", multiple=True, help="SingleStream, MultiStream, Server or Offline; repeatable."),
-    click.option("--category", multiple=True, help="datacenter or edge: all scenarios that a result there needs."),
+    click.option("--category", multiple=True, help="datacenter or edge: all scenarios that its results need."),
     _BACKEND,
     _DEVICE,
     _DTYPE,
-    click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Most samples a batch."),
+    click.option("--batch", type=click.IntRange(1), help="Most samples of a batch; by default the backend's."),
     click.option(
         "--max-wait-ms",
         type=click.FloatRange(0),
         default=0.0,
         show_default=True,
-        help="Wait for a fuller batch.",
+        help="Longest wait for a fuller batch.",
     ),
+    click.option("--max-cost", type=click.IntRange(1), help="Most that a batch may cost, in the dataset's unit."),
     click.option("--threads", type=click.IntRange(0), default=0, help="Threads of the runtime; 0: its choice."),
-    click.option(
-        "--max-tokens", type=click.IntRange(1), help="Most that a batch's longest sample times its size may be."
-    ),
     click.option(
         "--workers",
         type=click.IntRange(1),
         default=1,
         show_default=True,
-        help="Copies of the model; with --device cuda one a GPU, on the processor they share --threads.",
+        help="Copies of the model: with --device cuda each has its own GPU; on a CPU they share --threads.",
     ),
+    click.option("--gpus-per-worker", type=click.IntRange(1), default=1, help="GPUs that one model is spread over."),
     click.option("--worker-kind", type=click.Choice(["thread", "process"]), default="thread", show_default=True),
     click.option("--replicas", type=click.IntRange(1), help="Copies on a Ray cluster, each with its own --threads."),
     click.option("--ray-address", default="local", show_default=True, help="auto, host:port, ray://host:port, local."),
-    click.option("--duration", type=float, help="Seconds that a performance test lasts at least."),
+    click.option("--duration", type=float, help="Shortest time of a performance test, in seconds."),
     click.option("--qps", type=float, help="Target rate of Server, expected rate of Offline."),
     click.option("--user-conf", type=click.Path(path_type=Path), help="A user.conf with your settings."),
     click.option("--audit-conf", type=click.Path(path_type=Path), help="An audit.config of a compliance test."),
@@ -105,12 +104,9 @@ def invoke(benchmark: Benchmark, arguments: list[str]) -> int:
 
 def _explain(error: Exception) -> int:
     """A bad input prints one message; anything else is a bug and prints where it happened."""
-    from loadgen.conf import ConfError
     from loadgen.contracts import InputError
-    from loadgen.rules import RulesError
-    from loadgen.settings import SettingsError
 
-    if isinstance(error, (InputError, ConfError, RulesError, SettingsError, OSError)):
+    if isinstance(error, InputError):
         click.echo(f"error: {error}", err=True)
         return 2
     traceback.print_exception(error)
@@ -126,102 +122,137 @@ def command(benchmark: Benchmark) -> click.Group:
             *(f"  profile    {name}: {profile.summary}" for name, profile in benchmark.profiles.items()),
         ]
     )
-
-    @click.group(
+    group = click.Group(
         help=f"{benchmark.title}. Without a command: run.\n\n\b\n{offers}",
         epilog=_EXITS,
         context_settings={"help_option_names": _HELP, "max_content_width": 100},
     )
-    def group() -> None: ...
+    for add in (_run, _accuracy, _info, _doctor, _fetch, _synthesize, _train_mini, _speed, _report, _compare):
+        add(group, benchmark)
+    return group
 
-    @group.command(help="Run tests: by default every scenario, performance and accuracy.", epilog=_EXITS)
+
+def _run(group: click.Group, benchmark: Benchmark) -> None:
+    @group.command("run", help="Run tests: by default every scenario, performance and accuracy.", epilog=_EXITS)
     @_options(_RUN + _COMMON)
     @click.option("--mode", type=click.Choice(["performance", "accuracy", "both"]), default="both", show_default=True)
     @_options([_OUTPUT])
     @click.option("--trace", is_flag=True, help="Write mlperf_log_trace.json too.")
-    def run(**options: Any) -> int:
+    def _(**options: Any) -> int:
         from loadgen.harness.run import execute
 
-        return execute(benchmark, _request(**options))
+        return execute(_plan(benchmark, options))
 
-    @group.command(help="Score the accuracy log LOG (a file or its folder).")
+
+def _accuracy(group: click.Group, benchmark: Benchmark) -> None:
+    @group.command("accuracy", help="Score the accuracy log LOG (a file or its folder).")
     @click.argument("log", type=click.Path(path_type=Path))
-    @_options(_COMMON)
-    def accuracy(log: Path, **options: Any) -> int:
+    @_options([*_COMMON, _DEVICE])
+    def _(log: Path, **options: Any) -> int:
         from loadgen.harness.run import score_existing
 
-        return score_existing(benchmark, _request(**options), log)
+        return score_existing(_plan(benchmark, options), log)
 
-    @group.command(help="Say what would run, what it needs and where each setting is from.")
+
+def _info(group: click.Group, benchmark: Benchmark) -> None:
+    @group.command("info", help="Say what would run, what it needs and where each setting comes from.")
     @_options(_RUN + _COMMON)
-    def info(**options: Any) -> int:
+    def _(**options: Any) -> int:
         from loadgen.harness.machine.info import describe
 
-        for line in describe(benchmark, _request(**options)):
+        for line in describe(_plan(benchmark, options)):
             click.echo(line)
         return 0
 
-    @group.command(help="Check this machine; each finding has a fix.", epilog=_DOCTOR_EXITS)
+
+def _doctor(group: click.Group, benchmark: Benchmark) -> None:
+    @group.command("doctor", help="Check this machine; each finding has a fix.", epilog=_DOCTOR_EXITS)
     @_options([_PROFILE, _BACKEND, _DEVICE, _DTYPE, *_PLACE, _OUTPUT])
-    def doctor(**options: Any) -> int:
+    def _(**options: Any) -> int:
         from loadgen.harness.machine.doctor import execute
 
-        return execute(benchmark, _request(**options))
+        return execute(_plan(benchmark, options))
 
+
+def _fetch(group: click.Group, benchmark: Benchmark) -> None:
     @group.command(
-        help="Check the official files; copy those that lack from a folder, else download them.",
+        "fetch",
+        help="Check the official files; copy those that are missing from a folder, else download them.",
         epilog=f"Files are kept for all benchmarks in ~/.cache/inference-bench/blobs; remove it freely.\n\n{_EXITS}",
     )
     @_options([_PROFILE, _BACKEND, _DTYPE, *_PLACE])
     @click.option("--from", "source", type=click.Path(path_type=Path), help="Copy from this folder; no network.")
-    @click.option("--check", is_flag=True, help="Only say what is there, and right.")
-    def fetch(source: Path | None, check: bool, **options: Any) -> int:
-        from loadgen.harness.assets.fetch import execute
+    @click.option("--check", is_flag=True, help="Only say which files are there and right.")
+    def _(source: Path | None, check: bool, **options: Any) -> int:
+        from loadgen.harness.assets.fetch import execute, official
 
-        return execute(benchmark, _request(**options), source, check)
+        return execute(official(benchmark, _request(**options)), source, check)
 
-    @group.command(help="Make the synthetic profile's files ahead of a run.", epilog=_EXITS)
+
+def _synthesize(group: click.Group, benchmark: Benchmark) -> None:
+    @group.command("synthesize", help="Make the synthetic profile's files ahead of a run.", epilog=_EXITS)
     @_options([_BACKEND, *_PLACE])
-    def synthesize(**options: Any) -> int:
+    def _(**options: Any) -> int:
         from loadgen.harness.standins.commands import synthesize
 
         return synthesize(benchmark, _request(**options))
 
+
+def _train_mini(group: click.Group, benchmark: Benchmark) -> None:
     @group.command(
         "train-mini",
-        help="Train the miniature anew. Takes --output FILE, --device cpu|cuda, and what `train-mini -- --help` lists.",
+        help="Train the miniature again: --output FILE, --device cpu|cuda, and what `train-mini -- --help` lists.",
         context_settings={"ignore_unknown_options": True},
     )
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS]")
-    def train_mini(arguments: tuple[str, ...]) -> int:
+    def _(arguments: tuple[str, ...]) -> int:
         from loadgen.harness.standins.commands import train_mini
 
         return train_mini(benchmark, arguments)
 
-    @group.command(help="Write report.html and results.csv of the run in FOLDER anew.")
+
+def _speed(group: click.Group, benchmark: Benchmark) -> None:
+    @group.command("speed", help="Offline beside one sample at a time; or a sweep of scenarios and Server's rates.")
+    @_options([*_RUN, *_COMMON])
+    @click.option("--samples", type=click.IntRange(1), default=32, show_default=True, help="Of each pair.")
+    @click.option("--pairs", type=click.IntRange(1), default=3, show_default=True)
+    @click.option("--sweep", is_flag=True, help="All scenarios, then Server at rising rates until two are INVALID.")
+    @click.option("--rate", "rates", type=float, multiple=True, help="Of Server in a sweep; repeatable.")
+    def _(samples: int, pairs: int, sweep: bool, rates: tuple[float, ...], **options: Any) -> int:
+        from loadgen.harness.speed import pairs as paired
+        from loadgen.harness.speed import sweep as swept
+
+        plan = _plan(benchmark, options)
+        return swept.execute(plan, rates) if sweep else paired.execute(plan, samples, pairs)
+
+
+def _report(group: click.Group, benchmark: Benchmark) -> None:
+    @group.command("report", help="Write report.html and results.csv of the run in FOLDER again.")
     @click.argument("folder", type=click.Path(path_type=Path))
-    def report(folder: Path) -> int:
+    def _(folder: Path) -> int:
         from loadgen.harness.report.page import write_report
 
         click.echo(write_report(folder))
         return 0
 
-    @group.command(help="Compare the run in folder B with the one in A: figures, verdicts, settings, machines.")
+
+def _compare(group: click.Group, benchmark: Benchmark) -> None:
+    @group.command(
+        "compare", help="Compare the run in folder B with the one in A: figures, verdicts, settings, machines."
+    )
     @click.argument("a", type=click.Path(path_type=Path))
     @click.argument("b", type=click.Path(path_type=Path))
     @click.option(
         "--fail-above",
         type=click.FloatRange(0),
         metavar="PERCENT",
-        help="Exit code 1 if B is worse by more, or lacks a VALID test that A has.",
+        help="Exit code 1 if B is worse by more, or if a test is VALID in A only.",
     )
     @click.option("--html", type=click.Path(path_type=Path), help="Write the comparison to this file too.")
-    def compare(a: Path, b: Path, fail_above: float | None, html: Path | None) -> int:
+    def _(a: Path, b: Path, fail_above: float | None, html: Path | None) -> int:
         from loadgen.harness.report.compare import execute
 
         return execute(a, b, fail_above, html)
-
-    return group
 
 
 def _options(options: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
@@ -231,6 +262,13 @@ def _options(options: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
         return function
 
     return decorate
+
+
+def _plan(benchmark: Benchmark, options: dict[str, Any]) -> Plan:
+    """Options as click gives them, resolved. Raises InputError."""
+    from loadgen.harness.plan import resolve
+
+    return resolve(benchmark, _request(**options))
 
 
 def _request(
@@ -247,14 +285,14 @@ def _request(
     user_conf: Path | None = None,
     audit_conf: Path | None = None,
     workers: int = 1,
+    gpus_per_worker: int = 1,
     worker_kind: str = "thread",
     replicas: int | None = None,
     ray_address: str = "local",
     **rest: Any,
 ) -> Request:
     """Options as click gives them, parsed once into the frozen request."""
-    from loadgen.harness.layers import Overrides
-    from loadgen.harness.run import Request
+    from loadgen.harness.plan import Overrides, Request
     from loadgen.harness.workers.pool import Workers
     from loadgen.settings import Mode
 
@@ -270,7 +308,7 @@ def _request(
         profile=profile,
         data=data,
         quiet=quiet,
-        workers=Workers(workers, worker_kind, replicas or 0, ray_address),
+        workers=Workers(workers, worker_kind, replicas or 0, ray_address, gpus_per_worker),
         overrides=Overrides(duration, qps, user_conf, audit_conf, round_),
         **rest,
     )

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from loadgen.conf import Text, settings_from
+from loadgen.errors import InputError
 from loadgen.settings import Scenario, TestSettings
 
 if sys.version_info >= (3, 11):
@@ -25,8 +26,53 @@ else:
     import tomli as tomllib
 
 
-class RulesError(ValueError):
+class RulesError(InputError):
     """A round, model, score or ratio that the rules do not have; the message lists those they have."""
+
+
+Limits: TypeAlias = "tuple[float | None, float | None]"
+"""The lowest and the highest score that passes; None: that side is open."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The scores of one accuracy test, and whether they pass."""
+
+    values: Mapping[str, float]
+    """Every score that was computed, judged or not."""
+    limits: Mapping[str, Limits]
+    """Of each judged score."""
+    ratio: float
+    """The share of the reference that is claimed."""
+
+    @property
+    def met(self) -> bool:
+        return all(self.passes(name) for name in self.limits)
+
+    def passes(self, name: str) -> bool:
+        """Is this judged score within its limits? Not a number passes nothing."""
+        value, (low, high) = self.values[name], self.limits[name]
+        return (low is None or value >= low) and (high is None or value <= high) and not math.isnan(value)
+
+    def target(self, name: str) -> str:
+        """`>= 91.207`, `<= 23.950`, `23.011 to 23.950`; empty: this score is not judged."""
+        low, high = (None if limit is None else f"{limit:.3f}" for limit in self.limits.get(name, (None, None)))
+        if low and high:
+            return f"{low} to {high}"
+        return f">= {low}" if low else f"<= {high}" if high else ""
+
+    def __str__(self) -> str:
+        """`f1 92.129 >= 91.207: met`."""
+        parts = (self._compared(name) for name in self.limits)
+        return f"{', '.join(parts)}: {'met' if self.met else 'MISSED'}"
+
+    def _compared(self, name: str) -> str:
+        value, target = f"{name} {self.values[name]:.3f}", self.target(name)
+        if " to " in target:
+            return f"{value} {'in' if self.passes(name) else 'not in'} {target}"
+        if not self.passes(name):
+            target = target.replace(">=", "<").replace("<=", ">")
+        return f"{value} {target}"
 
 
 @dataclass(frozen=True)
@@ -48,13 +94,22 @@ class Metric:
     """Lower limit itself, where the rules write it out."""
     upper: float | None = None
 
-    def limits(self, ratio: float) -> tuple[float, float]:
-        """Lowest and highest score that passes when `ratio` (0.99, 0.999) is claimed."""
+    def limits(self, ratio: float, reference: float | None = None) -> Limits:
+        """Lowest and highest score that passes when `ratio` (0.99, 0.999) is claimed.
+
+        reference: of another model than the rules', whose limits are the same shares of it.
+        """
+        if reference is None:
+            reference = self.reference
+        elif self.lower is not None or self.upper is not None:  # written out for the rules' own model
+            shares = (None if limit is None else limit / self.reference for limit in (self.lower, self.upper))
+            lower, upper = (None if share is None else reference * share for share in shares)
+            return lower, upper
         share = ratio if self.lower_ratio is None else self.lower_ratio
-        lower = self.reference * share if self.lower is None else self.lower
+        lower = reference * share if self.lower is None else self.lower
         if self.upper is not None:
             return lower, self.upper
-        return lower, math.inf if self.upper_ratio is None else self.reference * self.upper_ratio
+        return lower, None if self.upper_ratio is None else reference * self.upper_ratio
 
 
 @dataclass(frozen=True)
@@ -89,16 +144,14 @@ class ModelRules:
         """Metric -> the FP32 reference's score."""
         return {name: metric.reference for name, metric in self.metrics.items()}
 
-    @property
-    def accuracy_regex(self) -> Mapping[str, str]:
-        """Metric -> pattern that finds it in a line of accuracy.txt."""
-        return {name: metric.regex for name, metric in self.metrics.items()}
+    def limits(self, ratio: float, reference: Mapping[str, float] | None = None) -> dict[str, Limits]:
+        """Metric -> lowest and highest score that passes. Raises RulesError for an unknown ratio.
 
-    def limits(self, ratio: float) -> dict[str, tuple[float, float]]:
-        """Metric -> lowest and highest score that passes. Raises RulesError for an unknown ratio."""
+        reference: metric -> score of another model than the rules', as of a miniature.
+        """
         if ratio not in self.ratios:
             raise RulesError(f"{self.model}: no ratio {ratio}; there are {_listed(map(str, self.ratios))}")
-        return {name: metric.limits(ratio) for name, metric in self.metrics.items()}
+        return {name: metric.limits(ratio, (reference or {}).get(name)) for name, metric in self.metrics.items()}
 
     def write_accuracy(self, scores: Mapping[str, float]) -> str:
         """The line of accuracy.txt, readable by the official checker, from plain or numpy numbers."""

@@ -37,7 +37,9 @@ def bench(benchmark_of: Make, asset: Asset, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("fake_bench.ASSETS", [own, other, small], raising=False)
     made = benchmark_of()
     full = Profile("official files", "fake_bench:prepare", is_official=True, assets="fake_bench:ASSETS")
-    return replace(made, profiles={**made.profiles, "full": full})
+    formats = replace(made.backends["numpy"], dtypes=("float32", "int4", "int8"))
+    backends = {**made.backends, "numpy": formats}
+    return replace(made, profiles={**made.profiles, "full": full}, backends=backends)
 
 
 def test_the_command_needs_what_only_a_person_can_get(
@@ -62,7 +64,7 @@ def test_the_command_downloads_what_is_missing_or_wrong(
     (folder / "model/weights.bin").write_bytes(b"cut off")
     command = ["fetch", "--data", str(folder)]
     assert invoke(bench, [*command, "--check"]) == 2
-    assert "1 of 2 files are not right" in capsys.readouterr().err
+    assert "1 of 2 files are missing or wrong" in capsys.readouterr().err
     assert invoke(bench, command) == 0
     said = capsys.readouterr().out
     assert "model/weights.bin: wrong: 7 bytes, not 2,048,000" in said
@@ -197,14 +199,14 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(
 PROGRAM = """
 import sys
 from loadgen.harness.assets.asset import Asset
-from loadgen.harness.benchmark import Benchmark, Profile
+from loadgen.harness.benchmark import BackendSpec, Benchmark, Profile
 from loadgen.harness.cli import invoke
 from loadgen.settings import Scenario
 
 address, size, digest, folder = sys.argv[1:]
 ASSETS = (Asset("model/weights.bin", address, "MIT", int(size), sha256=digest),)
 full = Profile("official files", "", assets="__main__:ASSETS")
-bench = Benchmark("x", "X", "bert", (Scenario.Offline,), "", {"numpy": ""}, "", "", {"full": full})
+bench = Benchmark("x", "X", "bert", (Scenario.Offline,), "", {"numpy": BackendSpec("")}, "", "", {"full": full})
 sys.stdout.reconfigure(line_buffering=True)
 sys.exit(invoke(bench, ["fetch", "--data", folder]))
 """

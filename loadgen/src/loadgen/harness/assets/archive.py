@@ -35,7 +35,7 @@ def extract(archive: Path, folder: Path) -> None:
     Raises InputError if the archive is damaged, or has a path or a link that leads out, or a device.
     Links become copies: nothing is ever written through one.
     """
-    waits = f"another process unpacks {archive}: waiting for it"
+    waits = f"another process is unpacking {archive}: waiting for it"
     with _readable(archive), locked(archive, lambda: print(waits, file=sys.stderr, flush=True)):
         if folder.exists():
             return
@@ -105,7 +105,7 @@ def _check_inside(archive: Path, name: str) -> None:
 
 
 def _unsafe(archive: Path, name: str, why: str) -> InputError:
-    return InputError(f"{archive} is not unpacked: {name!r} in it {why}. Get it from where it is official")
+    return InputError(f"{archive} is not unpacked: {name!r} in it {why}. Get the archive from its official source")
 
 
 def _write(member: _Member, folder: Path) -> None:

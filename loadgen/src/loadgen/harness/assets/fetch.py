@@ -7,6 +7,7 @@ import glob
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -17,43 +18,41 @@ from loadgen.harness.assets.asset import Asset, check_space, copy, fault
 from loadgen.harness.assets.download import download
 from loadgen.harness.assets.files import locked
 from loadgen.harness.benchmark import Benchmark
-from loadgen.harness.machine.needs import assets, to_fetch
-from loadgen.harness.report import screen as display
-from loadgen.harness.run import Request, choose, data_folder
+from loadgen.harness.machine import needs
+from loadgen.harness.machine.needs import to_fetch
+from loadgen.harness.plan import Plan, Request, resolve
+from loadgen.harness.report import screen
 
 _UNCHECKED = "present (no checksum is known)"
 
 
-def execute(benchmark: Benchmark, request: Request, source: Path | None, check: bool) -> int:
+def execute(plan: Plan, source: Path | None, check: bool) -> int:
     """Returns 0 when every file is there and right. Raises InputError that names the first that is not."""
-    name, assets = official(benchmark, request)
-    folder = data_folder(benchmark, name, request.data)
-    out = display.console(request.quiet)
-    _say(out, f"{benchmark.title}: official files, in {folder}")
+    assets, folder = needs.assets(plan), plan.folder
+    out = screen.console(plan.request.quiet)
+    _say(out, f"{plan.benchmark.title}: official files, in {folder}")
     faults = {asset: fault(asset, folder / asset.path) for asset in assets}
     for asset in assets:
         for line in describe(asset, faults[asset]):
             _say(out, line)
     wanted = [asset for asset in assets if faults[asset]]
     if wanted and check:
-        raise InputError(f"{len(wanted)} of {len(assets)} files are not right: run fetch without --check")
+        raise InputError(f"{len(wanted)} of {len(assets)} files are missing or wrong: run fetch without --check")
     if wanted:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder, lambda: _say(out, f"another process fetches into {folder}: waiting for it")):
+        with locked(folder, lambda: _say(out, f"another process is fetching into {folder}: waiting for it")):
             _get(wanted, folder, source, out)
     _say(out, f"all {len(assets)} files are there")
     return 0
 
 
-def official(benchmark: Benchmark, request: Request) -> tuple[str, list[Asset]]:
-    """(profile, its files that the backend needs): of the profile asked for, else the first that has files."""
+def official(benchmark: Benchmark, request: Request) -> Plan:
+    """The plan for the profile asked for, else the first that has official files. Raises InputError for one without."""
     offers = [name for name, profile in benchmark.profiles.items() if profile.assets]
     if not offers or request.profile not in ("", *offers):
         asked = f"the {request.profile} profile" if request.profile else benchmark.name
         raise InputError(f"{asked} has no official files to fetch: {', '.join(offers) or 'no profile'} has")
-    name = request.profile or offers[0]
-    _, _, backend, _ = choose(benchmark, request)
-    return name, assets(benchmark, benchmark.profiles[name], backend, request)
+    return resolve(benchmark, replace(request, profile=request.profile or offers[0]))
 
 
 def describe(asset: Asset, wrong: str) -> list[str]:
@@ -104,7 +103,7 @@ def _obtain(asset: Asset, folder: Path, source: Path | None, out: Console) -> st
             return f"taken from {cache.blob(asset)}"
         if source is None:
             _check_address(asset)
-            with display.transferring(target.name, out) as progress:
+            with screen.transferring(target.name, out) as progress:
                 download(asset, folder, progress)
         else:
             copy(asset, source, folder)
@@ -118,7 +117,9 @@ def _alone(asset: Asset, out: Console) -> contextlib.AbstractContextManager[None
     kept = cache.blob(asset)
     if kept is None:
         return contextlib.nullcontext()
-    return locked(kept.with_suffix(".lock"), lambda: _say(out, f"another process gets {asset.path}: waiting for it"))
+    return locked(
+        kept.with_suffix(".lock"), lambda: _say(out, f"another process is fetching {asset.path}: waiting for it")
+    )
 
 
 def _say(out: Console, line: str) -> None:

@@ -32,7 +32,7 @@ def sync(file: Path) -> None:
 
 @contextmanager
 def locked(place: Path, waits: Callable[[], None]) -> Iterator[None]:
-    """Hold a folder, or a file that is made for it: who else wants it waits. The end of a process frees it.
+    """Hold a folder, or a file that is made for it: whoever else wants it waits. The end of a process frees it.
 
     waits: called before waiting. Without effect on a file system without locks, as some over a network.
     """

@@ -31,7 +31,7 @@ class Busy(HTTPError):
 
 
 class OtherRange(HTTPError):
-    """The answer has not the bytes that were asked for."""
+    """The answer does not hold the bytes that were asked for."""
 
 
 class Changed(HTTPError):
@@ -100,7 +100,7 @@ def _span(asset: Asset, address: str, response: urllib3.BaseHTTPResponse) -> tup
     if status == 206:
         parts = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", headers.get("Content-Range", ""))
         if not parts:
-            raise OtherRange(f"{said} and names no range")
+            raise OtherRange(f"{said} without naming a range")
         start, end, total = int(parts[1]), int(parts[2]) + 1, int(parts[3])
     elif status == 200:
         start, end = 0, int(headers.get("Content-Length", asset.bytes))
@@ -116,7 +116,7 @@ def _span(asset: Asset, address: str, response: urllib3.BaseHTTPResponse) -> tup
             refusal(asset, address, f"the file there has {total:,} bytes, the official one {asset.bytes:,}")
         )
     if not total:
-        raise AddressError(refusal(asset, address, "nobody says how long the file is, so that a cut could not be seen"))
+        raise AddressError(refusal(asset, address, "the length of the file is not known, so a cut would go unnoticed"))
     return start, end, total
 
 

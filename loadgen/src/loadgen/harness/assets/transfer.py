@@ -126,14 +126,14 @@ class Transfer:
             answer = ask(self.pool, self.asset, self.address, wanted, etag)
             if answer.start != span[0] and (answer.start or not self.is_alone):
                 answer.response.close()
-                raise OtherRange(f"asked from byte {span[0]:,}, the server answered from {answer.start:,}")
+                raise OtherRange(f"asked for bytes from {span[0]:,} on, the server sent those from {answer.start:,} on")
         except OtherRange:
             self.takes_ranges = False
             raise
         is_renamed = etag and answer.etag != etag and (answer.etag or not self.asset.has_checksum)
         if parts.size and (answer.total != parts.size or is_renamed):
             answer.response.close()
-            raise Changed("the file there has changed meanwhile")
+            raise Changed("the file on the server has changed")
         return answer
 
     def _share(self, spans: list[Span], first: Answer, connections: int) -> list[HTTPError]:
@@ -209,7 +209,7 @@ class Transfer:
             try:
                 for chunk in answer.response.stream(_CHUNK, decode_content=False):
                     if at + len(chunk) > answer.end:
-                        raise HTTPError(f"more came than the promised {answer.end:,} bytes")
+                        raise HTTPError(f"the server sent more than the {answer.end:,} bytes that it announced")
                     for written in _written(file, chunk):
                         at += written
                     self._tell(len(chunk))

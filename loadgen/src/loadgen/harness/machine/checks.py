@@ -56,10 +56,10 @@ def cores(allowed: int, online: int, cgroup: Path = Path("/sys/fs/cgroup")) -> F
         quota, period = (_read(cgroup / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
     if quota.isdigit() and period.isdigit() and int(quota) < allowed * int(period):
         share = int(quota) / int(period)
-        fix = "give the container whole cores (--cpuset-cpus), not a share (--cpus), after which it is stopped"
-        return Finding("cores", WARNING, f"{seen}, for the time of {share:.1f}", fix)
+        fix = "give the container whole cores (--cpuset-cpus): with --cpus it stands still once its share is used up"
+        return Finding("cores", WARNING, f"{seen}, limited to the computing time of {share:.1f}", fix)
     if allowed == 1:
-        return Finding("cores", WARNING, seen, "use a second core: here the load and the model take turns")
+        return Finding("cores", WARNING, seen, "use a second core: on one, load generator and model take turns")
     return Finding("cores", OK, seen)
 
 
@@ -69,7 +69,7 @@ def load(one_minute: float | None, online: int) -> Finding:
         return Finding("load", UNKNOWN, _HERE)
     seen = f"{one_minute:.1f} processes run on {online} cores"
     if one_minute > 0.2 * online:
-        return Finding("load", WARNING, seen, "stop what else runs: `top` shows it")
+        return Finding("load", WARNING, seen, "stop other programs: `top` shows them")
     return Finding("load", OK, seen)
 
 
@@ -118,7 +118,7 @@ def clock_source(system: Path = Path("/sys/devices/system")) -> Finding:
         return Finding("clock source", OK, current)
     better = next((name for name in _GOOD_CLOCKS if name in offered), "")
     fix = f"echo {better} | sudo tee {folder}/current_clocksource" if better else "boot Linux with tsc=reliable"
-    return Finding("clock source", WARNING, f"{current}: each look at it is a system call", fix)
+    return Finding("clock source", WARNING, f"{current}: reading it takes a system call", fix)
 
 
 def governor(system: Path = Path("/sys/devices/system")) -> Finding:
@@ -145,9 +145,9 @@ def lateness_ns(count: int = 200) -> list[int]:
 def timer_slack(late_ns: Sequence[int]) -> Finding:
     """late_ns: in order, from `lateness_ns`."""
     median, high = late_ns[len(late_ns) // 2], late_ns[len(late_ns) * 99 // 100]
-    seen = f"a sleep of 100 us ends {median / 1e3:.0f} us late, one in a hundred {high / 1e3:.0f} us"
+    seen = f"a sleep of 100 us ends {median / 1e3:.0f} us late at the median, {high / 1e3:.0f} us at p99"
     if median > 100_000 or high > 1_000_000:
-        fix = "stop what else runs; let no core sleep deeply (sudo cpupower idle-set -D 10)"
+        fix = "stop other programs; forbid deep sleep states (sudo cpupower idle-set -D 10)"
         return Finding("timer slack", WARNING, seen, fix)
     return Finding("timer slack", OK, seen)
 
@@ -155,17 +155,17 @@ def timer_slack(late_ns: Sequence[int]) -> Finding:
 def engine(host: str, sockets: Sequence[Path]) -> Finding:
     """The one that makes images. host: DOCKER_HOST; sockets: where engines listen otherwise, the first one first."""
     if host and not host.startswith("unix://"):
-        return Finding("engine", UNKNOWN, f"DOCKER_HOST is {host}, which is not asked")
+        return Finding("engine", UNKNOWN, f"DOCKER_HOST is {host}: not checked")
     sockets = [Path(host.removeprefix("unix://"))] if host else sockets
     place = next((file for file in sockets if file.exists()), None)
     only = "only images need one"
     if place is None:
-        return Finding("engine", WARNING, f"none listens at {sockets[0]}; {only}", "install Docker or Podman")
+        return Finding("engine", WARNING, f"no engine listens at {sockets[0]}; {only}", "install Docker or Podman")
     try:
         return Finding("engine", OK, f"{_version(place)} at {place}")
     except PermissionError:
         fix = "sudo usermod -aG docker $USER, then log in again"
-        return Finding("engine", WARNING, f"{place} may not be used by this user; {only}", fix)
+        return Finding("engine", WARNING, f"this user may not use {place}; {only}", fix)
     except (OSError, ValueError, KeyError) as error:
         return Finding("engine", WARNING, f"{place} does not answer ({error}); {only}", "sudo systemctl restart docker")
 

@@ -10,50 +10,48 @@ from pathlib import Path
 
 from loadgen.harness.assets import cache
 from loadgen.harness.assets.files import above
-from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.machine import checks, needs
 from loadgen.harness.machine.checks import Finding
 from loadgen.harness.machine.telemetry import find_gpus
-from loadgen.harness.run import EXIT_INPUT, EXIT_OK, Request, choose, data_folder
+from loadgen.harness.plan import Plan
 from loadgen.memory import available_bytes
 
 
-def execute(benchmark: Benchmark, request: Request) -> int:
+def execute(plan: Plan) -> int:
     """Print a line for each check, and a fix where one is needed. Returns 2 if a run is impossible, else 0."""
-    found = list(findings(benchmark, request))
+    found = list(findings(plan))
     problems, warnings = (sum(f.state == state for f in found) for state in (checks.PROBLEM, checks.WARNING))
     for finding in found:
-        if finding.state == checks.PROBLEM or not request.quiet:
+        if finding.state == checks.PROBLEM or not plan.request.quiet:
             print(f"{finding.state:8} {finding.what}: {finding.seen}")
             print(f"{'':8} fix: {finding.fix}\n" if finding.fix else "", end="")
-    if not request.quiet:
+    if not plan.request.quiet:
         print(f"{problems} problems, {warnings} warnings")
-    return EXIT_INPUT if problems else EXIT_OK
+    return 2 if problems else 0
 
 
-def findings(benchmark: Benchmark, request: Request) -> Iterator[Finding]:
+def findings(plan: Plan) -> Iterator[Finding]:
     """All checks of this machine for the run that is asked for."""
-    name, profile, backend, _ = choose(benchmark, request)
     online = os.cpu_count() or 1
     yield checks.python()
     yield checks.cores(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else online, online)
     yield checks.load(checks.load_average(), online)
-    needed = needs.memory_gb(benchmark, profile, backend, request) * 1e9
-    yield checks.memory(available_bytes(), needed if request.device == "cpu" else 0)
-    folder = data_folder(benchmark, name, request.data)
-    to_come, _ = needs.disk_bytes(profile, needs.assets(benchmark, profile, backend, request), folder)
+    needed = needs.memory_gb(plan) * 1e9
+    yield checks.memory(available_bytes(), needed if plan.device == "cpu" else 0)
+    folder = plan.folder
+    to_come, _ = needs.disk_bytes(plan.profile, needs.assets(plan), folder)
     yield checks.disk(shutil.disk_usage(above(folder)).free, to_come, folder)
     yield checks.writable("data folder", folder, "name another folder by --data")
     yield checks.writable("cache", cache.root(), "name another folder by XDG_CACHE_HOME")
-    yield checks.writable("results folder", request.output or Path("results"), "name another folder by --output")
+    yield checks.writable("results folder", plan.request.output or Path("results"), "name another folder by --output")
     yield checks.clock_source()
     yield checks.governor()
     yield checks.timer_slack(checks.lateness_ns())
     yield checks.engine(os.environ.get("DOCKER_HOST", ""), _sockets())
     gpus, why = find_gpus()
     with contextlib.closing(gpus):
-        yield checks.gpu(gpus.facts, why, request.device)
-        if request.device != "cpu":
+        yield checks.gpu(gpus.facts, why, plan.device)
+        if plan.device != "cpu":
             yield checks.gpu_memory([free for free in gpus.free_bytes() if free is not None], needed)
 
 

@@ -6,16 +6,14 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from loadgen.harness.assets.asset import fault
 from loadgen.harness.assets.files import above
-from loadgen.harness.benchmark import Benchmark, Profile
-from loadgen.harness.layers import Layered, layered
+from loadgen.harness.benchmark import Profile
 from loadgen.harness.machine import needs
 from loadgen.harness.machine.facts import machine
 from loadgen.harness.machine.telemetry import Gpus, find_gpus
-from loadgen.harness.run import Request, choose, data_folder
+from loadgen.harness.plan import Layered, Plan
 from loadgen.memory import available_bytes
 from loadgen.settings import Mode, Scenario
 
@@ -27,23 +25,21 @@ _PACE = {
 }
 
 
-def describe(benchmark: Benchmark, request: Request) -> Iterator[str]:
+def describe(plan: Plan) -> Iterator[str]:
     """Lines; nothing is loaded, and no file is read but configs."""
-    profile_name, profile, backend, scenarios = choose(benchmark, request)
-    folder = data_folder(benchmark, profile_name, request.data)
-    yield benchmark.title
-    yield f"profile {profile_name}: {profile.summary}"
-    yield f"backend {backend}, device {request.device}, dtype {request.dtype}, batch {request.batch}"
-    yield f"workers: {request.workers}"
+    yield plan.benchmark.title
+    yield f"profile {plan.profile_name}: {plan.profile.summary}"
+    yield f"backend {plan.backend_name}, device {plan.device}, dtype {plan.dtype}, batch {plan.batch}"
+    yield f"workers: {plan.request.workers}"
     gpus, why = find_gpus()
     with contextlib.closing(gpus):
-        yield from _memory(needs.memory_gb(benchmark, profile, backend, request), request.device, gpus)
-    yield from _files(benchmark, profile, backend, request, folder)
+        yield from _memory(needs.memory_gb(plan), plan.device, gpus)
+    yield from _files(plan)
     yield from (f"{name} {value}" for name, value in {**machine(), **gpus.facts}.items())
     if why:
         yield f"gpu telemetry: none, {why}"
-    layers = [layered(benchmark, profile, scenario, Mode.PerformanceOnly, request.overrides) for scenario in scenarios]
-    yield from _time(profile, layers)
+    layers = [test for test in plan.tests if test.settings.mode is Mode.PerformanceOnly]
+    yield from _time(plan.profile, layers)
     for layer in layers:
         yield f"{layer.settings.scenario.name}:"
         for name, origin in sorted(layer.origin.items()):
@@ -60,8 +56,8 @@ def _memory(needed: float, device: str, gpus: Gpus) -> Iterator[str]:
     yield f"gpu memory needed: {said}; free: {', '.join(found) or 'not known'}"
 
 
-def _files(benchmark: Benchmark, profile: Profile, backend: str, request: Request, folder: Path) -> Iterator[str]:
-    listed = needs.assets(benchmark, profile, backend, request)
+def _files(plan: Plan) -> Iterator[str]:
+    listed, profile, folder = needs.assets(plan), plan.profile, plan.folder
     size, unknown = needs.disk_bytes(profile, listed, folder)
     more = f" and {unknown} file{'s' if unknown > 1 else ''} of unknown size" if unknown else ""
     known = size or unknown or listed or profile.disk_gb
@@ -81,7 +77,7 @@ def _size(count: int) -> str:
 
 
 def _time(profile: Profile, tests: Sequence[Layered]) -> Iterator[str]:
-    yield "expected time, an estimate: the settings below taken at their word, without loading and preparing"
+    yield "expected time, estimated from the settings below, without loading and preparing"
     total = 0.0
     for test in tests:
         settings, scenario = test.settings, test.settings.scenario
@@ -92,7 +88,7 @@ def _time(profile: Profile, tests: Sequence[Layered]) -> Iterator[str]:
         field = _PACE[scenario]
         at = f"{field} = {getattr(settings, field):g}  ({test.origin.get(field, 'default')})"
         yield f"  {scenario.name}: performance {_duration(lasts)}, accuracy {accuracy}, at {at}"
-    yield f"  in all: {_duration(total)}{'' if profile.samples else ', and the accuracy tests'}"
+    yield f"  in total: {_duration(total)}{'' if profile.samples else ', and the accuracy tests'}"
 
 
 def _duration(seconds: float) -> str:

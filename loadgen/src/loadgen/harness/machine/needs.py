@@ -7,25 +7,25 @@ from pathlib import Path
 
 from loadgen.harness.assets.asset import Asset, fault, part_of
 from loadgen.harness.assets.ranges import Parts
-from loadgen.harness.benchmark import Benchmark, Profile
-from loadgen.harness.run import Request, import_name
+from loadgen.harness.benchmark import Profile
+from loadgen.harness.plan import Plan
 from loadgen.settings import Mode, Scenario, TestSettings, effective
 
 
-def memory_gb(benchmark: Benchmark, profile: Profile, backend: str, request: Request) -> float:
+def memory_gb(plan: Plan) -> float:
     """Of the device's memory if it has its own; 0: not known."""
-    needed = profile.memory_gb
+    needed = plan.profile.memory_gb
     if isinstance(needed, str):
-        return float(import_name(needed, "the profile", benchmark)(backend, request.dtype, request.batch))
+        return float(plan.imported(needed, "the profile")(plan.backend_name, plan.dtype, plan.batch))
     return needed
 
 
-def assets(benchmark: Benchmark, profile: Profile, backend: str, request: Request) -> list[Asset]:
+def assets(plan: Plan) -> list[Asset]:
     """The official files that the run reads."""
-    if not profile.assets:
+    if not plan.profile.assets:
         return []
-    listed: Sequence[Asset] = import_name(profile.assets, "the list of files", benchmark)
-    return [asset for asset in listed if asset.is_needed(backend, request.dtype)]
+    listed: Sequence[Asset] = plan.imported(plan.profile.assets, "the list of files")
+    return [asset for asset in listed if asset.is_needed(plan.backend_name, plan.dtype)]
 
 
 def disk_bytes(profile: Profile, listed: Sequence[Asset], folder: Path) -> tuple[int, int]:

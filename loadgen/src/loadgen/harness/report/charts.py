@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from loadgen.contracts import I64
 from loadgen.harness.machine.telemetry import Telemetry
 from loadgen.harness.report import columns
 from loadgen.results import Records, percentile
-from loadgen.rng import I64
 
 _SIZE = 4.2, 2.5  # inches; 302 points wide, so that 9 points are still 9 pixels on a phone
 _INK, _MUTED, _GRID, _LINE, _SECOND, _LIMIT = (f"#0a0b0{i}" for i in range(1, 7))
@@ -133,7 +133,7 @@ def _distribution(records: Records, prefix: str, limit_ns: int) -> Chart:
         due = np.repeat(records.scheduled_ns, records.samples_per_query)
         first, shares = columns.distribution(np.sort(records.first_token_ns - due))
         axes.plot(first / scale, shares * 100, color=_SECOND, drawstyle="steps-post", linewidth=1)
-        values, note = np.concatenate([values, first]), f"{note}; thin line: within which the first token came"
+        values, note = np.concatenate([values, first]), f"{note}; thin line: time to the first token"
     if limit_ns:
         axes.axvline(limit_ns / scale, color=_LIMIT, linestyle=(0, (4, 2)))
     axes.set_ylim(0, 103)
@@ -168,7 +168,7 @@ def _throughput(records: Records, prefix: str) -> Chart:
     edges, rate = columns.rate_over_time(done, end, slices)
     axes.stairs(rate, edges, color=_LINE, fill=True, alpha=0.25)
     axes.stairs(rate, edges, color=_LINE, linewidth=1.4)
-    note = f"Samples answered a second, in {slices} slices"
+    note = f"Samples answered per second, in {slices} slices of time"
     if _offers_a_rate(records):
         due = np.repeat(records.scheduled_ns, records.samples_per_query)
         axes.stairs(columns.rate_over_time(due, end, slices)[1], edges, color=_SECOND, linewidth=1)

@@ -10,9 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.contracts import InputError
+from loadgen.contracts import I64, InputError
 from loadgen.results import Records
-from loadgen.rng import I64
 
 FILE = "columns.npz"
 F64: TypeAlias = npt.NDArray[np.float64]

@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadgen.contracts import InputError
-from loadgen.harness.report import record
-from loadgen.harness.report import screen as display
+from loadgen.harness.report import record, screen
 from loadgen.harness.report.page import figure, render
 from loadgen.harness.report.record import SavedRun, SavedTest
 
@@ -91,7 +90,7 @@ class Comparison:
 def execute(a: Path, b: Path, fail_above: float | None = None, html: Path | None = None) -> int:
     """The `compare` command. Returns its exit code. Raises InputError for folders that can't be compared."""
     found = compare(record.read(a), record.read(b))
-    out = display.console(quiet=False)
+    out = screen.console(quiet=False)
     show(found, out)
     failures = [] if fail_above is None else found.failures(fail_above)
     for failure in failures:
@@ -112,7 +111,9 @@ def _write(file: Path, text: str) -> None:
 def compare(a: SavedRun, b: SavedRun) -> Comparison:
     """Match the tests by scenario and mode. Raises InputError for runs of two benchmarks."""
     if a.benchmark != b.benchmark:
-        raise InputError(f"{a.folder} is of {a.benchmark}, {b.folder} of {b.benchmark}: compare runs of one benchmark")
+        raise InputError(
+            f"{a.folder} is a run of {a.benchmark}, {b.folder} of {b.benchmark}: compare runs of one benchmark"
+        )
     names = dict.fromkeys(_name(test) for run in (a, b) for test in run.tests)
     pairs = {name: (_find(a, name), _find(b, name)) for name in names}
     return Comparison(
@@ -152,11 +153,18 @@ def _metrics(name: str, a: SavedTest | None, b: SavedTest | None) -> Iterator[Me
                 yield Metric(
                     name, f"latency {label}", "ms", _ms(x), _ms(y), lower_is_better=True, judged=False, valid=valid
                 )
-    scores = [test.accuracy for test in (a, b) if test and test.accuracy]
-    for metric in sorted({metric for score in scores for metric in score.values}):
-        judged = any(metric in score.targets for score in scores)
-        x, y = (test.accuracy.values.get(metric) if test and test.accuracy else None for test in (a, b))
-        yield Metric(name, metric, "", x, y, lower_is_better=False, judged=judged, valid=valid)
+    yield from _scores(name, a, b, valid)
+
+
+def _scores(name: str, a: SavedTest | None, b: SavedTest | None, valid: bool) -> Iterator[Metric]:
+    """Of those that have one limit it says which way is better; one with none, or that is to stay between two, is only
+    shown: its verdict says whether it passed."""
+    scores = [test.accuracy[0] if test and test.accuracy else None for test in (a, b)]
+    for metric in sorted({metric for score in scores if score for metric in score.values}):
+        limits = next((score.limits[metric] for score in scores if score and metric in score.limits), (None, None))
+        x, y = (score.values.get(metric) if score else None for score in scores)
+        judged = (limits[0] is None) != (limits[1] is None)
+        yield Metric(name, metric, "", x, y, lower_is_better=limits[0] is None and judged, judged=judged, valid=valid)
 
 
 def _ms(ns: float | None) -> float | None:
@@ -184,10 +192,10 @@ def _warnings(a: SavedRun, b: SavedRun) -> Iterator[str]:
     if a.profile != b.profile:
         yield f"A is of profile {a.profile}, B of {b.profile}: different models or data, so the figures don't compare."
     elif not a.is_official:
-        yield f"The {a.profile} profile is no benchmark result."
+        yield f"The {a.profile} profile is not a benchmark result."
     for name, run in (("A", a), ("B", b)):
         if any(not test.settings for test in run.tests):
-            yield f"{name} does not say its settings: they are not compared."
+            yield f"{name} has no record of its settings, so they are not compared."
 
 
 def show(found: Comparison, out: Console) -> None:

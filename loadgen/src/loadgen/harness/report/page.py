@@ -15,7 +15,7 @@ from loadgen.contracts import InputError
 from loadgen.harness.machine import telemetry
 from loadgen.harness.report import charts, columns, record
 from loadgen.harness.report.record import SavedRun, SavedTest
-from loadgen.logs import metrics_of, read_detail
+from loadgen.logs import LogError, metrics_of, read_detail
 from loadgen.results import PERCENTILES
 
 _LATENCIES = {  # heading -> keys of the detail log: of min, max and mean; of a percentile
@@ -82,7 +82,7 @@ def figure(value: object) -> str:
 def measured(test: SavedTest) -> str:
     """The result of a test in a few words."""
     if test.accuracy:
-        return ", ".join(f"{name} {value:.3f}" for name, value in test.accuracy.values.items())
+        return ", ".join(f"{name} {value:.3f}" for name, value in test.accuracy[0].values.items())
     head = test.headline
     return f"{figure(head['value'])} {head['unit']}" if head else "nothing measured"
 
@@ -152,7 +152,7 @@ def _conditions(test: SavedTest) -> list[tuple[str, bool]]:
     """(condition, is it met) as the detail log has them; none where it is missing or cut off."""
     try:
         said = metrics_of(read_detail(test.folder / "mlperf_log_detail.txt"))
-    except (OSError, ValueError):
+    except LogError:
         return []
     known = defaultdict(lambda: "?", said)
     return [(meaning.format_map(known), bool(said[key])) for key, meaning in _CONDITIONS.items() if key in said]
@@ -189,14 +189,14 @@ def _gpu_charts(test: SavedTest, number: int) -> list[tuple[charts.Chart, Markup
 
 def _csv_rows(run: SavedRun) -> Iterator[Sequence[object]]:
     percentiles = {f"p{p * 100:g}_latency_ns": f"result_{p * 100:.2f}_percentile_latency_ns" for p in PERCENTILES}
-    scores = sorted({name for test in run.tests if test.accuracy for name in test.accuracy.values})
+    scores = sorted({name for test in run.tests if test.accuracy for name in test.accuracy[0].values})
     yield (
         *("benchmark", "profile", "benchmark_result", "backend", "scenario", "mode", "verdict", "metric", "value"),
         *("unit", *scores, "queries", "samples", "duration_s", *percentiles, "reasons", "finished"),
     )
     for test in run.tests:
         head = test.headline or {"name": "", "value": "", "unit": ""}
-        values = test.accuracy.values if test.accuracy else {}
+        values = test.accuracy[0].values if test.accuracy else {}
         yield (
             *(run.benchmark, run.profile, run.is_official, run.options.get("backend", "")),
             *(test.scenario, test.kind, test.verdict, head["name"], head["value"], head["unit"]),

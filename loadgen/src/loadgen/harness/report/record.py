@@ -10,24 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.contracts import InputError
-from loadgen.harness.layers import Layered
-from loadgen.outcome import result_record
+from loadgen.harness.plan import Layered
+from loadgen.logs import result_record
 from loadgen.results import Result
+from loadgen.rules import Accuracy, Limits
 
 FILE = "results.json"
-SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """A score and the lowest values that pass."""
-
-    values: Mapping[str, float]
-    targets: Mapping[str, float]
-
-    @property
-    def met(self) -> bool:
-        return all(self.values[name] >= least for name, least in self.targets.items())
+SCHEMA = 2  # of results.json; grows when a field changes its meaning
 
 
 @dataclass(frozen=True)
@@ -48,7 +37,8 @@ class SavedTest:
     duration_ns: int
     metrics: Mapping[str, Any]
     finished: str
-    accuracy: Accuracy | None
+    accuracy: tuple[Accuracy, ...]
+    """By each ratio that was judged, lowest first; empty: not an accuracy test, or it was not scored."""
     settings: Mapping[str, Any]
     origins: Mapping[str, str]
     """Setting -> the layer that changed it last; a setting that none changed is not here."""
@@ -66,7 +56,7 @@ class SavedTest:
         """VALID, INVALID or, for a valid test that missed its accuracy target, MISSED."""
         if not self.valid:
             return "INVALID"
-        return "MISSED" if self.accuracy and not self.accuracy.met else "VALID"
+        return "MISSED" if self.accuracy and not self.accuracy[0].met else "VALID"
 
 
 @dataclass(frozen=True)
@@ -87,7 +77,7 @@ class SavedRun:
 
 def entry(
     result: Result,
-    accuracy: Mapping[str, Any] | None,
+    accuracy: tuple[Accuracy, ...],
     layers: Layered,
     folder: str,
     telemetry: Sequence[Mapping[str, Any]] = (),
@@ -96,12 +86,35 @@ def entry(
     settings = {f.name: getattr(layers.settings, f.name) for f in fields(layers.settings)}
     return {
         **result_record(result),
-        "accuracy": accuracy,
+        "accuracy": _accuracy_record(accuracy),
         "settings": {k: v.name if isinstance(v, enum.Enum) else v for k, v in settings.items()},
         "origins": dict(layers.origin),
         "folder": folder,
         "telemetry": list(telemetry),
     }
+
+
+def _accuracy_record(judged: tuple[Accuracy, ...]) -> dict[str, Any] | None:
+    if not judged:
+        return None
+    return {
+        "values": dict(judged[0].values),
+        "judged": [{"ratio": one.ratio, "met": one.met, "limits": dict(one.limits)} for one in judged],
+    }
+
+
+def _accuracy(data: Mapping[str, Any] | None) -> tuple[Accuracy, ...]:
+    if data is None:
+        return ()
+    values = {name: float(value) for name, value in data["values"].items()}
+    return tuple(
+        Accuracy(values, {name: _limits(*pair) for name, pair in one["limits"].items()}, float(one["ratio"]))
+        for one in data["judged"]
+    )
+
+
+def _limits(low: Any, high: Any) -> Limits:
+    return None if low is None else float(low), None if high is None else float(high)
 
 
 def read(folder: Path) -> SavedRun:
@@ -111,13 +124,13 @@ def read(folder: Path) -> SavedRun:
         data = json.loads(file.read_text())
         if data["schema"] != SCHEMA:
             raise InputError(
-                f"{file} has schema {data['schema']}, this version reads {SCHEMA}: use the version it is of"
+                f"{file} has schema {data['schema']}, this version reads {SCHEMA}: use the version that wrote it"
             )
         return _run(data, file.parent)
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}): give the output folder of a run") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is no results file of a run, or damaged ({error!r}): run again") from error
+        raise InputError(f"{file} is not the results file of a run, or it is damaged ({error!r}): run again") from error
 
 
 def _run(data: Mapping[str, Any], folder: Path) -> SavedRun:
@@ -135,7 +148,6 @@ def _run(data: Mapping[str, Any], folder: Path) -> SavedRun:
 
 
 def _test(data: Mapping[str, Any], folder: Path) -> SavedTest:
-    score = data["accuracy"]
     return SavedTest(
         scenario=data["scenario"],
         mode=data["mode"],
@@ -149,7 +161,7 @@ def _test(data: Mapping[str, Any], folder: Path) -> SavedTest:
         duration_ns=int(data["duration_ns"]),
         metrics=dict(data["metrics"]),
         finished=data["finished"],
-        accuracy=Accuracy(_floats(score["values"]), _floats(score["targets"])) if score else None,
+        accuracy=_accuracy(data["accuracy"]),
         settings=dict(data.get("settings", {})),
         origins=dict(data.get("origins", {})),
         folder=folder / data["folder"],
@@ -164,7 +176,3 @@ def _gpu(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _headline(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {"name": data["name"], "value": float(data["value"]), "unit": data["unit"]} if data else None
-
-
-def _floats(data: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in data.items()}

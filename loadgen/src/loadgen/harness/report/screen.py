@@ -29,7 +29,6 @@ class Row:
     verdict: str
     queries: int
     seconds: float
-    folder: str
 
 
 def console(quiet: bool) -> Console:
@@ -121,7 +120,7 @@ def table(title: str, rows: Sequence[Row]) -> Table:
         ("time", "right"),
     )
     for name, justify in columns:
-        made.add_column(name, justify=justify, no_wrap=True)
+        made.add_column(name, justify=justify, no_wrap=name != "result", overflow="fold")
     for row in rows:
         colour = "green" if row.verdict == "VALID" else "red"
         cells = (row.scenario, row.mode, row.measured, f"[{colour}]{row.verdict}[/]")

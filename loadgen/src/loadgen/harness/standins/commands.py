@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+from rich.console import Console
+
 from loadgen.contracts import InputError
 from loadgen.harness.benchmark import Benchmark
-from loadgen.harness.report import screen as display
-from loadgen.harness.run import Request, bad_input, choose, data_folder, import_name
+from loadgen.harness.plan import Plan, Request, import_name, resolve
+from loadgen.harness.report import screen
+from loadgen.harness.standins.making import provide
 
 PROFILE = "synthetic"
 Files: TypeAlias = "dict[Path, tuple[int, int]]"
@@ -20,23 +24,35 @@ _MANY = 10
 
 
 def synthesize(benchmark: Benchmark, request: Request) -> int:
-    """Make the synthetic profile's files ahead of a run, and say what was written."""
+    """Make the synthetic profile's files ahead of a run, and say what was written.
+
+    The weights are those that the backend reads in its default dtype; without `--backend`, of every backend whose
+    packages are installed.
+    """
     if PROFILE not in benchmark.profiles:
         raise InputError(f"{benchmark.name} has no {PROFILE} profile: it has {', '.join(benchmark.profiles)}")
-    profile = benchmark.profiles[PROFILE]
-    choose(benchmark, request)  # a backend that there is not is an error
-    folder = data_folder(benchmark, PROFILE, request.data)
-    out = display.console(request.quiet)
-    before, began = _files(folder), time.monotonic()
-    with bad_input():
-        if profile.synthesize:
-            import_name(profile.synthesize, "the profile", benchmark)(folder, request.backend)
-        else:
-            import_name(profile.prepare, "the profile", benchmark)(folder)
-    for line in _lines(before, _files(folder)):
+    plan = resolve(benchmark, replace(request, profile=PROFILE))
+    out = screen.console(request.quiet)
+    before, began = _files(plan.folder), time.monotonic()
+    plan.imported(plan.profile.prepare, "the profile")(plan.folder)
+    asked = (request.backend,) if request.backend else tuple(benchmark.backends)
+    for file in dict.fromkeys(benchmark.backends[name].file for name in asked):
+        if file and plan.profile.weights:
+            _weigh(plan, file, must=bool(request.backend), out=out)
+    for line in _lines(before, _files(plan.folder)):
         out.print(line, markup=False, soft_wrap=True)
-    out.print(f"{folder}: ready after {time.monotonic() - began:.1f} s", markup=False, soft_wrap=True)
+    out.print(f"{plan.folder}: ready after {time.monotonic() - began:.1f} s", markup=False, soft_wrap=True)
     return 0
+
+
+def _weigh(plan: Plan, file: str, must: bool, out: Console) -> None:
+    """Make one file of weights. must: not being able to is an error, and no reason to go on."""
+    try:
+        provide(plan.options.model / file, plan.options)
+    except InputError as error:
+        if must:
+            raise
+        out.print(f"  {file}: left out ({error})", markup=False, soft_wrap=True)
 
 
 def _lines(before: Files, after: Files) -> Iterator[str]:
@@ -60,8 +76,8 @@ def _files(folder: Path) -> Files:
 def train_mini(benchmark: Benchmark, arguments: Sequence[str]) -> int:
     """Hand the words after `train-mini` to the benchmark's training."""
     if not benchmark.train:
-        raise InputError(f"{benchmark.name} has no training of its miniature here")
-    train = import_name(benchmark.train, "training with the extra pytorch", benchmark)
+        raise InputError(f"{benchmark.name} has no training for its miniature")
+    train = import_name(benchmark, benchmark.train, "training", benchmark.train_extra)
     try:
         train(list(arguments))
     except SystemExit as done:  # how argparse ends after its help, with 0, and after a usage error, with 2

@@ -1,24 +1,40 @@
-"""Builds and loads a backend where it is to run: in a process of its own, or on another machine."""
+"""Builds and loads a backend where it is to run: in this process, in one of its own, or on another machine."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import platform
+from collections.abc import Iterator
+from typing import Any
 
-from loadgen.contracts import Backend, BackendOptions, InputError
+from loadgen.contracts import Backend, BackendOptions, InputError, Loaded
 
 
-def load_here(dotted: str, options: BackendOptions) -> Backend:
-    """For a worker's own process: import, build and load a backend. Raises InputError that names this machine."""
+def load_here(dotted: str, options: BackendOptions, install: str = "") -> tuple[Backend[Any, Any], Loaded]:
+    """Import, build and load the backend "module:Class". Raises what it raises, and InputError as `package_named`."""
     module, _, name = dotted.partition(":")
+    with package_named(dotted, install):
+        backend: Backend[Any, Any] = getattr(importlib.import_module(module), name)(options)
+        return backend, backend.load()
+
+
+@contextlib.contextmanager
+def package_named(dotted: str, install: str) -> Iterator[None]:
+    """A package that is missing inside is an InputError with this machine's name and the command.
+
+    install: the folder and extra that bring it, such as "./benchmarks/bert[pytorch]"; empty: not known. A module that
+    is missing from the benchmark's own package is a bug, and raised on.
+    """
     try:
-        backend: Backend = getattr(importlib.import_module(module), name)(options)
-        backend.load()
+        yield
     except ModuleNotFoundError as error:
+        own = dotted.partition(":")[0].partition(".")[0]
+        if error.name is None or error.name.startswith(f"{own}."):
+            raise
+        advice = (
+            f"pip install '{install}' there" if install else "install the benchmark there, with the backend's extra"
+        )
         raise InputError(
-            f"{dotted} needs the package {error.name}, which is not installed on {platform.node()}: "
-            "install the benchmark there, with the extra of this backend"
+            f"{dotted} needs the package {error.name}, which is not installed on {platform.node()}: {advice}"
         ) from error
-    except ValueError as error:  # files and options are read: theirs is the fault
-        raise InputError(str(error)) from error
-    return backend

@@ -15,14 +15,15 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from loadgen.contracts import Backend, BackendOptions, InputError
+from loadgen.contracts import B, Backend, BackendOptions, InputError, Loaded, O
+from loadgen.harness.workers.failure import Failure, WorkerError
 from loadgen.harness.workers.loading import load_here
 
 try:
     import ray
-    from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+    from ray.exceptions import GetTimeoutError, RayActorError, RayError
     from ray.util.placement_group import placement_group, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 except ModuleNotFoundError as error:
@@ -33,16 +34,20 @@ _PLACE_S = 30.0  # how long to wait for free processors and devices
 _LOAD_S = 3600.0  # the largest models take tens of minutes from a slow disk
 _CLOSE_S = 10.0
 
-
-class ReplicaError(RuntimeError):
-    """A replica died or failed. The message names it and its node."""
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
 def joined(
-    dotted: str, options: BackendOptions, count: int, address: str, place_timeout_s: float = _PLACE_S
-) -> Iterator[Sequence[Backend]]:
-    """`count` replicas of the backend "module:Class", spread over the cluster at `address`, still to be loaded.
+    dotted: str,
+    shares: Sequence[BackendOptions],
+    address: str,
+    install: str = "",
+    *,
+    place_timeout_s: float = _PLACE_S,
+) -> Iterator[Sequence[RayBackend[Any, Any]]]:
+    """A replica of the backend "module:Class" for each of `shares`, all alike, spread over the cluster at `address`,
+    still to be loaded. install: see `loading.package_named`.
 
     Raises InputError if there is no such cluster, or no room in it within `place_timeout_s`.
     """
@@ -50,17 +55,23 @@ def joined(
     if is_ours:
         _connect(address)
     try:
-        need = {"CPU": float(options.threads or 1), **({"GPU": 1.0} if options.device.startswith("cuda") else {})}
-        group = placement_group([need] * count, strategy="SPREAD")
+        need = _need(shares[0])
+        group = placement_group([need] * len(shares), strategy="SPREAD")
         try:
             if not group.wait(place_timeout_s):
-                raise InputError(_no_room(count, need, place_timeout_s))
-            yield [RayBackend(dotted, options, number, need, group) for number in range(count)]
+                raise InputError(_no_room(len(shares), need, place_timeout_s))
+            yield [_replica(dotted, one, install, number, group) for number, one in enumerate(shares)]
         finally:
             remove_placement_group(group)
     finally:
         if is_ours:
             ray.shutdown()
+
+
+def _need(options: BackendOptions) -> dict[str, float]:
+    """What a replica takes of its node, by Ray's names."""
+    gpus = sum(device.startswith("cuda") for device in options.devices)
+    return {"CPU": float(options.threads or 1), **({"GPU": float(gpus)} if gpus else {})}
 
 
 def _connect(address: str) -> None:
@@ -97,41 +108,48 @@ def _files(folder: Path) -> dict[str, int] | None:
     return {str(file.relative_to(folder)): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
 
 
-class RayBackend:
+def _replica(dotted: str, options: BackendOptions, install: str, number: int, group: Any) -> RayBackend[Any, Any]:
+    """Start one, in its place of the placement group."""
+    need = _need(options)
+    place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=number)
+    # two threads: a backend whose futures come later may get its second batch while it computes the first
+    wanted = {"max_concurrency": 2, "num_cpus": need["CPU"], "num_gpus": need.get("GPU", 0)}
+    actor = ray.remote(**wanted, scheduling_strategy=place)(_Replica)
+    return RayBackend(actor.remote(dotted, options, install, _files(options.model)), number)
+
+
+class RayBackend(Generic[B, O]):
     """See `loadgen.contracts.Backend`: a handle of one replica. Its arrays arrive as writable copies."""
 
-    def __init__(
-        self, dotted: str, options: BackendOptions, number: int, need: Mapping[str, float], group: Any
-    ) -> None:
-        self.name, self.device_name, self._number = f"replica {number}", options.device, number
+    def __init__(self, actor: Any, number: int) -> None:
+        """actor: Ray's handle of a `_Replica`."""
+        self.name, self._number, self._actor = f"replica {number}", number, actor
         self.node_id = ""
         """Ray's name of the node that the replica is on, once it is loaded."""
-        place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=number)
-        wanted = {"num_cpus": need["CPU"], "num_gpus": need.get("GPU", 0), "scheduling_strategy": place}
-        # two threads: a backend whose futures come later may get its second batch while it computes the first
-        self._actor = ray.remote(max_concurrency=2, **wanted)(_Replica).remote(dotted, options, _files(options.model))
 
-    def load(self) -> None:
-        """Wait until the replica has its model. Raises InputError, naming the node, or ReplicaError."""
+    def load(self) -> Loaded:
+        """Wait until the replica has its model. Raises InputError or WorkerError, naming the node."""
         try:
             address, self.node_id = ray.get(self._actor.where.remote(), timeout=_LOAD_S)
             self.name = f"replica {self._number} on node {address} ({self.node_id[:8]})"
-            self.device_name = ray.get(self._actor.load.remote(), timeout=_LOAD_S)
+            found: Loaded | Failure = ray.get(self._actor.load.remote(), timeout=_LOAD_S)
         except GetTimeoutError as error:
-            raise ReplicaError(f"{self.name} did not load its model within {_LOAD_S:g} s") from error
+            raise WorkerError(f"{self.name} did not load its model within {_LOAD_S:g} s") from error
         except RayError as error:
-            raise self._explained(error) from error
+            raise self._lost(error) from error
+        return self._good(found)
 
-    def submit(self, batch: Any) -> Future[Any]:
-        """The future fails with ReplicaError if the replica dies."""
-        answer: Future[Any] = Future()
+    def submit(self, batch: B) -> Future[O]:
+        """The future fails with WorkerError if the replica dies."""
+        answer: Future[O] = Future()
 
-        def arrived(done: Future[Any]) -> None:
-            error = done.exception()
-            if error is None:
-                answer.set_result(done.result())
-            else:
-                answer.set_exception(self._explained(error))
+        def arrived(done: Future[O | Failure]) -> None:
+            try:
+                answer.set_result(self._good(done.result()))
+            except RayError as error:
+                answer.set_exception(self._lost(error))
+            except Exception as error:  # what the replica raised
+                answer.set_exception(error)
 
         self._actor.predict.remote(batch).future().add_done_callback(arrived)
         return answer
@@ -143,36 +161,41 @@ class RayBackend:
         with contextlib.suppress(RayError):
             ray.kill(self._actor)
 
-    def _explained(self, error: BaseException) -> Exception:
-        """Ray's errors carry pages of stack; ours one line that names the replica."""
-        if isinstance(error, RayTaskError):
-            cause = error.cause
-            if isinstance(cause, InputError):
-                return InputError(f"{self.name}: {cause}")
-            return ReplicaError(f"{self.name}: {type(cause).__name__}: {cause}")
-        if isinstance(error, RayActorError):
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            return ReplicaError(f"{self.name} died: {' '.join(lines)}")
-        return ReplicaError(f"{self.name}: {type(error).__name__}: {error}")
+    def _good(self, found: T | Failure) -> T:
+        if isinstance(found, Failure):
+            raise found.error(self.name)
+        return found
+
+    def _lost(self, error: RayError) -> WorkerError:
+        """Ray's errors carry pages of stack; ours is one line that names the replica, with Ray's as its cause."""
+        lines = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        said = f" died: {lines}" if isinstance(error, RayActorError) else f": {type(error).__name__}: {lines}"
+        lost = WorkerError(self.name + said)
+        lost.__cause__ = error
+        return lost
 
 
 class _Replica:
-    """The actor: lives on a node, holds the real backend."""
+    """The actor: lives on a node, holds the real backend. What its backend raises is returned, as a `Failure`: Ray
+    passes on only exceptions whose class it can send."""
 
-    def __init__(self, dotted: str, options: BackendOptions, files: Mapping[str, int] | None) -> None:
-        self._dotted, self._options, self._expected = dotted, options, files
+    def __init__(self, dotted: str, options: BackendOptions, install: str, files: Mapping[str, int] | None) -> None:
+        self._dotted, self._options, self._install, self._expected = dotted, options, install, files
         self._submitting = threading.Lock()
-        self._backend: Backend | None = None
+        self._backend: Backend[Any, Any] | None = None
 
     def where(self) -> tuple[str, str]:
         """(address, id) of the node."""
         return ray.util.get_node_ip_address(), ray.get_runtime_context().get_node_id()
 
-    def load(self) -> str:
-        """The name of the device in use. Raises InputError that names what this node lacks."""
-        self._check_files()
-        self._backend = load_here(self._dotted, self._options)
-        return str(getattr(self._backend, "device_name", self._options.device))
+    def load(self) -> Loaded | Failure:
+        """An InputError among the failures names what this node lacks."""
+        try:
+            self._check_files()
+            self._backend, loaded = load_here(self._dotted, self._options, self._install)
+        except Exception as error:
+            return Failure.of(error)
+        return loaded
 
     def _check_files(self) -> None:
         folder = self._options.model
@@ -187,11 +210,15 @@ class _Replica:
                 raise InputError(f"{folder / name} {has}, {size} where the run was started: copy it to this node")
 
     def predict(self, batch: Any) -> Any:
+        """Outputs, or a `Failure`."""
         assert self._backend is not None
-        batch = copy.deepcopy(batch)  # arrays come as read-only views of Ray's store
-        with self._submitting:
-            future = self._backend.submit(batch)
-        return future.result()
+        try:
+            batch = copy.deepcopy(batch)  # arrays come as read-only views of Ray's store
+            with self._submitting:
+                future = self._backend.submit(batch)
+            return future.result()
+        except Exception as error:
+            return Failure.of(error)
 
     def close(self) -> None:
         if self._backend is not None:

@@ -14,7 +14,6 @@ import sys
 import time
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import DupFd
 from typing import Any
 
 import numpy as np
@@ -46,13 +45,15 @@ class Ring:
     def make(cls, size: int) -> Ring:
         """Raises InputError where the system has no memfd and eventfd."""
         if sys.platform != "linux":
-            raise InputError("a system in its own process needs Linux: run the system in this process instead")
+            raise InputError("worker processes need Linux: run in this process instead, with --worker-kind thread")
         size = max(mmap.PAGESIZE, size // mmap.PAGESIZE * mmap.PAGESIZE)
         memory = os.memfd_create("loadgen-ring")
         os.truncate(memory, size)
         return cls(size, memory, os.eventfd(0), os.eventfd(0))
 
     def __reduce__(self) -> Any:
+        from multiprocessing.reduction import DupFd  # Windows has none, and may import this module
+
         return _received, (self.size, *(DupFd(fd) for fd in (self.memory, self.written, self.freed)))
 
     def __del__(self) -> None:

@@ -7,20 +7,19 @@ checks it), so the way back is not part of a latency.
 
 from __future__ import annotations
 
-import atexit
-import os
 import pickle
-import signal
-import threading
+import traceback
 from array import array
 from collections.abc import Callable
-from multiprocessing import get_context
+from concurrent.futures import Future
 
 import numpy as np
-import numpy.typing as npt
 
+from loadgen.clock import RealClock
 from loadgen.contracts import InputError, Ints, Responder, SystemUnderTest
-from loadgen.harness.workers.ring import I64, WORD, PeerGone, Reader, Ring, Writer
+from loadgen.harness.workers.child import Child
+from loadgen.harness.workers.failure import WorkerError
+from loadgen.harness.workers.ring import I64, WORD, Reader
 from loadgen.harness.workers.system_child import (
     ARRAY,
     COMPLETE,
@@ -31,24 +30,17 @@ from loadgen.harness.workers.system_child import (
     FLUSH,
     NONE,
     ONE,
+    READY,
     STOP,
-    UNABLE,
-    Wanted,
     serve,
     three,
 )
-from loadgen.recorder import Recorder
 
-_LOOP = 16  # answers up to which a loop beats numpy
-_BUSY_S = 0.5  # a thread that takes longer to send one request waits for room
-
-
-class StartError(RuntimeError):
-    """The system did not start in its process."""
+_LOOP = 16  # answers up to which a call for each beats numpy
 
 
 class ProcessSystem:
-    """`SystemUnderTest` that builds another one in a child process and runs it there.
+    """`SystemUnderTest` that builds another one in a child process and runs it there. The run needs the real clock.
 
     factory: makes the system, in the child. A function or class at the top of a module, `functools.partial`
     of one, or "module:function". The sample library stays in this process: the system brings its own samples.
@@ -73,16 +65,11 @@ class ProcessSystem:
         self._start_timeout_s, self._stop_timeout_s = start_timeout_s, stop_timeout_s
 
     def start(self, respond: Responder) -> None:
-        """Raises StartError, with the child's traceback, if the system does not start."""
-        if not isinstance(respond, Recorder):
-            raise TypeError(f"{self.name}: its answers bring their times with them, which only a Recorder takes")
-        self._child = _Child(self.name, self._factory, self._ring_bytes, respond)
-        try:
-            self._child.start(self._start_timeout_s)
-        except BaseException:  # Ctrl-C too: nobody calls stop() after a start() that raised
-            self._child.end(0)
-            del self._child
-            raise
+        """Raises InputError as the system's start, or WorkerError with the child's traceback as its cause."""
+        child: Child[None] = Child(self.name, self._ring_bytes, serve, self.name, self._factory, respond.keep)
+        answers = _Answers(self.name, respond, child.ready)
+        child.start(answers.take, answers.ended, self._start_timeout_s)
+        self._child, self._respond = child, respond
 
     def issue(self, ids: Ints, indices: Ints) -> None:
         """See `contracts.SystemUnderTest`."""
@@ -100,15 +87,17 @@ class ProcessSystem:
 
     def stop(self) -> None:
         """See `contracts.SystemUnderTest`. A child that does not end is killed, and the run INVALID."""
-        self._child.end(self._stop_timeout_s)
-        del self._child  # and with it the shared memory
+        seconds = self._stop_timeout_s
+        if not self._child.end(seconds, three(STOP, 0, 0)):
+            self._respond.fail(f"{self.name} took more than {seconds:g} s to stop: its process was killed")
+        del self._child, self._respond  # and with the child the shared memory
 
 
 def _portable(factory: Callable[[], SystemUnderTest] | str) -> bytes | str:
     """The factory in a form that travels. Raises InputError if it has none."""
     if isinstance(factory, str):
         if not all(factory.partition(":")):
-            raise InputError(f'factory {factory!r} is no name: write "module:function"')
+            raise InputError(f'factory {factory!r} is not a name: write "module:function"')
         return factory
     try:
         return pickle.dumps(factory)
@@ -119,167 +108,74 @@ def _portable(factory: Callable[[], SystemUnderTest] | str) -> bytes | str:
         ) from error
 
 
-class _Child:
-    """One child process, and the thread that reads its answers."""
+class _Answers:
+    """What the child says, passed on to the run."""
 
-    def __init__(self, name: str, factory: bytes | str, ring_bytes: int, recorder: Recorder) -> None:
-        self._name, self._recorder = name, recorder
-        wanted = Wanted(os.getpid(), len(recorder.tokens) > 0, _kept(recorder))
-        self._rings = Ring.make(ring_bytes), Ring.make(ring_bytes)
-        # spawn: a fork copies locks that threads of this process hold
-        self._process = get_context("spawn").Process(target=serve, args=(name, factory, *self._rings, wanted))
-        self._thread = threading.Thread(target=self._receive, name=f"{name} answers", daemon=True)
-        self._sending = threading.Lock()  # several threads may issue, the ring has one writer
-        self._started = threading.Event()
-        self._problem = ""  # why it did not start
-        self._expected: tuple[int, ...] = ()  # exit codes that are no failure
+    def __init__(self, name: str, respond: Responder, ready: Future[None]) -> None:
+        self._name, self._respond, self._ready = name, respond, ready
+        self._began_ns = RealClock.now_ns()
 
-    def start(self, timeout_s: float | None) -> None:
-        self._began_ns = self._recorder.now_ns()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits it: see `serve`
-        try:
-            self._process.start()
-            atexit.register(self._process.kill)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        self._requests = Writer(self._rings[0], self._process)
-        self._answers = Reader(self._rings[1], self._process)
-        self._thread.start()
-        if not self._started.wait(timeout_s):
-            raise StartError(f"{self._name} did not start within {timeout_s:g} s: raise start_timeout_s")
-        if self._problem:
-            raise StartError(self._problem)
-
-    def send(self, record: bytes, *columns: memoryview) -> None:
-        """Hand a request to the child; into the void if it has ended."""
-        try:
-            with self._sending:
-                self._requests.put(record)
-                for column in columns:
-                    self._requests.write(column)
-        except PeerGone:
-            return  # the thread that reads the answers reports it
-
-    def end(self, timeout_s: float) -> None:
-        """Tell the system to stop, wait so long for its process to end, then kill it."""
-        process = self._process
-        try:
-            if timeout_s and process.is_alive() and self._can_hear():
-                self._expected = (0,)
-                self.send(three(STOP, 0, 0))
-                process.join(timeout_s)
-                if process.is_alive():
-                    self._recorder.fail(f"{self._name} took more than {timeout_s:g} s to stop: its process was killed")
-        finally:
-            self._kill()
-
-    def _can_hear(self) -> bool:
-        """False where Ctrl-C cut a request in two, or where requests wait for room because none is read."""
-        if not self._sending.acquire(timeout=_BUSY_S):
-            return False
-        try:
-            return not self._requests.torn and self._requests.room() > len(three(STOP, 0, 0))
-        finally:
-            self._sending.release()
-
-    def _kill(self) -> None:
-        if self._process.is_alive():
-            self._expected = (0, -signal.SIGKILL)
-            self._process.kill()
-            self._process.join()
-        atexit.unregister(self._process.kill)
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _receive(self) -> None:
-        """Take answers until the process ends."""
-        try:
-            while True:
-                self._next()
-        except PeerGone:
-            self._ended(self._process.exitcode)
-        except Exception as error:  # an answer that the recorder cannot take must not leave the run waiting
-            self._recorder.fail(f"an answer of {self._name} cannot be recorded: {type(error).__name__}: {error}")
-        self._started.set()
-
-    def _ended(self, code: int | None) -> None:
-        said = f"the process of {self._name} ended with exit code {code}"
-        if code is not None and code < 0:
-            said += f" ({signal.Signals(-code).name})"
-        if not self._started.is_set():
-            self._problem = (
-                f"{said} before it was ready: see what it printed. A script that starts a process must do so "
-                'below `if __name__ == "__main__":`'
-            )
-        elif code not in self._expected:
-            self._recorder.fail(f"{said} during the test: see what it printed, and whether memory ran out")
-
-    def _next(self) -> None:
-        """Take the one-sample records that lie ready together, or one record of another kind."""
-        words = self._answers.ready()
+    def take(self, reader: Reader) -> None:
+        """The one-sample records that lie ready together, or one record of another kind."""
+        words = reader.ready()
         kinds = words[: len(words) // 3 * 3 : 3]
         others = np.flatnonzero(kinds != DONE)
         count = int(others[0]) if len(others) else len(kinds)
         if count:
-            _record(self._recorder, words[: 3 * count].reshape(-1, 3))
-            self._answers.skip(3 * count)
-            return
-        kind, at, size = self._answers.take(3).tolist()
+            self._done(words[: 3 * count].reshape(-1, 3))
+            reader.skip(3 * count)
+        else:
+            self._other(reader, *reader.take(3).tolist())
+
+    def _done(self, rows: I64) -> None:
+        """Rows of kind, time, id."""
+        if len(rows) <= _LOOP:
+            for _, at, i in rows.tolist():
+                self._respond.complete(i, at_ns=at)
+        else:
+            self._respond.complete(rows[:, 2].copy(), at_ns=rows[:, 1].copy())
+
+    def ended(self, error: WorkerError | None) -> None:
+        """The process has ended; with an error if nobody asked it to."""
+        if error is not None:
+            self._respond.fail(str(error), "".join(traceback.format_exception(error)) if error.__cause__ else "")
+
+    def _other(self, reader: Reader, kind: int, first: int, second: int) -> None:
         if kind == DONE:  # cut by the end of the ring
-            _record(self._recorder, np.array([[kind, at, size]]))
+            self._respond.complete(second, at_ns=first)
         elif kind in (COMPLETE, FIRST):
-            self._answer(kind, at, size)
-        elif kind == FAIL:
-            self._recorder.fail(self._text(size))
+            self._several(reader, kind, first, second)
+        elif kind == READY:
+            self._started(first)
         else:
-            self._problem = self._text(size) if kind == UNABLE else self._clock_problem(at)
-            self._started.set()
+            found = pickle.loads(_bytes(reader, first))
+            if kind == FAIL:
+                self._respond.fail(*found)
+            else:
+                self._ready.set_exception(found.error(f"{self._name} did not start in its process"))
 
-    def _answer(self, kind: int, at: int, count: int) -> None:
-        n_tokens, n_offsets, n_bytes = self._answers.take(3).tolist()
-        ids = self._answers.take(count)
-        tokens = None if n_tokens == NONE else self._answers.take(n_tokens)
-        offsets = None if n_offsets == NONE else self._answers.take(n_offsets)
-        data = None if n_bytes == NONE else self._bytes(n_bytes)
-        if kind == COMPLETE:
-            self._recorder.complete_at(at, ids, data, offsets, tokens)
-        else:
-            self._recorder.first_token_at(at, ids, data, offsets)
-
-    def _bytes(self, length: int) -> memoryview:
-        words = self._answers.take(-(-length // WORD))
-        return memoryview(words.tobytes())[:length]
-
-    def _text(self, length: int) -> str:
-        return str(self._bytes(length), "utf-8", "replace")
-
-    def _clock_problem(self, at: int) -> str:
-        """Empty if the child's clock stands where the run's does."""
-        now = self._recorder.now_ns()
+    def _started(self, at: int) -> None:
+        """Its times can be used if its clock stands where ours does."""
+        now = RealClock.now_ns()
         if self._began_ns <= at <= now:
-            return ""
-        return f"the clock in the process of {self._name} says {at} ns, the run's {now} ns: run with the real clock"
-
-
-def _kept(recorder: Recorder) -> npt.NDArray[np.bool_] | None:
-    if recorder.times_only:
-        return None
-    keep = np.fromiter(map(recorder.keeps, range(recorder.count)), bool, recorder.count)
-    return keep if keep.any() else None
-
-
-def _record(recorder: Recorder, rows: I64) -> None:
-    """Completions of one sample each in a run that logs no answers: rows of (kind, time, id)."""
-    times, ids = rows[:, 1], rows[:, 2]
-    if len(rows) > _LOOP and ids.min() >= 0 and ids.max() < recorder.count and len(np.unique(ids)) == len(ids):
-        if not recorder.done_view[ids].any():
-            recorder.done_view[ids] = times
-            recorder.notify()
-            return
-    done, count = recorder.done, recorder.count
-    for at, i in rows[:, 1:].tolist():
-        if 0 <= i < count and not done[i]:
-            done[i] = at
+            self._ready.set_result(None)
         else:
-            recorder.refuse(i)
-    recorder.notify()
+            said = f"the clock in the process of {self._name} says {at} ns, the one here {now} ns"
+            self._ready.set_exception(WorkerError(f"{said}: run the system in this process"))
+
+    def _several(self, reader: Reader, kind: int, n_ids: int, n_times: int) -> None:
+        n_tokens, n_offsets, n_bytes = reader.take(3).tolist()
+        ids, times = reader.take(n_ids), reader.take(n_times)
+        tokens = None if n_tokens == NONE else reader.take(n_tokens)
+        offsets = None if n_offsets == NONE else reader.take(n_offsets)
+        data = None if n_bytes == NONE else _bytes(reader, n_bytes)
+        at: int | I64 = int(times[0]) if n_times == 1 else times
+        if kind == COMPLETE:
+            self._respond.complete(ids, data, offsets, tokens, at)
+        else:
+            self._respond.first_token(ids, data, offsets, at)
+
+
+def _bytes(reader: Reader, length: int) -> memoryview:
+    words = reader.take(-(-length // WORD))
+    return memoryview(words.tobytes())[:length]

@@ -1,0 +1,266 @@
+"""What a command line comes to: resolved once, at the edge, into a frozen `Plan`.
+
+Settings of a test are laid layer on layer (rules, profile, user.conf, command line, audit.config), and say where each
+is from.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from loadgen.conf import settings_from
+from loadgen.contracts import BackendOptions, InputError
+from loadgen.harness.assets import cache
+from loadgen.harness.benchmark import BackendSpec, Benchmark, Profile
+from loadgen.harness.serving.bucketing import Batching
+from loadgen.harness.workers.pool import Workers
+from loadgen.rules import ModelRules, load_round
+from loadgen.settings import Mode, Scenario, TestSettings, with_test05_seeds
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the command line says of a test. None leaves a value as it is."""
+
+    duration_s: float | None = None
+    qps: float | None = None
+    user_conf: Path | None = None
+    audit_conf: Path | None = None
+    round: str = "v4.0"
+
+    def __post_init__(self) -> None:
+        for name, value in (("--qps", self.qps), ("--duration", self.duration_s)):
+            if value is not None and not value > 0:
+                raise InputError(f"{name} {value:g}: give a number above 0")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for. Empty: the benchmark's default."""
+
+    scenarios: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    """Of the rules (datacenter, edge): each stands for the scenarios that it requires."""
+    modes: tuple[Mode, ...] = (Mode.PerformanceOnly, Mode.AccuracyOnly)
+    profile: str = ""
+    backend: str = ""
+    device: str = ""
+    dtype: str = ""
+    batch: int | None = None
+    max_wait_ms: float = 0.0
+    max_cost: int | None = None
+    workers: Workers = field(default_factory=Workers)
+    threads: int = 0
+    ratio: float | None = None
+    output: Path | None = None
+    data: Path | None = None
+    quiet: bool = False
+    trace: bool = False
+    overrides: Overrides = field(default_factory=Overrides)
+
+
+@dataclass(frozen=True)
+class Layered:
+    """Settings, and for every field that a layer changed the name of the last layer that did."""
+
+    settings: TestSettings
+    origin: Mapping[str, str]
+
+    def then(self, name: str, settings: TestSettings) -> Layered:
+        """The next layer; only fields that it changes get its name."""
+        changed = {
+            f.name: name for f in fields(settings) if getattr(settings, f.name) != getattr(self.settings, f.name)
+        }
+        return Layered(settings, {**self.origin, **changed})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One command's work: every name is known, every choice made."""
+
+    benchmark: Benchmark
+    request: Request
+    profile_name: str
+    profile: Profile
+    backend_name: str
+    backend: BackendSpec
+    device: str
+    dtype: str
+    batch: int
+    folder: Path
+    """The profile's, with `data/` and `model/` below it."""
+    tests: tuple[Layered, ...]
+    """In the order in which they run."""
+    rules: ModelRules
+    ratios: tuple[float, ...]
+    """Shares of the reference that an accuracy test is judged by, lowest first."""
+
+    @property
+    def options(self) -> BackendOptions:
+        """What each backend is built from, but for the workers' shares of devices and threads."""
+        made = {"weights": self.profile.weights} if self.profile.weights else {}
+        return BackendOptions(
+            model=self.folder / "model",
+            devices=(self.device,),
+            dtype=self.dtype,
+            threads=self.request.threads,
+            max_batch=self.batch,
+            max_cost=self.request.max_cost,
+            extra={**made, **self.profile.model_options},
+        )
+
+    @property
+    def batching(self) -> Batching:
+        asked = self.request
+        return Batching(self.batch, asked.max_wait_ms / 1e3, asked.max_cost, self.backend.cost_rule)
+
+    def imported(self, dotted: str, what: str, extra: str = "") -> Any:
+        """See `import_name`."""
+        return import_name(self.benchmark, dotted, what, extra)
+
+
+def resolve(benchmark: Benchmark, request: Request) -> Plan:
+    """Raises InputError that lists what there is to choose from, and for settings that cannot be."""
+    profile_name = _chosen(benchmark, "profile", request.profile, benchmark.profiles)
+    profile = benchmark.profiles[profile_name]
+    backend_name = _chosen(benchmark, "backend", request.backend, benchmark.backends)
+    backend = benchmark.backends[backend_name]
+    rules = load_round(request.overrides.round).model(benchmark.model)
+    ratios = rules.ratios if request.ratio is None else (request.ratio,)
+    rules.limits(ratios[0])  # one that the rules do not have is an error now, not after hours
+    scenarios = _scenarios(benchmark, request, rules)
+    device = request.device or backend.devices[0]
+    dtype = request.dtype or backend.dtypes[0]
+    _check_backend(backend_name, backend, device, dtype, request.workers)
+    tests = [layered(benchmark, profile, s, mode, request.overrides) for s in scenarios for mode in request.modes]
+    return Plan(
+        benchmark=benchmark,
+        request=request,
+        profile_name=profile_name,
+        profile=profile,
+        backend_name=backend_name,
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        batch=request.batch or backend.batch,
+        folder=data_folder(benchmark, profile_name, request.data),
+        tests=tuple(tests),
+        rules=rules,
+        ratios=tuple(sorted(ratios)),
+    )
+
+
+def _chosen(benchmark: Benchmark, what: str, asked: str, offered: Mapping[str, Any]) -> str:
+    name = asked or next(iter(offered))
+    if name not in offered:
+        raise InputError(f"{benchmark.name} has no {what} {name!r}: choose {_listed(offered)}")
+    return name
+
+
+def _scenarios(benchmark: Benchmark, request: Request, rules: ModelRules) -> list[Scenario]:
+    if request.scenarios and request.categories:
+        raise InputError("--scenario and --category both choose scenarios: give one of them")
+    offered = {s.name: s for s in benchmark.scenarios}
+    names = request.scenarios
+    if request.categories:
+        required = rules.scenarios
+        for category in request.categories:
+            if category not in required:
+                raise InputError(f"{benchmark.name} has no category {category!r}: choose {_listed(required)}")
+        names = tuple(dict.fromkeys(s.name for category in request.categories for s in required[category]))
+    for name in names:
+        if name not in offered:
+            raise InputError(f"{benchmark.name} has no scenario {name!r}: choose {_listed(offered)}")
+    return [offered[name] for name in names] or list(benchmark.scenarios)
+
+
+def _check_backend(name: str, backend: BackendSpec, device: str, dtype: str, workers: Workers) -> None:
+    kind, _, number = device.partition(":")
+    if kind not in backend.devices or not (number or "0").isdecimal():
+        numbered = [f"{one} or {one}:N" if one == "cuda" else one for one in backend.devices]
+        raise InputError(f"device {device!r}: backend {name} runs on {', '.join(numbered)}")
+    if dtype not in backend.dtypes:
+        raise InputError(f"dtype {dtype!r}: backend {name} computes in {_listed(backend.dtypes)}")
+    if workers.gpus_per_worker > 1 and not backend.spreads:
+        raise InputError(f"--gpus-per-worker {workers.gpus_per_worker}: backend {name} keeps a model on one device")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def data_folder(benchmark: Benchmark, profile: str, asked: Path | None) -> Path:
+    """Where the profile's files are: the folder asked for, else one in the cache.
+
+    An image says by INFERENCE_BENCH_DATA where official files are mounted; it could not keep what it makes itself.
+    """
+    if asked is not None:
+        return asked
+    mounted = os.environ.get("INFERENCE_BENCH_DATA")
+    if mounted and benchmark.profiles[profile].is_official:
+        return Path(mounted)
+    folder = cache.root() / benchmark.name / profile
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def import_name(benchmark: Benchmark, dotted: str, what: str, extra: str = "") -> Any:
+    """`"module:name"` or `"module"`. A package that is not installed is an InputError that says how to install it.
+
+    extra: of the benchmark's pyproject, which installs what the module needs.
+    """
+    module, _, name = dotted.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == module.split(".")[0]:
+            raise
+        raise InputError(
+            f"{what} needs the package {error.name}, which is not installed: "
+            f"pip install '{installed(benchmark, extra)}'"
+        ) from error
+    return getattr(found, name) if name else found
+
+
+def installed(benchmark: Benchmark, extra: str) -> str:
+    """What pip installs: the benchmark's folder, with an extra unless that is empty."""
+    return f"./benchmarks/{benchmark.name}{f'[{extra}]' if extra else ''}"
+
+
+def layered(benchmark: Benchmark, profile: Profile, scenario: Scenario, mode: Mode, overrides: Overrides) -> Layered:
+    """The settings of one test. Raises InputError."""
+    model = benchmark.model
+    layers = Layered(TestSettings(scenario=scenario, mode=mode), {})
+    rules = load_round(overrides.round).settings(model, scenario, layers.settings)
+    layers = layers.then(f"rules {overrides.round}", rules)
+    layers = layers.then("profile", replace(layers.settings, **profile.settings.get(scenario, {})))
+    if overrides.user_conf:
+        layers = layers.then(str(overrides.user_conf), _read(overrides.user_conf, model, layers.settings))
+    layers = layers.then("command line", replace(layers.settings, **_options(scenario, overrides)))
+    if overrides.audit_conf:
+        audited = _read(overrides.audit_conf, "*", layers.settings)
+        audited = with_test05_seeds(audited) if audited.test05 else audited
+        layers = layers.then(str(overrides.audit_conf), audited)
+    return layers
+
+
+def _read(file: Path, model: str, base: TestSettings) -> TestSettings:
+    try:
+        return settings_from([file], model, base.scenario, base)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}): give the path of a config file") from error
+
+
+def _options(scenario: Scenario, overrides: Overrides) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    if overrides.duration_s is not None:
+        changed["min_duration_ms"] = round(overrides.duration_s * 1000)
+    rate = {Scenario.Server: "server_target_qps", Scenario.Offline: "offline_expected_qps"}
+    if overrides.qps is not None and scenario in rate:
+        changed[rate[scenario]] = overrides.qps
+    return changed

@@ -1,0 +1,174 @@
+"""A system under test around a `TokenBackend`: admits requests as they fit, reports first tokens, answers at the end.
+
+One thread owns the backend: it adds what waits, steps, and reports what came out. Requests are numbered by their ids.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from typing import Generic
+
+import numpy as np
+
+from loadgen.contracts import (
+    I64,
+    B,
+    Dataset,
+    Encode,
+    InputError,
+    Ints,
+    RequestError,
+    Responder,
+    TokenBackend,
+    Tokens,
+)
+from loadgen.harness.serving.batching import failure
+from loadgen.harness.serving.bucketing import Batching, Costs, longest_first
+
+_LOOK_S = 0.25  # how long a step may wait before this looks whether the run is over
+
+
+class StreamingSystem(Generic[B]):
+    """`SystemUnderTest` with continuous batching over one backend.
+
+    Requests are admitted in the order in which they came; those of an Offline query the costliest first, so that the
+    end is not one long answer. `encode` gets a list of int64 columns, the tokens of each request, first one included.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backends: Sequence[TokenBackend[B]],
+        dataset: Dataset[B],
+        encode: Encode[list[I64]],
+        batching: Batching,
+    ) -> None:
+        """batching: nothing waits for a fuller batch here, and the backend knows how much it takes."""
+        self.name = name
+        if len(backends) > 1:
+            raise InputError(f"{len(backends)} workers: continuous batching runs one engine; spread it over devices")
+        if not isinstance(backends[0], TokenBackend):  # a worker elsewhere has `submit` only
+            raise InputError("continuous batching steps its engine here: leave out --worker-kind and --replicas")
+        self._backend = backends[0]
+        self._dataset, self._encode = dataset, encode
+        self._costs = Costs(dataset)
+
+    def start(self, respond: Responder) -> None:
+        """See `contracts.SystemUnderTest`."""
+        self._respond = respond
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[int, int]] = deque()  # id, index
+        self._running: dict[int, _Running] = {}
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    def warm_up(self, indices: Sequence[int]) -> None:
+        """Costs are asked for while the clock is stopped."""
+        self._costs.learn(indices)
+
+    def issue(self, ids: Ints, indices: Ints) -> None:
+        """See `contracts.SystemUnderTest`."""
+        if isinstance(ids, np.ndarray):
+            indices = np.asarray(indices)
+            order = longest_first(self._costs.of(indices))
+            ids, indices = ids[order].tolist(), indices[order].tolist()
+        new = [(ids, indices)] if isinstance(ids, int) else zip(ids, indices, strict=True)  # type: ignore[arg-type]
+        with self._changed:
+            self._waiting.extend(new)  # type: ignore[arg-type]
+            self._changed.notify()
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def stop(self) -> None:
+        """What waits and what runs is dropped."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            while self._admit():
+                self._report(self._backend.step(_LOOK_S))
+        except Exception as error:  # whatever a model raises ends the run, in words
+            named = self._running.get(error.request) if isinstance(error, RequestError) else None
+            told = failure([named.index], error) if named else error
+            self._respond.fail(str(told) or type(told).__name__, "".join(traceback.format_exception(error)))
+
+    def _admit(self) -> bool:
+        """Give the backend what it has room for; wait while there is nothing to do. False: the run is over."""
+        with self._changed:
+            while not self._closed and not self._waiting and not self._running:
+                self._changed.wait()
+            if self._closed:
+                return False
+            room = self._backend.room() if self._waiting else 0
+            new = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+        if new:
+            ids, indices = np.array(new, np.int64).T
+            self._running.update((number, _Running(index)) for number, index in new)
+            try:
+                self._backend.add(ids, self._dataset.gather(indices))
+            except RequestError:
+                raise
+            except Exception as error:
+                raise failure(indices, error) from error
+        return True
+
+    def _report(self, tokens: Tokens) -> None:
+        requests, bounds = tokens.requests.tolist(), tokens.offsets
+        first, done = [], []
+        for row, (number, is_last) in enumerate(zip(requests, tokens.finished.tolist(), strict=True)):
+            running = self._running[number]
+            new = tokens.ids[bounds[row] : bounds[row + 1]]
+            if len(new):
+                if not running.pieces:
+                    first.append((number, new[:1]))
+                running.pieces.append(new)
+            if is_last:
+                done.append(number)
+        if first:
+            self._first([number for number, _ in first], [token for _, token in first])
+        if done:
+            self._finish(done)
+
+    def _first(self, ids: list[int], tokens: list[I64]) -> None:
+        encoded = self._encode(tokens, self._indices(ids), self._dataset)
+        self._respond.first_token(ids if len(ids) > 1 else ids[0], encoded.data, encoded.offsets)
+
+    def _finish(self, ids: list[int]) -> None:
+        outputs = [self._running[number].tokens() for number in ids]
+        encoded = self._encode(outputs, self._indices(ids), self._dataset)
+        for number in ids:
+            del self._running[number]
+        self._respond.complete(ids if len(ids) > 1 else ids[0], *encoded)
+
+    def _indices(self, ids: list[int]) -> I64:
+        return np.array([self._running[number].index for number in ids], np.int64)
+
+
+class _Running:
+    """A request that the backend has: its sample, and its tokens so far."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.pieces: list[I64] = []
+
+    def tokens(self) -> I64:
+        return np.concatenate(self.pieces) if self.pieces else np.empty(0, np.int64)
+
+
+def tokens_of(rows: Sequence[tuple[int, Sequence[int], bool]]) -> Tokens:
+    """A step's columns from rows of (request, its new tokens, is it finished): for engines that think in rows."""
+    lengths = [len(new) for _, new, _ in rows]
+    return Tokens(
+        np.array([request for request, _, _ in rows], np.int64),
+        np.array([token for _, new, _ in rows for token in new], np.int64),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.array([done for _, _, done in rows], np.bool_),
+    )

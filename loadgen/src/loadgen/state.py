@@ -1,0 +1,141 @@
+"""What a run holds while it goes on: what it was given, its parts with all that was issued, its columns."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from loadgen.clock import Clock
+from loadgen.contracts import SampleLibrary, SystemUnderTest
+from loadgen.generation import LoadableSet, Series
+from loadgen.notes import DetailLog, Errors
+from loadgen.progress import Progress
+from loadgen.recorder import Recorder
+from loadgen.settings import EffectiveSettings, Mode, Scenario
+
+IssueThreads: TypeAlias = Callable[[Callable[[], None]], None]
+"""Calls a function once on each of the threads that issue, and returns when all of these calls have."""
+
+_RECENT = 4096  # answers that the percentiles so far are taken from, spread over all of them
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one call of `run` was given (see there). Its tests share it: several, while the highest rate is sought."""
+
+    sut: SystemUnderTest
+    library: SampleLibrary
+    clock: Clock
+    detail: DetailLog
+    outdir: Path | None = None
+    """The folder of the logs, where answers wait for them."""
+    progress: Callable[[Progress], None] | None = None
+    watchdog_s: float | None = None
+    issue_threads: IssueThreads | None = None
+
+
+@dataclass
+class Part:
+    """One loaded set and its queries. What was issued grows, so that an interruption leaves it readable."""
+
+    mode: Mode
+    loaded: LoadableSet
+    series: Series
+    first_id: int
+    """The id of the series' first sample."""
+    start_ns: int = 0
+    """0: nothing of it has been issued yet."""
+    scheduled: array[int] = field(default_factory=lambda: array("q"))
+    """When each query was due, ns on the run's clock."""
+    issued: array[int] = field(default_factory=lambda: array("q"))
+    """When each query was sent."""
+    all_answered: int = 0
+    """Every query before this one is known to be answered."""
+    seen_answers: int = -1
+    """How many answers of the run there were when the watchdog last looked,"""
+    seen_ns: int = 0
+    """and when it saw the last of them."""
+    message: str = ""
+    """How it ended, in the official words; empty if every generated query was issued."""
+    is_error: bool = False
+
+    @property
+    def timed(self) -> bool:
+        """False in accuracy mode: everything is issued, no limit ends it."""
+        return self.mode is not Mode.AccuracyOnly
+
+    @property
+    def queries(self) -> int:
+        """How many have been issued."""
+        return len(self.issued)
+
+    @property
+    def stop_id(self) -> int:
+        """The first id after those that have been issued."""
+        return self.first_id + self.queries * self.series.samples_per_query
+
+    def end(self, message: str, *, error: bool = False) -> None:
+        self.message, self.is_error = message, error
+
+
+@dataclass
+class RunState:
+    """One test of a job."""
+
+    job: Job
+    settings: EffectiveSettings
+    parts: list[Part]
+    recorder: Recorder
+    errors_at_start: int = 0
+    """Errors of the settings and config files: in the log, and no reason to stop."""
+    interrupted: bool = False
+
+    @property
+    def errors(self) -> Errors:
+        return self.recorder.errors
+
+
+def progress_of(state: RunState, part: Part) -> Progress | None:
+    """A part as it stands, None before it begins. Safe while other threads issue and answer."""
+    if not part.start_ns:
+        return None
+    size, queries = part.series.samples_per_query, part.queries
+    done = state.recorder.done_view[part.first_id : part.first_id + queries * size].copy()  # others write meanwhile
+    answered = np.flatnonzero(done)
+    elapsed = (state.job.clock.now_ns() - part.start_ns) / 1e9
+    some = answered[:: max(1, len(answered) // _RECENT)]
+    p50 = p99 = None
+    if len(some):
+        scheduled = part.scheduled[:queries]  # a copy: the issuer may go on appending
+        due = np.array([scheduled[q] for q in (some // size).tolist()], np.int64)
+        p50, p99 = (int(x) for x in np.percentile(done[some] - due, [50, 99]))
+    counted = state.settings.scenario in (Scenario.Server, Scenario.Offline) or not part.timed
+    total = len(part.series.indices) if counted else None
+    rate = len(answered) / elapsed if elapsed > 0 else 0.0
+    return Progress(
+        issued=queries * size,
+        completed=len(answered),
+        total=total,
+        elapsed_s=elapsed,
+        rate=rate,
+        p50_ns=p50,
+        p99_ns=p99,
+        eta_s=_eta(state.settings, part, total, len(answered), rate, elapsed),
+    )
+
+
+def _eta(
+    settings: EffectiveSettings, part: Part, total: int | None, answered: int, rate: float, elapsed: float
+) -> float | None:
+    if settings.scenario is Scenario.Server and part.timed and part.series.query_count:
+        return max(0.0, int(part.series.due_ns[-1]) / 1e9 - elapsed)
+    if total is not None:
+        return (total - answered) / rate if rate else None
+    by_count = (settings.min_query_count * part.series.samples_per_query - answered) / rate if rate else None
+    by_time = settings.target_duration_ms / 1e3 - elapsed
+    return None if by_count is None else max(0.0, by_count, by_time)

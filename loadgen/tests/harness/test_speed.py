@@ -1,0 +1,86 @@
+"""The speed command: ratios and sweeps on a model that is as fast as it says."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadgen.harness.benchmark import Benchmark
+from loadgen.harness.cli import invoke
+from loadgen.harness.speed.roofline import core_gflops, gpu_tflops, limit
+
+Make = Callable[..., Benchmark]
+
+
+@pytest.fixture
+def slow(benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Benchmark:
+    """A batch takes 5 ms, however large."""
+    made = benchmark_of()
+    import fake_bench  # type: ignore[import-not-found]
+
+    submit = fake_bench.Squares.submit
+
+    def later(self: Any, batch: Any) -> Any:
+        time.sleep(0.005)
+        return submit(self, batch)
+
+    monkeypatch.setattr(fake_bench.Squares, "submit", later)
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+def test_batches_are_compared_with_one_at_a_time(slow: Benchmark, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(slow, ["speed", "--data", "d", "--samples", "40", "--pairs", "2", "--batch", "8"]) == 0
+    said = capsys.readouterr().out
+    assert len(re.findall(r"^pair \d: Offline", said, re.MULTILINE)) == 2
+    (ratio,) = re.findall(r"median [\d.]+ samples/s, ([\d.]+)x", " ".join(said.split()))
+    assert float(ratio) > 3, "five batches of eight against forty of one"
+
+
+def test_a_benchmark_says_what_it_compares_with(
+    slow: Benchmark, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[int] = []
+
+    def reference(backend: Any, batch: Any) -> Any:
+        seen.append(len(batch))
+        return batch**2
+
+    monkeypatch.setattr("fake_bench.reference", reference, raising=False)
+    spec = replace(slow.backends["numpy"], baseline="fake_bench:reference")
+    mini = replace(slow.profiles["mini"], gflop=1e-6)
+    made = replace(slow, backends={"numpy": spec}, profiles={"mini": mini})
+    assert invoke(made, ["speed", "--data", "d", "--samples", "10", "--pairs", "1"]) == 0
+    assert seen == [1] * 20
+    assert "GFLOP a second of a core" in capsys.readouterr().out
+
+
+def test_a_sweep_runs_every_scenario_and_stops_after_two_invalid_rates(
+    slow: Benchmark, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = [word for rate in (1000, 5_000, 5_001, 5_002) for word in ("--rate", str(rate))]
+    options = ["speed", "--sweep", "--data", "d", "--duration", "0.8", "--batch", "16", *rates]
+    mini = slow.profiles["mini"]
+    limits = {s: {**f, "server_target_latency_ns": 50_000_000} for s, f in mini.settings.items()}
+    made = replace(slow, profiles={"mini": replace(mini, settings=limits)})
+    assert invoke(made, options) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "SingleStream: p50 5." in said
+    assert re.search(r"Offline [23],\d\d\d\.\d samples/s, VALID", said)
+    assert said.count("Server at") == 3
+    assert "INVALID" in said
+    assert "is not known for this device" in said
+
+
+def test_the_limit_of_a_gpu_is_its_peak() -> None:
+    assert gpu_tflops("cuda:0 (NVIDIA H100 80GB HBM3)", "bfloat16") == 989
+    assert gpu_tflops("abacus", "bfloat16") == 0
+    assert limit("cuda (NVIDIA H200)", "bfloat16", 8.2) == pytest.approx(120_609, rel=1e-3)
+    assert limit("cuda (NVIDIA H200)", "bfloat16", 0) == 0
+    assert core_gflops() > 0.1
