@@ -36,7 +36,7 @@ def load_library(path: Path, config: ResNetConfig) -> tuple[Any, int | None]:
     """(module that a `VirtualMachine` runs, images that its `main` takes at once, None for any number).
 
     `main`: float32 [n, 3, image, image] -> float32 logits [n, classes + 1], the background first. Compiles if there
-    is no sound library for this file, this TVM and this processor. Raises InputError naming the file and the tensor.
+    is not a sound library yet for this file, this TVM and this processor. Raises InputError naming the file and the tensor.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file. Put the official {path.name} there")
