@@ -67,7 +67,7 @@ def test_a_sample_never_answered_ends_by_the_watchdog() -> None:
             system.respond.complete(ids)
 
     result = fault(never)
-    assert any("no answer for 20 s; still out are ids [5" in error for error in result.errors)
+    assert any("no answer for 20 s; without one are ids [5" in error for error in result.errors)
     assert result.metrics["result_query_count"] == 5, "what was measured is kept"
 
 
@@ -82,7 +82,7 @@ def test_a_double_does_not_pass_for_a_sample_that_is_never_answered() -> None:
     result = run(Faulty(), FakeLibrary(), settings(Scenario.MultiStream), watchdog_s=20, clock=FakeClock())
     assert issued == [0, 8, 16]
     assert "Attempted to complete a sample twice: id 16" in result.errors
-    assert any("no answer for 20 s; still out are ids [23" in error for error in result.errors)
+    assert any("no answer for 20 s; without one are ids [23" in error for error in result.errors)
 
 
 def test_a_system_that_raises_ends_invalid_and_is_stopped() -> None:

@@ -11,7 +11,7 @@ from bench_resnet50.official import NCNN, ONNX, PYTORCH, TENSORFLOW
 from loadgen.contracts import InputError
 from loadgen.harness.assets import archive
 from loadgen.harness.assets.asset import Asset
-from loadgen.harness.assets.files import whole_file
+from loadgen.harness.files import whole_file
 
 _ZENODO = "https://zenodo.org/records"
 _CTUNING = "https://huggingface.co/ctuning"

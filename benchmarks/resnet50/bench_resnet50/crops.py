@@ -23,7 +23,7 @@ import PIL
 
 from bench_resnet50.batch import Pixels
 from bench_resnet50.preprocess import crop
-from loadgen.harness.assets.files import whole_file
+from loadgen.harness.files import whole_file
 
 _HEADER = 64  # bytes before the pixels; a multiple of a cache line
 _FORMAT = 1

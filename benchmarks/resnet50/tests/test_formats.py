@@ -23,7 +23,7 @@ from bench_resnet50.standins.format_ncnn import folded, write_ncnn
 from bench_resnet50.standins.format_tensorflow import BACKGROUND_LOGIT
 from bench_resnet50.standins.formats import WRITERS
 from loadgen.contracts import InputError
-from loadgen.harness.assets.files import whole_file
+from loadgen.harness.files import whole_file
 
 
 def test_every_backend_reads_a_file_that_is_written() -> None:

@@ -79,7 +79,7 @@ def _gives_up(state: RunState, part: Part) -> bool:
     if now - part.seen_ns < limit_s * 1e9:
         return False
     missing = np.flatnonzero(recorder.done_view == 0)[:5].tolist()
-    recorder.fail(f"no answer for {limit_s:g} s; still out are ids {missing} and maybe more")
+    recorder.fail(f"no answer for {limit_s:g} s; without one are ids {missing} and maybe more")
     return True
 
 

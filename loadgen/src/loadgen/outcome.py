@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from loadgen.advice import advice
 from loadgen.logs import verdict_entries
 from loadgen.results import Records, Result, Verdict, headline, judge
 from loadgen.settings import Mode, Revision
@@ -60,7 +61,7 @@ def conclude(state: RunState) -> tuple[Result, Verdict | None]:
 
 
 def _result(state: RunState, records: Records, verdict: Verdict | None) -> Result:
-    settings, reasons, latencies = state.settings, _reasons(state, verdict), records.latencies_ns
+    settings, reasons, latencies = state.settings, _reasons(state, verdict, records), records.latencies_ns
     alike = [part for part in state.parts if part.mode is state.parts[-1].mode]
     return Result(
         scenario=settings.scenario,
@@ -88,18 +89,27 @@ def _answered(state: RunState, part: Part) -> int:
     return int(np.count_nonzero(done))
 
 
-def _reasons(state: RunState, verdict: Verdict | None) -> list[str]:
+def _reasons(state: RunState, verdict: Verdict | None, records: Records) -> list[str]:
     """Every ground for INVALID, the run's own errors first. None is left out because another holds."""
     reasons = list(state.errors.messages)
     ended = [part.message for part in state.parts if part.is_error]
     reasons += [m for m in ended if m not in reasons]
     if not state.parts[-1].start_ns and not reasons:
         reasons.append("the test never reached its last set of samples")
-    if verdict is None:
+    if verdict is None or (state.interrupted and reasons):  # no advice on a test that was not allowed to end
         return reasons
     if not len(verdict.metrics) > 1:
-        reasons.append("no query was answered: nothing was measured")
-    reasons += verdict.recommendations
+        reasons.append(_unfinished(state))
+    reasons += advice(state.settings, verdict, records)
     if not verdict.early_stopping_met:
         reasons += [f"Early stopping: {' '.join(t.split())}" for t in verdict.early_stopping.values() if t]
     return reasons
+
+
+def _unfinished(state: RunState) -> str:
+    """No query was answered in full, so that nothing can be said of latencies."""
+    part = state.parts[-1]
+    answered, issued = _answered(state, part), part.queries * part.series.samples_per_query
+    if not answered:
+        return "no query was answered: nothing was measured"
+    return f"{answered:,} of {issued:,} samples were answered, but no query to its end: nothing was measured"

@@ -24,6 +24,10 @@ class Progress:
     p50_ns: int | None
     p99_ns: int | None
     eta_s: float | None
+    silent_s: float = 0.0
+    """Since the last answer, once nothing was answered for a while,"""
+    waiting: tuple[int, ...] = ()
+    """and then the first ids that have none."""
 
 
 class Reporter:

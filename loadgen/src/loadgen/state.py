@@ -6,12 +6,12 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 
 from loadgen.clock import Clock
-from loadgen.contracts import SampleLibrary, SystemUnderTest
+from loadgen.contracts import I64, SampleLibrary, SystemUnderTest
 from loadgen.generation import LoadableSet, Series
 from loadgen.notes import DetailLog, Errors
 from loadgen.progress import Progress
@@ -21,7 +21,13 @@ from loadgen.settings import EffectiveSettings, Mode, Scenario
 IssueThreads: TypeAlias = Callable[[Callable[[], None]], None]
 """Calls a function once on each of the threads that issue, and returns when all of these calls have."""
 
+_SILENCE_S = 5.0  # without an answer, before it is said
 _RECENT = 4096  # answers that the percentiles so far are taken from, spread over all of them
+
+
+class _Silence(TypedDict, total=False):
+    silent_s: float
+    waiting: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,20 @@ def progress_of(state: RunState, part: Part) -> Progress | None:
         p50_ns=p50,
         p99_ns=p99,
         eta_s=_eta(state.settings, part, total, len(answered), rate, elapsed),
+        **_silence(state, part, done),
     )
+
+
+def _silence(state: RunState, part: Part, done: I64) -> _Silence:
+    """What to say of a system that answers nothing while samples are out; nothing, if it answers."""
+    missing = np.flatnonzero(done == 0)
+    if not len(missing):
+        return {}
+    last = max(int(done.max()), part.start_ns)
+    silent = (state.job.clock.now_ns() - last) / 1e9
+    if silent < _SILENCE_S:
+        return {}
+    return {"silent_s": silent, "waiting": tuple((missing[:3] + part.first_id).tolist())}
 
 
 def _eta(

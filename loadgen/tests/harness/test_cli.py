@@ -85,7 +85,7 @@ def test_a_bug_in_a_metric_is_not_called_an_input_error(
 def test_an_invalid_test_is_exit_code_1(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--mode", "performance", "--scenario", "Offline", "--duration", "60", "--qps", "1"]
     assert invoke(benchmark_of(), options) == 1
-    assert "INVALID: Increase expected QPS" in capsys.readouterr().out
+    assert "where 60 s are asked (min_duration): set offline_expected_qps" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("scenario", ["SingleStream", "Server", "Offline"])
@@ -113,8 +113,15 @@ def test_a_failing_prediction_fails_the_run(
         (["--category", "edge", "--scenario", "Server"], "--scenario and --category both choose"),
         (["synthesize"], "squares has no synthetic profile: it has mini"),
         (["train-mini", "--steps", "3"], "squares has no training for its miniature"),
-        (["--qps", "0"], "--qps 0: give a number above 0"),
-        (["--duration", "-1"], "--duration -1: give a number above 0"),
+        (["--qps", "0"], "Invalid value for '--qps': 0.0 is not in the range x>0"),
+        (["--duration", "-1"], "Invalid value for '--duration'"),
+        (["--qps", "inf"], "inf is not a finite number"),
+        (["--duration", "nan"], "nan is not"),
+        (["--max-wait-ms", "inf"], "inf is not a finite number"),
+        (["--threads", "100000"], "--threads 100000: this machine has"),
+        (["--user-conf", "mode.conf"], "mode.conf sets the mode to AccuracyOnly: remove that line"),
+        (["--user-conf", "typo.conf"], "typo.conf:2: no model 'brt', so the line would have no effect: did you mean"),
+        (["run", "--resume", "nothing-here"], "nothing-here cannot be read"),
         (["--round", "v99"], "v99"),
         (["--ratio", "0.9"], "no ratio 0.9; there are 0.99, 0.999"),
         (["--device", "tpu"], "device 'tpu': backend numpy runs on cpu, cuda or cuda:N"),
@@ -133,6 +140,8 @@ def test_bad_input_is_one_message_and_exit_code_2(
     Path("a-file").write_text("")
     Path("damaged").mkdir()
     Path("damaged/broken").write_text("")
+    Path("mode.conf").write_text("*.*.mode = 1\n")
+    Path("typo.conf").write_text("# a line\nbrt.Server.target_qps = 100\n")
     assert invoke(benchmark_of(), arguments) == 2
     printed = capsys.readouterr().err
     assert message in printed

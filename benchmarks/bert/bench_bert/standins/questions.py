@@ -13,7 +13,7 @@ from math import exp
 from pathlib import Path
 from statistics import NormalDist
 
-from loadgen.harness.assets.files import whole_file
+from loadgen.harness.files import whole_file
 
 ARTICLES, PARAGRAPHS, QUESTIONS = 48, 2067, 10570  # those of dev-v1.1.json
 VOCABULARY = 30522  # lines of the official vocab.txt

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from bench_resnet50.config import NORM_EPSILON, Bottleneck, ResNetConfig, Tensors, bottlenecks, check_weights
 from bench_resnet50.official import NCNN_INPUT, NCNN_MAGIC, NCNN_OUTPUT
-from loadgen.harness.assets.files import whole_file
+from loadgen.harness.files import whole_file
 
 _FLOAT32 = bytes(4)  # the mark before weights that are stored as plain float32
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench_resnet50.dataset import MAP
-from loadgen.harness.assets.files import whole_file
+from loadgen.harness.files import whole_file
 
 COUNT = 2_000
 SEED = 1

@@ -18,6 +18,8 @@ from loadgen.conf.strict import (
     explain,
     format_explanation,
     ignored,
+    models_named,
+    nearest,
     settings_from,
 )
 
@@ -33,6 +35,8 @@ __all__ = [
     "format_explanation",
     "from_config",
     "ignored",
+    "models_named",
+    "nearest",
     "read_official",
     "settings_from",
 ]

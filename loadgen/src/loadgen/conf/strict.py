@@ -91,6 +91,18 @@ def settings_from(sources: Sequence[Source], model: str, scenario: Scenario, bas
     return replace(settings, scenario=scenario)
 
 
+def models_named(file: Path) -> dict[str, str]:
+    """Each model that the file's keys name, with the first line that does: `file:line`. Raises ConfError."""
+    return {line.model: line.origin for line in reversed(list(_lines(file)))}
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """The known word that is nearest, or nothing; letter case does not count."""
+    by_case = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(word.lower(), by_case, n=1)
+    return by_case[close[0]] if close else ""
+
+
 def explain(
     sources: Sequence[Source], model: str, scenario: Scenario, base: TestSettings | None = None
 ) -> list[Effective]:
@@ -242,10 +254,9 @@ def _check_names(line: _Line) -> None:
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
-    """A question to end a complaint with, or nothing; letter case does not count."""
-    by_case = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(word.lower(), by_case, n=1)
-    return f", did you mean {by_case[close[0]]!r}?" if close else ""
+    """A question to end a complaint with, or nothing."""
+    near = nearest(word, known)
+    return f", did you mean {near!r}?" if near else ""
 
 
 def _keys_of(line: _Line) -> list[Key]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import traceback
 from collections.abc import Callable
@@ -32,6 +33,26 @@ Exit codes:
 
 _HELP = ["-h", "--help"]
 
+
+class _Number(click.FloatRange):
+    """A number above 0, and finite: Python's `float` takes nan and inf too."""
+
+    name = "number"
+
+    def __init__(self, *, zero: bool = False) -> None:
+        super().__init__(min=0, min_open=not zero)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+_NUMBER, _FROM_0 = _Number(), _Number(zero=True)
+_RESUME = "Run what that folder has no finished test of, with the options it was begun with; give no others."
+_DRAIN = "Seconds without any answer after which a test that waits for one ends, INVALID."
+
 _PROFILE = click.option("--profile", default="", help="Where files come from; see the list above.")
 _BACKEND = click.option("--backend", default="", help="Runtime; see the list above.")
 _DEVICE = click.option("--device", default="", help="cpu, cuda or cuda:N; by default the backend's first.")
@@ -39,7 +60,9 @@ _DTYPE = click.option("--dtype", default="", help="Number format of the model; b
 _OUTPUT = click.option("--output", type=click.Path(path_type=Path), help="Folder for logs and results.")
 _ROUND = click.option("--round", "round_", default="v4.0", show_default=True, help="Rules to follow.")
 _RATIO = click.option(
-    "--ratio", type=float, help="Share of the reference score to judge by, 0.99 or 0.999; by default all of the rules."
+    "--ratio",
+    type=_NUMBER,
+    help="Share of the reference score to judge by, 0.99 or 0.999; by default all of the rules.",
 )
 _PLACE = [
     click.option("--data", type=click.Path(path_type=Path), help="Folder that holds data/ and model/."),
@@ -55,7 +78,7 @@ _RUN = [
     click.option("--batch", type=click.IntRange(1), help="Most samples of a batch; by default the backend's."),
     click.option(
         "--max-wait-ms",
-        type=click.FloatRange(0),
+        type=_FROM_0,
         default=0.0,
         show_default=True,
         help="Longest wait for a fuller batch.",
@@ -73,8 +96,8 @@ _RUN = [
     click.option("--worker-kind", type=click.Choice(["thread", "process"]), default="thread", show_default=True),
     click.option("--replicas", type=click.IntRange(1), help="Copies on a Ray cluster, each with its own --threads."),
     click.option("--ray-address", default="local", show_default=True, help="auto, host:port, ray://host:port, local."),
-    click.option("--duration", type=float, help="Shortest time of a performance test, in seconds."),
-    click.option("--qps", type=float, help="Target rate of Server, expected rate of Offline."),
+    click.option("--duration", type=_NUMBER, help="Shortest time of a performance test, in seconds."),
+    click.option("--qps", type=_NUMBER, help="Target rate of Server, expected rate of Offline."),
     click.option("--user-conf", type=click.Path(path_type=Path), help="A user.conf with your settings."),
     click.option("--audit-conf", type=click.Path(path_type=Path), help="An audit.config of a compliance test."),
 ]
@@ -91,7 +114,7 @@ def invoke(benchmark: Benchmark, arguments: list[str]) -> int:
         arguments = ["run", *arguments]
     try:
         name = f"bench_{benchmark.name}"
-        return int(command(benchmark).main(arguments, prog_name=name, standalone_mode=False) or 0)
+        return int(command(benchmark).main(arguments, prog_name=name, standalone_mode=False, obj=arguments) or 0)
     except click.ClickException as error:
         error.show()
         return 2
@@ -138,10 +161,18 @@ def _run(group: click.Group, benchmark: Benchmark) -> None:
     @click.option("--mode", type=click.Choice(["performance", "accuracy", "both"]), default="both", show_default=True)
     @_options([_OUTPUT])
     @click.option("--trace", is_flag=True, help="Write mlperf_log_trace.json too.")
-    def _(**options: Any) -> int:
-        from loadgen.harness.run import execute
+    @click.option("--drain-timeout", type=_NUMBER, default=600.0, show_default=True, help=_DRAIN)
+    @click.option("--resume", type=click.Path(path_type=Path), metavar="FOLDER", help=_RESUME)
+    @click.option("--missing", is_flag=True, hidden=True)  # what --resume adds to the options of the first run
+    @click.pass_context
+    def _(context: click.Context, /, resume: Path | None, **options: Any) -> int:
+        from loadgen.harness.report.record import arguments_of
+        from loadgen.harness.run import execute, interrupted_by_signals
 
-        return execute(_plan(benchmark, options))
+        if resume is not None:
+            return invoke(benchmark, ["run", *arguments_of(resume), "--output", str(resume), "--missing"])
+        with interrupted_by_signals():
+            return execute(_plan(benchmark, {**options, "arguments": tuple(context.obj[1:])}))
 
 
 def _accuracy(group: click.Group, benchmark: Benchmark) -> None:
@@ -217,7 +248,7 @@ def _speed(group: click.Group, benchmark: Benchmark) -> None:
     @click.option("--samples", type=click.IntRange(1), default=32, show_default=True, help="Of each pair.")
     @click.option("--pairs", type=click.IntRange(1), default=3, show_default=True)
     @click.option("--sweep", is_flag=True, help="All scenarios, then Server at rising rates until two are INVALID.")
-    @click.option("--rate", "rates", type=float, multiple=True, help="Of Server in a sweep; repeatable.")
+    @click.option("--rate", "rates", type=_NUMBER, multiple=True, help="Of Server in a sweep; repeatable.")
     def _(samples: int, pairs: int, sweep: bool, rates: tuple[float, ...], **options: Any) -> int:
         from loadgen.harness.speed import pairs as paired
         from loadgen.harness.speed import sweep as swept
@@ -244,7 +275,7 @@ def _compare(group: click.Group, benchmark: Benchmark) -> None:
     @click.argument("b", type=click.Path(path_type=Path))
     @click.option(
         "--fail-above",
-        type=click.FloatRange(0),
+        type=_FROM_0,
         metavar="PERCENT",
         help="Exit code 1 if B is worse by more, or if a test is VALID in A only.",
     )
@@ -268,7 +299,10 @@ def _plan(benchmark: Benchmark, options: dict[str, Any]) -> Plan:
     """Options as click gives them, resolved. Raises InputError."""
     from loadgen.harness.plan import resolve
 
-    return resolve(benchmark, _request(**options))
+    plan = resolve(benchmark, _request(**options))
+    for note in plan.notes:
+        click.echo(f"warning: {note}", err=True)
+    return plan
 
 
 def _request(
@@ -289,6 +323,7 @@ def _request(
     worker_kind: str = "thread",
     replicas: int | None = None,
     ray_address: str = "local",
+    drain_timeout: float = 600.0,
     **rest: Any,
 ) -> Request:
     """Options as click gives them, parsed once into the frozen request."""
@@ -308,6 +343,7 @@ def _request(
         profile=profile,
         data=data,
         quiet=quiet,
+        drain_timeout_s=drain_timeout,
         workers=Workers(workers, worker_kind, replicas or 0, ray_address, gpus_per_worker),
         overrides=Overrides(duration, qps, user_conf, audit_conf, round_),
         **rest,

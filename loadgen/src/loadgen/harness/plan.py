@@ -7,13 +7,15 @@ is from.
 from __future__ import annotations
 
 import importlib
+import math
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from loadgen.conf import settings_from
+from loadgen.conf import ConfWarning, models_named, nearest, settings_from
 from loadgen.contracts import BackendOptions, InputError
 from loadgen.harness.assets import cache
 from loadgen.harness.benchmark import BackendSpec, Benchmark, Profile
@@ -35,8 +37,8 @@ class Overrides:
 
     def __post_init__(self) -> None:
         for name, value in (("--qps", self.qps), ("--duration", self.duration_s)):
-            if value is not None and not value > 0:
-                raise InputError(f"{name} {value:g}: give a number above 0")
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name} {value:g}: give a finite number above 0")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,12 @@ class Request:
     data: Path | None = None
     quiet: bool = False
     trace: bool = False
+    drain_timeout_s: float = 600.0
+    """How long a test waits for its next answer."""
+    missing: bool = False
+    """Run only the tests that the output folder has no finished result of."""
+    arguments: tuple[str, ...] = ()
+    """The words of the command line, kept so that the run can be resumed."""
     overrides: Overrides = field(default_factory=Overrides)
 
 
@@ -70,13 +78,15 @@ class Layered:
 
     settings: TestSettings
     origin: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    """What config files say in vain, each with file and line."""
 
-    def then(self, name: str, settings: TestSettings) -> Layered:
+    def then(self, name: str, settings: TestSettings, notes: tuple[str, ...] = ()) -> Layered:
         """The next layer; only fields that it changes get its name."""
         changed = {
             f.name: name for f in fields(settings) if getattr(settings, f.name) != getattr(self.settings, f.name)
         }
-        return Layered(settings, {**self.origin, **changed})
+        return Layered(settings, {**self.origin, **changed}, self.notes + notes)
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,11 @@ class Plan:
     rules: ModelRules
     ratios: tuple[float, ...]
     """Shares of the reference that an accuracy test is judged by, lowest first."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What config files say in vain, each thing once."""
+        return tuple(dict.fromkeys(note for test in self.tests for note in test.notes))
 
     @property
     def options(self) -> BackendOptions:
@@ -137,6 +152,7 @@ def resolve(benchmark: Benchmark, request: Request) -> Plan:
     device = request.device or backend.devices[0]
     dtype = request.dtype or backend.dtypes[0]
     _check_backend(backend_name, backend, device, dtype, request.workers)
+    _check_threads(request.threads)
     tests = [layered(benchmark, profile, s, mode, request.overrides) for s in scenarios for mode in request.modes]
     return Plan(
         benchmark=benchmark,
@@ -173,10 +189,11 @@ def _scenarios(benchmark: Benchmark, request: Request, rules: ModelRules) -> lis
             if category not in required:
                 raise InputError(f"{benchmark.name} has no category {category!r}: choose {_listed(required)}")
         names = tuple(dict.fromkeys(s.name for category in request.categories for s in required[category]))
+    spelled = {name.lower(): name for name in offered}
     for name in names:
-        if name not in offered:
+        if name.lower() not in spelled:
             raise InputError(f"{benchmark.name} has no scenario {name!r}: choose {_listed(offered)}")
-    return [offered[name] for name in names] or list(benchmark.scenarios)
+    return [offered[spelled[name.lower()]] for name in dict.fromkeys(names)] or list(benchmark.scenarios)
 
 
 def _check_backend(name: str, backend: BackendSpec, device: str, dtype: str, workers: Workers) -> None:
@@ -188,6 +205,13 @@ def _check_backend(name: str, backend: BackendSpec, device: str, dtype: str, wor
         raise InputError(f"dtype {dtype!r}: backend {name} computes in {_listed(backend.dtypes)}")
     if workers.gpus_per_worker > 1 and not backend.spreads:
         raise InputError(f"--gpus-per-worker {workers.gpus_per_worker}: backend {name} keeps a model on one device")
+
+
+def _check_threads(threads: int) -> None:
+    """So many that the machine would only start and stop them are a slip, and take minutes that Ctrl-C cannot end."""
+    most = 4 * (os.cpu_count() or 1)
+    if threads > most:
+        raise InputError(f"--threads {threads}: this machine has {most // 4} processors; give at most {most}")
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -240,20 +264,39 @@ def layered(benchmark: Benchmark, profile: Profile, scenario: Scenario, mode: Mo
     layers = layers.then(f"rules {overrides.round}", rules)
     layers = layers.then("profile", replace(layers.settings, **profile.settings.get(scenario, {})))
     if overrides.user_conf:
-        layers = layers.then(str(overrides.user_conf), _read(overrides.user_conf, model, layers.settings))
+        layers = _then_file(layers, overrides.user_conf, model, overrides.round)
     layers = layers.then("command line", replace(layers.settings, **_options(scenario, overrides)))
     if overrides.audit_conf:
-        audited = _read(overrides.audit_conf, "*", layers.settings)
-        audited = with_test05_seeds(audited) if audited.test05 else audited
-        layers = layers.then(str(overrides.audit_conf), audited)
+        layers = _then_file(layers, overrides.audit_conf, "*", overrides.round)
+        if layers.settings.test05:
+            layers = layers.then(str(overrides.audit_conf), with_test05_seeds(layers.settings))
     return layers
 
 
-def _read(file: Path, model: str, base: TestSettings) -> TestSettings:
+def _then_file(layers: Layered, file: Path, model: str, round_: str) -> Layered:
+    """A config file as the next layer. Raises InputError."""
+    base, notes = layers.settings, _misnamed(file, model, round_)
     try:
-        return settings_from([file], model, base.scenario, base)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConfWarning)
+            read = settings_from([file], model, base.scenario, base)
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}): give the path of a config file") from error
+    if read.mode is not base.mode:
+        raise InputError(f"{file} sets the mode to {read.mode.name}: remove that line, and choose by --mode")
+    return layers.then(str(file), read, (*notes, *(str(one.message) for one in caught)))
+
+
+def _misnamed(file: Path, model: str, round_: str) -> tuple[str, ...]:
+    """Notes on models that the round does not have. Raises InputError for one that is nearly this benchmark's."""
+    known = sorted({"*", model, *load_round(round_).models})
+    strange = {name: origin for name, origin in models_named(file).items() if name not in known}
+    for name, origin in strange.items():
+        if nearest(name, known) == model:
+            raise InputError(f"{origin}: no model {name!r}, so the line would have no effect: did you mean {model!r}?")
+    return tuple(
+        f"{origin}: {round_} has no model {name!r}: its lines have no effect" for name, origin in strange.items()
+    )
 
 
 def _options(scenario: Scenario, overrides: Overrides) -> dict[str, Any]:

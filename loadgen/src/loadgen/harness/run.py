@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import signal
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from loadgen.contracts import Backend, Dataset, InputError, Loaded
+from loadgen.harness.files import owned
 from loadgen.harness.machine import telemetry
 from loadgen.harness.plan import Layered, Plan, installed
 from loadgen.harness.report import columns, screen
@@ -29,26 +34,47 @@ from loadgen.settings import Mode
 def execute(plan: Plan, gpus: telemetry.Gpus | None = None) -> int:
     """Run what was asked and print it. Returns the exit code. gpus: those to watch; None: all that there are."""
     out = screen.console(plan.request.quiet)
-    output = output_folder(plan)
+    with output_folder(plan) as output:
+        return _execute(plan, output, out, telemetry.find_gpus()[0] if gpus is None else gpus)
+
+
+def _execute(plan: Plan, output: Path, out: Console, gpus: telemetry.Gpus) -> int:
     out.print(
         f"{plan.benchmark.title}: profile {plan.profile_name} ({plan.profile.summary}), backend {plan.backend_name}"
     )
     dataset = open_dataset(plan)
-    gpus = telemetry.find_gpus()[0] if gpus is None else gpus
     report = Report(plan, output, gpus)
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(contextlib.closing(gpus))
             workers = load_workers(plan, stack, out)
-            report.loaded = workers.loaded
             out.print(f"{dataset.total_count:,} samples")
-            for layers in plan.tests:
+            for layers in report.begin(workers.loaded):
                 _one_test(plan, report, dataset, workers.backends, layers, out)
                 if report.results[-1].interrupted:
                     break
     finally:
         report.finish(out)
     return report.exit_code
+
+
+@contextlib.contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP (`docker stop`, a batch system, a lost connection) end a run as Ctrl-C does."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def load_workers(plan: Plan, stack: contextlib.ExitStack, out: Console) -> Opened[Any, Any]:
@@ -69,20 +95,32 @@ def _places(loaded: Sequence[Loaded]) -> str:
     return ", ".join(dict.fromkeys(f"{one.device} in {one.dtype}" for one in loaded))
 
 
-def output_folder(plan: Plan) -> Path:
-    """A new folder for the results. Raises InputError if it cannot be written."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    folder = plan.request.output or Path("results") / plan.benchmark.name / stamp
+@contextlib.contextmanager
+def output_folder(plan: Plan) -> Iterator[Path]:
+    """A folder for the results, which no other run may use meanwhile. Raises InputError if it cannot be written."""
     try:
+        folder = plan.request.output or _new_folder(Path("results") / plan.benchmark.name)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        place = (plan.request.output or Path("results")).absolute()
         raise InputError(
-            f"the output folder {folder.absolute()} cannot be written as user {os.getuid()} ({error.strerror}): "
+            f"the output folder {place} cannot be written as user {os.getuid()} ({error.strerror}): "
             "choose another with --output"
         ) from error
-    return folder
+    with owned(folder, "--output"):
+        yield folder
+
+
+def _new_folder(above: Path) -> Path:
+    """One named by the time; of runs that begin in one second each gets its own."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    for name in itertools.chain([stamp], (f"{stamp}-{n}" for n in itertools.count(2))):
+        with contextlib.suppress(FileExistsError):
+            (above / name).mkdir(parents=True)
+            return above / name
+    raise AssertionError("there is always another number")
 
 
 def _one_test(
@@ -104,13 +142,27 @@ def _one_test(
     with screen.watching(f"{scenario.name} {kind}", out) as progress:
         watched = report.gpus if mode is Mode.PerformanceOnly else telemetry.Gpus()
         with telemetry.Sampling(watched, folder):
-            result = run(system, dataset, layers.settings, log=log, progress=progress)
+            result = run(
+                system,
+                dataset,
+                layers.settings,
+                log=log,
+                progress=progress,
+                watchdog_s=plan.request.drain_timeout_s,
+            )
     if mode is not Mode.AccuracyOnly and result.columns is not None:
         columns.save(folder, result.columns)
     judged: tuple[Accuracy, ...] = ()
-    if mode is Mode.AccuracyOnly and result.valid:
-        judged = score_log(plan, dataset, log.path("accuracy.json"))
-    row = report.add(result, judged, time.monotonic() - began, folder, layers)
+    try:
+        if mode is Mode.AccuracyOnly and result.valid:
+            judged = score_log(plan, dataset, log.path("accuracy.json"))
+    except BaseException as error:  # the answers are kept, and can be scored by the `accuracy` command
+        stopped = isinstance(error, KeyboardInterrupt)
+        reason = f"the answers are not scored: {'interrupted' if stopped else error}"
+        result = replace(result, valid=False, reasons=(*result.reasons, reason), interrupted=stopped)
+        raise
+    finally:
+        row = report.add(result, judged, time.monotonic() - began, folder, layers)
     out.print(f"{row.scenario} {row.mode}: {row.measured}  {row.verdict}  ({row.seconds:.1f} s)", markup=False)
 
 

@@ -139,7 +139,8 @@ def test_an_invalid_test_says_what_failed_and_what_to_do(benchmark_of: Make) -> 
     options = ("--mode", "performance", "--scenario", "Offline", "--duration", "60", "--qps", "1")
     words = page_of(ran(benchmark_of(), *options, code=1)).words
     assert "✗ NOT MET: minimum duration, 60000 ms" in words
-    assert "Why it is INVALID, and what to do Increase expected QPS" in words
+    assert "Why it is INVALID, and what to do the test lasted" in words
+    assert "where 60 s are asked (min_duration): set offline_expected_qps (--qps) to" in words
 
 
 def test_a_missed_target_is_no_plain_valid(benchmark_of: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def run(toy: str, *options: str) -> dict[str, Any]:
     """The tests of a run by "Scenario mode", and its options. It must succeed."""
+    shutil.rmtree("out", ignore_errors=True)  # what other options gave
     assert invoke(importlib.import_module(toy).BENCHMARK, ["run", "--output", "out", *options]) == 0
     written = json.loads(Path("out/results.json").read_text())
     modes = {"PerformanceOnly": "performance", "AccuracyOnly": "accuracy"}

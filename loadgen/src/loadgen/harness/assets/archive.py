@@ -18,7 +18,7 @@ from typing import IO
 
 from loadgen.contracts import InputError
 from loadgen.harness.assets.asset import check_space
-from loadgen.harness.assets.files import locked
+from loadgen.harness.files import locked
 
 
 @dataclass(frozen=True)

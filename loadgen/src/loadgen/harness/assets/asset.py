@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadgen.contracts import InputError
-from loadgen.harness.assets.files import sync, whole_file
+from loadgen.harness.files import sync, whole_file
 
 _BLOCK = 1 << 20  # bytes read at a time
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loadgen.contracts import InputError
 from loadgen.harness.assets.asset import Asset, check_space, fault
-from loadgen.harness.assets.files import sync, whole_file
+from loadgen.harness.files import sync, whole_file
 
 
 def root() -> Path:

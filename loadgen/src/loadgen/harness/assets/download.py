@@ -6,10 +6,10 @@ from pathlib import Path
 
 from loadgen.contracts import InputError
 from loadgen.harness.assets.asset import Asset, part_of, verify
-from loadgen.harness.assets.files import sync
 from loadgen.harness.assets.http import AddressError
 from loadgen.harness.assets.ranges import Parts
 from loadgen.harness.assets.transfer import Progress, Transfer, Way
+from loadgen.harness.files import sync
 
 
 def download(asset: Asset, folder: Path, progress: Progress, way: Way | None = None) -> None:

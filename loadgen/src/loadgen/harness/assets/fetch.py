@@ -16,8 +16,8 @@ from loadgen.contracts import InputError
 from loadgen.harness.assets import cache
 from loadgen.harness.assets.asset import Asset, check_space, copy, fault
 from loadgen.harness.assets.download import download
-from loadgen.harness.assets.files import locked
 from loadgen.harness.benchmark import Benchmark
+from loadgen.harness.files import locked
 from loadgen.harness.machine import needs
 from loadgen.harness.machine.needs import to_fetch
 from loadgen.harness.plan import Plan, Request, resolve

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from loadgen.harness.assets.files import whole_file
+from loadgen.harness.files import whole_file
 
 Span = tuple[int, int]
 """The first byte, and the one after the last."""

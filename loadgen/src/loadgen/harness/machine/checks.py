@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadgen.clock import precise_sleep
-from loadgen.harness.assets.files import above
+from loadgen.harness.files import above
 
 OK, WARNING, PROBLEM, UNKNOWN = "ok", "warning", "problem", "unknown"
 """A problem makes runs impossible; a warning makes them slower, or their numbers less even."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from loadgen.harness.assets import cache
-from loadgen.harness.assets.files import above
+from loadgen.harness.files import above
 from loadgen.harness.machine import checks, needs
 from loadgen.harness.machine.checks import Finding
 from loadgen.harness.machine.telemetry import find_gpus

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from loadgen.harness.assets.asset import fault
-from loadgen.harness.assets.files import above
 from loadgen.harness.benchmark import Profile
+from loadgen.harness.files import above
 from loadgen.harness.machine import needs
 from loadgen.harness.machine.facts import machine
 from loadgen.harness.machine.telemetry import Gpus, find_gpus

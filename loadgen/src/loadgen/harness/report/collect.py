@@ -1,17 +1,17 @@
-"""The results of a run as they come, and at its end, however that comes, the table, `results.json` and the report."""
+"""The results of a run: each in `results.json` as soon as it is there, and at the end, however that comes, a report."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from loadgen.contracts import Loaded
+from loadgen.contracts import InputError, Loaded
+from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.machine import telemetry
 from loadgen.harness.machine.facts import machine
 from loadgen.harness.plan import Layered, Plan
@@ -35,7 +35,29 @@ class Report:
         self.results: list[Result] = []
         self.rows: list[screen.Row] = []
         self._judged: list[tuple[Accuracy, ...]] = []
-        self._entries: list[dict[str, Any]] = []
+        self._entries: dict[tuple[str, str], dict[str, Any]] = {}
+        """By scenario and mode: those of earlier runs into this folder too."""
+
+    def begin(self, loaded: Sequence[Loaded]) -> tuple[Layered, ...]:
+        """Take over what the folder has of an earlier run, and say which tests are to run.
+
+        loaded: what each worker really uses. Raises InputError if the folder's results were measured otherwise.
+        """
+        self.loaded = loaded
+        asked = {_key(test): test for test in self.plan.tests}
+        file = self.output / record.FILE
+        if file.exists():
+            earlier = record.load(self.output)
+            kept = {(test["scenario"], test["mode"]): test for test in earlier["tests"]}
+            if self.plan.request.missing:
+                done = {key for key, test in kept.items() if not test["interrupted"]}
+                asked = {key: test for key, test in asked.items() if key not in done}
+            kept = {key: test for key, test in kept.items() if key not in asked}
+            if kept:
+                _check_same(self._record(), earlier, file)
+            self._entries = kept
+        record.write(self.output, self._record())
+        return tuple(asked.values())
 
     def add(
         self, result: Result, judged: tuple[Accuracy, ...], seconds: float, folder: Path, layers: Layered
@@ -53,7 +75,9 @@ class Report:
         )
         sampled = None if accuracy else telemetry.read(folder)
         place = folder.relative_to(self.output).as_posix()
-        self._entries.append(record.entry(result, judged, layers, place, sampled.summary() if sampled else []))
+        saved = record.entry(result, judged, layers, place, sampled.summary() if sampled else [])
+        self._entries[_key(layers)] = saved
+        record.write(self.output, self._record())
         self._judged.append(judged)
         self.results.append(replace(result, columns=None))
         self.rows.append(row)
@@ -79,23 +103,34 @@ class Report:
         return EXIT_INVALID if missed or not all(r.valid for r in self.results) else EXIT_OK
 
     def finish(self, out: Console) -> None:
-        """Print the table and the reasons, write `results.json` and the report."""
+        """Print the table and the reasons, write the report. What was measured is in `results.json` by now."""
         if not self.results:
             return
         out.print()
-        out.print(screen.table(self.plan.benchmark.title, self.rows))
-        for row, result in zip(self.rows, self.results, strict=True):
-            for reason in result.reasons:
-                out.print(f"{row.scenario} {row.mode} is INVALID: {reason}", style="red", markup=False)
+        out.print(screen.table(self.plan.benchmark.title, self.rows, out.width))
+        self._explain(screen.console(quiet=False) if self.exit_code else out)
         if not self.plan.profile.is_official:
             out.print(f"The {self.plan.profile_name} profile is not a benchmark result: {self.plan.profile.summary}.")
-        (self.output / record.FILE).write_text(json.dumps(self._record(), indent=1) + "\n")
-        from loadgen.harness.report.page import write_report  # matplotlib takes a second to import
-
         out.print(f"logs and results: {self.output}", soft_wrap=True)
         if any(result.details for result in self.results):
             out.print(f"tracebacks: {self.output / ERRORS}", soft_wrap=True)
-        out.print(f"report: {write_report(self.output)}", soft_wrap=True)
+        try:
+            from loadgen.harness.report.page import write_report  # matplotlib takes a second to import
+
+            out.print(f"report: {write_report(self.output)}", soft_wrap=True)
+        except KeyboardInterrupt:
+            out.print(f"interrupted: no report was written; the command `report {self.output}` writes it")
+
+    def _explain(self, out: Console) -> None:
+        """Why a test is INVALID: said even if the rest is not (`--quiet`)."""
+        for row, result in zip(self.rows, self.results, strict=True):
+            for reason in result.reasons:
+                out.print(f"{row.scenario} {row.mode} is INVALID: {reason}", style="red", markup=False)
+        for row, judged in zip(self.rows, self._judged, strict=True):
+            if out.quiet is False and self.plan.request.quiet and judged and not judged[0].met:
+                out.print(f"{row.scenario} {row.mode}: {row.measured}", style="red", markup=False)
+        if self.plan.request.quiet and self.exit_code:
+            out.print(f"logs and results: {self.output}", soft_wrap=True)
 
     def _record(self) -> dict[str, Any]:
         plan = self.plan
@@ -108,8 +143,27 @@ class Report:
             "benchmark_result": plan.profile.is_official,
             "machine": {**machine(), **self.gpus.facts},
             "options": {**_options(plan), **_used(self.loaded)},
-            "tests": self._entries,
+            "arguments": list(plan.request.arguments),
+            "directory": str(Path.cwd()),
+            "tests": list(self._entries.values()),
         }
+
+
+def _key(test: Layered) -> tuple[str, str]:
+    return test.settings.scenario.name, test.settings.mode.name
+
+
+def _check_same(now: Mapping[str, Any], earlier: Mapping[str, Any], file: Path) -> None:
+    """Results of one folder are of one system. Raises InputError that names what differs."""
+    for part in ("benchmark", "profile", "options", "machine"):
+        one, other = now[part], earlier.get(part)
+        if one == other:
+            continue
+        pairs = [(part, one, other)]
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            pairs = [(k, one.get(k, "-"), other.get(k, "-")) for k in {**one, **other} if one.get(k) != other.get(k)]
+        said = "; ".join(f"{name} {old} there, {new} now" for name, new, old in pairs)
+        raise InputError(f"{file} holds results of another system ({said}): choose another folder by --output")
 
 
 def _options(plan: Plan) -> dict[str, Any]:
@@ -120,14 +174,20 @@ def _options(plan: Plan) -> dict[str, Any]:
         "backend": plan.backend_name,
         "device": plan.device,
         "dtype": plan.dtype,
-        "batch": plan.batch,
-        "max_wait_ms": asked.max_wait_ms,
+        **_batching(plan),
         **({} if asked.max_cost is None else {"max_cost": asked.max_cost}),
         "threads": asked.threads,
         "workers": str(asked.workers),
         "rules": asked.overrides.round,
         **{name: str(file) for name, file in files.items() if file},
     }
+
+
+def _batching(plan: Plan) -> dict[str, Any]:
+    """How samples become batches; a system of the benchmark's own may do it otherwise, and is only named."""
+    if plan.benchmark.system != Benchmark.system:
+        return {"system": plan.benchmark.system}
+    return {"batch": plan.batch, "max_wait_ms": plan.request.max_wait_ms}
 
 
 def _used(loaded: Sequence[Loaded]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loadgen.contracts import I64, InputError
+from loadgen.harness.files import saving
 from loadgen.results import Records
 
 FILE = "columns.npz"
@@ -20,7 +21,8 @@ F64: TypeAlias = npt.NDArray[np.float64]
 def save(folder: Path, records: Records) -> None:
     """Write `columns.npz`, 24 bytes a sample; not compressed, since 4 million samples would take 7 s instead of 0.3."""
     present: dict[str, Any] = {f.name: getattr(records, f.name) for f in fields(records)}
-    np.savez(folder / FILE, **{name: column for name, column in present.items() if column is not None})
+    with saving(folder / FILE):
+        np.savez(folder / FILE, **{name: column for name, column in present.items() if column is not None})
 
 
 def read(folder: Path) -> Records:

@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from loadgen.contracts import InputError
+from loadgen.harness.files import saving, whole_file
 from loadgen.harness.machine import telemetry
 from loadgen.harness.report import charts, columns, record
 from loadgen.harness.report.record import SavedRun, SavedTest
@@ -52,11 +53,13 @@ def write_report(folder: Path) -> Path:
     what is drawn from them, and the page says so.
     """
     run = record.read(folder)
-    with (run.folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
+    table, page = run.folder / "results.csv", run.folder / "report.html"
+    with saving(table), whole_file(table) as part, part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(_csv_rows(run))
-    page = run.folder / "report.html"
     views = [_view(run, number) for number in range(len(run.tests))]
-    page.write_text(render("report.html", run=run, views=views), "utf-8")
+    text = render("report.html", run=run, views=views)
+    with saving(page), whole_file(page) as part:
+        part.write_text(text, "utf-8")
     return page
 
 

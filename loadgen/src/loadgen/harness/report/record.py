@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.contracts import InputError
+from loadgen.harness.files import saving, sync, whole_file
 from loadgen.harness.plan import Layered
 from loadgen.logs import result_record
 from loadgen.results import Result
@@ -117,18 +118,47 @@ def _limits(low: Any, high: Any) -> Limits:
     return None if low is None else float(low), None if high is None else float(high)
 
 
-def read(folder: Path) -> SavedRun:
-    """The run in this folder. Raises InputError that names the file, if it is missing or damaged."""
+def write(folder: Path, data: Mapping[str, Any]) -> None:
+    """Replace the folder's `results.json`, whole and on the disk. Raises InputError that names the file."""
+    file = folder / FILE
+    with saving(file), whole_file(file) as part:
+        part.write_text(json.dumps(data, indent=1) + "\n")
+        sync(part)
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """`results.json` as it is. Raises InputError if it is missing, damaged or of another schema."""
     file = folder / FILE if folder.is_dir() else folder
     try:
-        data = json.loads(file.read_text())
+        data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if data["schema"] != SCHEMA:
             raise InputError(
                 f"{file} has schema {data['schema']}, this version reads {SCHEMA}: use the version that wrote it"
             )
-        return _run(data, file.parent)
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}): give the output folder of a run") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is not the results file of a run, or it is damaged ({error!r}): run again") from error
+    return data
+
+
+def arguments_of(folder: Path) -> tuple[str, ...]:
+    """The words after `run` that this folder's run was begun with. Raises InputError if they cannot be given again."""
+    data = load(folder)
+    words, place = data.get("arguments"), data.get("directory")
+    if not isinstance(words, list):
+        raise InputError(f"{folder / FILE} does not say how its run was begun: run again what is missing")
+    if place != str(Path.cwd()):
+        raise InputError(f"{folder} was begun in {place}: resume it there, where its paths mean the same")
+    return tuple(map(str, words))
+
+
+def read(folder: Path) -> SavedRun:
+    """The run in this folder. Raises InputError that names the file, if it is missing or damaged."""
+    file = folder / FILE if folder.is_dir() else folder
+    data = load(folder)
+    try:
+        return _run(data, file.parent)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is not the results file of a run, or it is damaged ({error!r}): run again") from error
 

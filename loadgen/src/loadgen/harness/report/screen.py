@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -31,9 +33,39 @@ class Row:
     seconds: float
 
 
+class _Lasting:
+    """Standard output, until nobody reads it any more (`| head`, a closed terminal): a run goes on without."""
+
+    def __init__(self) -> None:
+        self._file: TextIO | None = sys.stdout
+        self.encoding = sys.stdout.encoding
+
+    def write(self, text: str) -> int:
+        self._do(lambda file: file.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._do(lambda file: file.flush())
+
+    def isatty(self) -> bool:
+        return self._file is not None and self._file.isatty()
+
+    def _do(self, what: Callable[[TextIO], object]) -> None:
+        if self._file is None:
+            return
+        try:
+            what(self._file)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            self._file = None
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what the interpreter flushes at its end
+
+
 def console(quiet: bool) -> Console:
     """Standard output; 110 columns where it is not a terminal, so that tables do not fold."""
-    return Console(quiet=quiet, width=None if sys.stdout.isatty() else 110, highlight=False)
+    lasting = cast(IO[str], _Lasting())
+    return Console(file=lasting, quiet=quiet, width=None if lasting.isatty() else 110, highlight=False)
 
 
 def describe(progress: Progress) -> str:
@@ -42,7 +74,9 @@ def describe(progress: Progress) -> str:
     words = [f"{progress.completed:,}{of} samples", f"{progress.rate:,.1f}/s"]
     if progress.p50_ns is not None and progress.p99_ns is not None:
         words.append(f"p50 {progress.p50_ns / 1e6:.2f} ms  p99 {progress.p99_ns / 1e6:.2f} ms")
-    if progress.eta_s:
+    if progress.waiting:
+        words.append(f"no answer for {progress.silent_s:.0f} s; ids that wait: {', '.join(map(str, progress.waiting))}")
+    elif progress.eta_s:
         words.append(f"ETA {progress.eta_s:.0f} s")
     return "  ".join(words)
 
@@ -108,21 +142,43 @@ def _plain_transfer(label: str, out: Console) -> Callable[[int, int], None]:
     return show
 
 
-def table(title: str, rows: Sequence[Row]) -> Table:
-    """The results of all tests of one command."""
+def table(title: str, rows: Sequence[Row], width: int) -> Table:
+    """The results of all tests of one command. On a narrow terminal figures of less weight go first, then columns.
+
+    The result, the verdict and the time of a test are never cut.
+    """
     made = Table(title=title, title_justify="left", show_edge=False)
-    columns: tuple[tuple[str, Any], ...] = (
-        ("scenario", "left"),
-        ("mode", "left"),
-        ("result", "right"),
-        ("verdict", "left"),
-        ("queries", "right"),
-        ("time", "right"),
-    )
-    for name, justify in columns:
-        made.add_column(name, justify=justify, no_wrap=name != "result", overflow="fold")
+    names: tuple[str, ...] = ("scenario", "mode", "result", "verdict", "queries", "time")
+    if width < 88:
+        names = ("scenario", "result", "verdict", "time")
+    if width < 64:
+        names = ("result", "time")
+    for name in names:
+        made.add_column(
+            name,
+            justify="right" if name in ("queries", "time") or (name == "result" and width >= 64) else "left",
+            no_wrap=name != "result",
+            overflow="fold",
+        )
     for row in rows:
-        colour = "green" if row.verdict == "VALID" else "red"
-        cells = (row.scenario, row.mode, row.measured, f"[{colour}]{row.verdict}[/]")
-        made.add_row(*cells, f"{row.queries:,}", f"{row.seconds:.1f} s")
+        cells = _cells(row, width)
+        made.add_row(*(cells[name] for name in names))
     return made
+
+
+def _cells(row: Row, width: int) -> dict[str, str]:
+    """Each column's text, as markup: what has no column of its own joins its neighbour's."""
+    verdict = f"[{'green' if row.verdict == 'VALID' else 'red'}]{row.verdict}[/]"
+    result, scenario = row.measured, row.scenario
+    if width < 88:
+        scenario = f"{row.scenario}\n{row.mode}"
+    if width < 64:
+        result = f"{row.scenario} {row.mode}\n{row.measured}\n{verdict}"
+    return {
+        "scenario": scenario,
+        "mode": row.mode,
+        "result": result,
+        "verdict": verdict,
+        "queries": f"{row.queries:,}",
+        "time": f"{row.seconds:.1f} s",
+    }

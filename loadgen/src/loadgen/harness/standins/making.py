@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Concatenate, Generic, ParamSpec
 
 from loadgen.contracts import BackendOptions, InputError
-from loadgen.harness.assets.files import locked, whole_file
+from loadgen.harness.files import locked, whole_file
 
 P = ParamSpec("P")
 STAMP = "made-from"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, SupportsFloat, TypeAlias
 
 from loadgen.contracts import InputError
-from loadgen.harness.assets.files import whole_file
+from loadgen.harness.files import whole_file
 
 _EVERY_S = 10.0
 Arrays: TypeAlias = "Mapping[str, Any]"

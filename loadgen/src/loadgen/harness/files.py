@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from loadgen.errors import InputError
 
 
 @contextmanager
@@ -50,3 +54,46 @@ def locked(place: Path, waits: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def owned(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder that only one process may use at a time. Raises InputError that names the one which has it.
+
+    what: the option by which another folder is chosen. On a file system without locks nobody is refused.
+    """
+    import fcntl
+
+    place = folder / ".in-use"
+    with place.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f"{folder} is in use by {file.read().strip() or 'another run'}: wait for it, or choose another {what}"
+            ) from None
+        except OSError:
+            pass
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            place.unlink(missing_ok=True)
+
+
+@contextmanager
+def saving(file: Path) -> Iterator[None]:
+    """What a run measured goes to a file inside. A full disk or a lost folder is an InputError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EIO):
+            raise
+        lost = error.errno == errno.ENOENT
+        raise InputError(
+            f"{file} cannot be written ({'its folder is gone' if lost else error.strerror}): what was written before "
+            "is still there; make room or name another folder by --output, and run what is missing"
+        ) from error

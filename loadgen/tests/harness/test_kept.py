@@ -1,0 +1,195 @@
+"""Nothing that was measured is lost, whatever ends a run; nothing that differs is mixed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadgen.harness.benchmark import Benchmark
+from loadgen.harness.cli import invoke
+from loadgen.harness.report import screen
+
+Make = Callable[..., Benchmark]
+OFFLINE = ("--scenario", "Offline", "--mode", "accuracy", "--output", "out")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def recorded_in(folder: str) -> list[tuple[str, str, bool]]:
+    data = json.loads(Path(folder, "results.json").read_text())
+    return [(test["scenario"], test["mode"], test["interrupted"]) for test in data["tests"]]
+
+
+def test_each_test_is_recorded_before_the_next_begins(benchmark_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[tuple[str, str, bool]]] = []
+
+    def watched(entries: Any, dataset: Any, at: Any) -> dict[str, float]:
+        seen.append(recorded_in("out"))
+        return {"f1": float(100 * len(list(entries)) / 50), "exact_match": 0.0}
+
+    monkeypatch.setattr("fake_bench.score", watched)
+    assert invoke(benchmark_of(), ["--mode", "accuracy", "--output", "out"]) == 0
+    assert [len(tests) for tests in seen] == [0, 1, 2]
+
+
+def test_a_score_that_fails_loses_no_answers(
+    benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fake_bench.score", stopped)
+        assert invoke(benchmark_of(), list(OFFLINE)) == 130
+    assert recorded_in("out") == [("Offline", "AccuracyOnly", True)]
+    assert "the answers are not scored: interrupted" in capsys.readouterr().out
+    assert invoke(benchmark_of(), ["accuracy", "out/Offline/accuracy"]) == 0
+
+
+def test_a_scenario_joins_the_results_of_its_folder(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(benchmark_of(), list(OFFLINE)) == 0
+    assert invoke(benchmark_of(), ["--scenario", "server", "--mode", "accuracy", "--output", "out"]) == 0
+    assert [test[0] for test in recorded_in("out")] == ["Offline", "Server"]
+    assert "Offline" in Path("out/results.csv").read_text()
+    assert (
+        invoke(benchmark_of(), ["--scenario", "Server", "--mode", "accuracy", "--output", "out", "--batch", "3"]) == 2
+    )
+    assert "batch 8 there, 3 now): choose another folder by --output" in capsys.readouterr().err
+
+
+def test_two_runs_do_not_share_a_folder(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    import fcntl
+
+    Path("out").mkdir()
+    with Path("out/.in-use").open("w") as held:
+        held.write("process 7 on elsewhere")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert invoke(benchmark_of(), list(OFFLINE)) == 2
+    assert "out is in use by process 7 on elsewhere: wait for it" in capsys.readouterr().err
+    assert invoke(benchmark_of(), list(OFFLINE)) == 0
+
+
+def test_runs_of_one_second_get_folders_of_their_own(benchmark_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "strftime", lambda *_: "20260101T000000Z")
+    for _ in range(2):
+        assert invoke(benchmark_of(), list(OFFLINE[:4])) == 0
+    assert {path.name for path in Path("results/squares").iterdir()} == {"20260101T000000Z", "20260101T000000Z-2"}
+
+
+def test_an_interrupted_run_is_resumed(benchmark_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert invoke(benchmark_of(), ["--mode", "accuracy", "--output", "out", "--batch", "5"]) == 0
+    whole = recorded_in("out")
+    data = json.loads(Path("out/results.json").read_text())
+    data["tests"][1]["interrupted"] = True
+    del data["tests"][2]
+    Path("out/results.json").write_text(json.dumps(data))
+    scored: list[int] = []
+
+    def score(entries: Any, dataset: Any, at: Any) -> dict[str, float]:
+        scored.append(len(list(entries)))
+        return {"f1": 100.0, "exact_match": 0.0}
+
+    monkeypatch.setattr("fake_bench.score", score)
+    assert invoke(benchmark_of(), ["run", "--resume", "out"]) == 0
+    assert scored == [50, 50]
+    assert sorted(recorded_in("out")) == sorted(whole)
+    assert json.loads(Path("out/results.json").read_text())["options"]["batch"] == 5
+
+
+def test_a_full_disk_names_the_file(
+    benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("loadgen.harness.report.record.json.dumps", full)
+        assert invoke(benchmark_of(), list(OFFLINE)) == 2
+    assert "out/results.json cannot be written (No space left on device)" in capsys.readouterr().err
+
+
+@pytest.fixture
+def toy_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a toy benchmark's command line in a process of its own."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "toys"), prepend=os.pathsep)
+    code = "import ragged; from loadgen.harness.cli import main; main(ragged.BENCHMARK)"
+    begun: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        begun.append(subprocess.Popen([sys.executable, "-c", code, *words], stdout=pipe, stderr=pipe, text=True))
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        process.kill()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_a_run_as_ctrl_c_does(how: signal.Signals, toy_run: Callable[..., subprocess.Popen[str]]) -> None:
+    process = toy_run("run", "--scenario", "Server", "--mode", "performance", "--duration", "60", "--output", "out")
+    wait_for(Path("out/Server/performance"))
+    time.sleep(0.5)
+    process.send_signal(how)
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, said + errors
+    assert recorded_in("out") == [("Server", "PerformanceOnly", True)]
+    assert "Interrupted" in said
+    assert "--qps" not in said, "no advice on a test that was not allowed to end"
+    assert Path("out/report.html").is_file()
+
+
+def test_a_reader_that_leaves_does_not_end_a_run(toy_run: Callable[..., subprocess.Popen[str]]) -> None:
+    process = toy_run("run", "--scenario", "Offline", "--output", "out")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert len(recorded_in("out")) == 2
+
+
+def test_quiet_says_why_a_test_is_invalid(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--mode", "performance", "--scenario", "Offline", "--duration", "60", "--qps", "1", "--quiet"]
+    assert invoke(benchmark_of(), [*words, "--output", "out"]) == 1
+    said = capsys.readouterr().out
+    assert "Offline performance is INVALID: the test lasted" in said
+    assert "logs and results: out" in said
+    assert invoke(benchmark_of(), [*OFFLINE[:4], "--quiet"]) == 0
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [110, 80, 60, 40])
+def test_a_narrow_terminal_cuts_no_result(width: int) -> None:
+    rows = [screen.Row("SingleStream", "performance", "latency p90, early stopping 0.375 ms", "INVALID", 32_166, 10.1)]
+    out = screen.console(quiet=False)
+    out.width = width
+    with out.capture() as captured:
+        out.print(screen.table("Squares", rows, width))
+    said = captured.get()
+    assert "INVALID" in said
+    assert "10.1 s" in said
+    assert all(len(line.rstrip()) <= width for line in said.splitlines())
+    assert "0.375" in said
+    assert "ms" in said
+    assert "…" not in said
+
+
+def wait_for(place: Path) -> None:
+    for _ in range(600):
+        if place.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{place} did not appear")
