@@ -9,14 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from loadgen.harness.assets.asset import Asset
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
 from loadgen.harness.report import screen
+from loadgen.rules import Round
 
 Make = Callable[..., Benchmark]
 OFFLINE = ("--scenario", "Offline", "--mode", "accuracy", "--output", "out")
@@ -185,6 +188,48 @@ def test_a_narrow_terminal_cuts_no_result(width: int) -> None:
     assert "0.375" in said
     assert "ms" in said
     assert "…" not in said
+
+
+def test_official_files_alone_make_no_benchmark_result(
+    benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("full/model").mkdir(parents=True)
+    Path("full/model/weights").write_bytes(b"others")
+    listed = [Asset("model/weights", "", "none", md5="0" * 32)]
+    monkeypatch.setattr("fake_bench.ASSETS", listed, raising=False)
+    made = benchmark_of()
+    full = replace(made.profiles["mini"], is_official=True, settings={}, samples=51, assets="fake_bench:ASSETS")
+    made = replace(made, profiles={**made.profiles, "full": full})
+    words = ["--profile", "full", "--data", "full", "--scenario", "Offline", "--duration", "0.001", "--qps", "9000"]
+    assert invoke(made, [*words, "--output", "out"]) == 0
+    said = capsys.readouterr().out
+    begun, ended = said.split("Offline performance:", 1)[0], said
+    for shortfall in (
+        "model/weights is wrong: its md5 is ",
+        "the data set has 50 samples, the official one 51",
+        "Offline PerformanceOnly: min_duration_ms is 1, by the rules 600000 (command line)",
+    ):
+        assert shortfall in " ".join(begun.split())
+        assert shortfall in " ".join(ended.split())
+    data = json.loads(Path("out/results.json").read_text())
+    assert data["benchmark_result"] is False
+    assert len(data["shortfalls"]) == 4
+
+
+def test_a_run_by_the_rules_is_called_one(
+    benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With rules of a second: these take ten minutes."""
+    short = {"min_duration_ms": 1, "min_query_count": 1}
+    monkeypatch.setattr(Round, "settings", lambda self, model, scenario, base: replace(base, **short))
+    full = replace(benchmark_of().profiles["mini"], is_official=True, settings={})
+    made = replace(benchmark_of(), profiles={"full": full})
+    words = ["--data", "full", "--scenario", "Offline", "--qps", "900000", "--output", "out"]
+    assert invoke(made, words) == 0
+    assert "A benchmark result by the rules" in capsys.readouterr().out
+    assert json.loads(Path("out/results.json").read_text())["benchmark_result"] is True
+    assert invoke(made, [*words, "--mode", "performance"]) == 0
+    assert json.loads(Path("out/results.json").read_text())["benchmark_result"] is True, "the accuracy test was kept"
 
 
 def wait_for(place: Path) -> None:

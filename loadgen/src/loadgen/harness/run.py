@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from loadgen.contracts import Backend, Dataset, InputError, Loaded
+from loadgen.harness import claims
 from loadgen.harness.files import owned
 from loadgen.harness.machine import telemetry
 from loadgen.harness.plan import Layered, Plan, installed
@@ -25,7 +26,7 @@ from loadgen.harness.report import columns, screen
 from loadgen.harness.report.collect import Report
 from loadgen.harness.scoring import find_log, open_dataset, score_log, text
 from loadgen.harness.workers import Opened, opened
-from loadgen.logs import LogSettings
+from loadgen.logs import LogSettings, own_version
 from loadgen.rules import Accuracy
 from loadgen.run import run
 from loadgen.settings import Mode
@@ -33,6 +34,7 @@ from loadgen.settings import Mode
 
 def execute(plan: Plan, gpus: telemetry.Gpus | None = None) -> int:
     """Run what was asked and print it. Returns the exit code. gpus: those to watch; None: all that there are."""
+    own_version()  # a package that is not installed fails now, not after the model is loaded
     out = screen.console(plan.request.quiet)
     with output_folder(plan) as output:
         return _execute(plan, output, out, telemetry.find_gpus()[0] if gpus is None else gpus)
@@ -49,7 +51,11 @@ def _execute(plan: Plan, output: Path, out: Console, gpus: telemetry.Gpus) -> in
             stack.enter_context(contextlib.closing(gpus))
             workers = load_workers(plan, stack, out)
             out.print(f"{dataset.total_count:,} samples")
-            for layers in report.begin(workers.loaded):
+            shortfalls = claims.shortfalls(plan, dataset.total_count, gpus.facts)
+            tests = report.begin(workers.loaded, shortfalls)
+            if shortfalls and plan.profile.is_official:
+                out.print(screen.claim(shortfalls), style="yellow", markup=False)
+            for layers in tests:
                 _one_test(plan, report, dataset, workers.backends, layers, out)
                 if report.results[-1].interrupted:
                     break

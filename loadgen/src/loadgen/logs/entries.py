@@ -9,16 +9,24 @@ from dataclasses import fields
 from typing import Any
 
 from loadgen.contracts import SampleLibrary
+from loadgen.errors import InputError
 from loadgen.results import Verdict
 from loadgen.settings import EffectiveSettings, Revision, Scenario, TestSettings
 
 Pair = tuple[str, Any]
 
 
+def own_version() -> str:
+    """Of this package, as it is installed. Raises InputError if it is only a folder on Python's path."""
+    try:
+        return importlib.metadata.version("inference-loadgen")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError("loadgen is not installed, so its version is not known: pip install -e ./loadgen") from error
+
+
 def header_entries(sut_name: str, library: SampleLibrary, settings: EffectiveSettings) -> Iterator[Pair]:
     """Who made the log. The official build facts have no counterpart in an installed Python package."""
-    version = importlib.metadata.version("inference-loadgen")
-    yield "loadgen_version", f"{settings.requested.revision.value} @ inference-loadgen {version}"
+    yield "loadgen_version", f"{settings.requested.revision.value} @ inference-loadgen {own_version()}"
     for key in (
         "build_date_local",
         "build_date_utc",

@@ -91,7 +91,7 @@ def test_a_run_ends_with_a_report_of_every_test(benchmark_of: Make, capsys: pyte
     page = page_of(Path("out"))
     for said in ("SingleStream, performance VALID", "Server, accuracy VALID", "Offline, performance VALID"):
         assert said in page.words
-    assert "This is not a benchmark result. The mini profile is numbers, embedded" in page.words
+    assert "This is not a benchmark result: the mini profile is numbers, embedded." in page.words
     assert "f1 100.0000 >= 99.000 met >= 99.900 met" in page.words
     assert "✓ latency limit" in page.words
     assert page.words.count("Latency distribution") == 3

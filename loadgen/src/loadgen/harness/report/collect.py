@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,18 +32,21 @@ class Report:
         self.plan, self.output, self.gpus = plan, output, gpus
         self.loaded: Sequence[Loaded] = ()
         """What each worker really uses, when the model is loaded."""
+        self.shortfalls: tuple[str, ...] = ()
+        """What keeps the run from being a benchmark result, whatever it measures."""
         self.results: list[Result] = []
         self.rows: list[screen.Row] = []
         self._judged: list[tuple[Accuracy, ...]] = []
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}
         """By scenario and mode: those of earlier runs into this folder too."""
 
-    def begin(self, loaded: Sequence[Loaded]) -> tuple[Layered, ...]:
+    def begin(self, loaded: Sequence[Loaded], shortfalls: tuple[str, ...]) -> tuple[Layered, ...]:
         """Take over what the folder has of an earlier run, and say which tests are to run.
 
-        loaded: what each worker really uses. Raises InputError if the folder's results were measured otherwise.
+        loaded: what each worker really uses; shortfalls: see `loadgen.harness.claims`. Raises InputError if the
+        folder's results were measured otherwise.
         """
-        self.loaded = loaded
+        self.loaded, self.shortfalls = loaded, shortfalls
         asked = {_key(test): test for test in self.plan.tests}
         file = self.output / record.FILE
         if file.exists():
@@ -109,7 +112,9 @@ class Report:
         out.print()
         out.print(screen.table(self.plan.benchmark.title, self.rows, out.width))
         self._explain(screen.console(quiet=False) if self.exit_code else out)
-        if not self.plan.profile.is_official:
+        if self.plan.profile.is_official:
+            out.print(screen.claim(self._shortfalls()), markup=False)
+        else:
             out.print(f"The {self.plan.profile_name} profile is not a benchmark result: {self.plan.profile.summary}.")
         out.print(f"logs and results: {self.output}", soft_wrap=True)
         if any(result.details for result in self.results):
@@ -132,15 +137,21 @@ class Report:
         if self.plan.request.quiet and self.exit_code:
             out.print(f"logs and results: {self.output}", soft_wrap=True)
 
+    def _shortfalls(self) -> list[str]:
+        if not self.plan.profile.is_official:
+            return list(self.shortfalls)
+        return [*self.shortfalls, *_missed(self._entries, self.plan.tests)]
+
     def _record(self) -> dict[str, Any]:
-        plan = self.plan
+        plan, shortfalls = self.plan, self._shortfalls()
         return {
             "schema": record.SCHEMA,
             "benchmark": plan.benchmark.name,
             "title": plan.benchmark.title,
             "profile": plan.profile_name,
             "profile_summary": plan.profile.summary,
-            "benchmark_result": plan.profile.is_official,
+            "benchmark_result": not shortfalls,
+            "shortfalls": shortfalls,
             "machine": {**machine(), **self.gpus.facts},
             "options": {**_options(plan), **_used(self.loaded)},
             "arguments": list(plan.request.arguments),
@@ -151,6 +162,20 @@ class Report:
 
 def _key(test: Layered) -> tuple[str, str]:
     return test.settings.scenario.name, test.settings.mode.name
+
+
+def _missed(recorded: Mapping[tuple[str, str], Mapping[str, Any]], asked: Iterable[Layered]) -> Iterator[str]:
+    """What tests that did not pass, or were not run, keep from being a benchmark result."""
+    for (scenario, mode), test in recorded.items():
+        judged = (test["accuracy"] or {}).get("judged", [])
+        if not test["valid"]:
+            yield f"{scenario} {mode} is INVALID"
+        elif judged and not judged[0]["met"]:
+            yield f"{scenario} {mode} missed its accuracy target"
+    for scenario in dict.fromkeys(name for name, _ in [*recorded, *map(_key, asked)]):
+        for mode in ("PerformanceOnly", "AccuracyOnly"):
+            if (scenario, mode) not in recorded:
+                yield f"{scenario} has no {mode} test"
 
 
 def _check_same(now: Mapping[str, Any], earlier: Mapping[str, Any], file: Path) -> None:

@@ -191,8 +191,11 @@ def _differing(of: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[
 def _warnings(a: SavedRun, b: SavedRun) -> Iterator[str]:
     if a.profile != b.profile:
         yield f"A is of profile {a.profile}, B of {b.profile}: different models or data, so the figures don't compare."
-    elif not a.is_official:
-        yield f"The {a.profile} profile is not a benchmark result."
+    if a.shortfalls == b.shortfalls != ():
+        yield f"Neither is a benchmark result: {'; '.join(a.shortfalls)}."
+    for name, run in (("A", a), ("B", b)) if a.shortfalls != b.shortfalls else ():
+        if run.shortfalls:
+            yield f"{name} is not a benchmark result: {'; '.join(run.shortfalls)}."
     for name, run in (("A", a), ("B", b)):
         if any(not test.settings for test in run.tests):
             yield f"{name} has no record of its settings, so they are not compared."

@@ -201,7 +201,7 @@ def _csv_rows(run: SavedRun) -> Iterator[Sequence[object]]:
         head = test.headline or {"name": "", "value": "", "unit": ""}
         values = test.accuracy[0].values if test.accuracy else {}
         yield (
-            *(run.benchmark, run.profile, run.is_official, run.options.get("backend", "")),
+            *(run.benchmark, run.profile, not run.shortfalls, run.options.get("backend", "")),
             *(test.scenario, test.kind, test.verdict, head["name"], head["value"], head["unit"]),
             *(values.get(name, "") for name in scores),
             *(test.query_count, test.sample_count, test.duration_ns / 1e9),

@@ -70,7 +70,8 @@ class SavedRun:
     profile: str
     summary: str
     """What the profile's files are."""
-    is_official: bool
+    shortfalls: tuple[str, ...]
+    """What keeps it from being a benchmark result; empty: it is one."""
     machine: Mapping[str, str]
     options: Mapping[str, Any]
     tests: tuple[SavedTest, ...]
@@ -170,11 +171,17 @@ def _run(data: Mapping[str, Any], folder: Path) -> SavedRun:
         title=data.get("title", data["benchmark"]),
         profile=data["profile"],
         summary=data.get("profile_summary", ""),
-        is_official=data["benchmark_result"],
+        shortfalls=_shortfalls(data),
         machine=dict(data["machine"]),
         options=dict(data.get("options", {})),
         tests=tuple(_test(test, folder) for test in data["tests"]),
     )
+
+
+def _shortfalls(data: Mapping[str, Any]) -> tuple[str, ...]:
+    if data["benchmark_result"]:
+        return ()
+    return tuple(map(str, data.get("shortfalls", ()))) or (f"the {data['profile']} profile is a stand-in",)
 
 
 def _test(data: Mapping[str, Any], folder: Path) -> SavedTest:

@@ -142,6 +142,15 @@ def _plain_transfer(label: str, out: Console) -> Callable[[int, int], None]:
     return show
 
 
+def claim(shortfalls: Sequence[str]) -> str:
+    """Whether this is a benchmark result, and why not."""
+    if not shortfalls:
+        return "A benchmark result by the rules, as far as one run can show it."
+    if len(shortfalls) == 1:
+        return f"Not a benchmark result: {shortfalls[0]}."
+    return "\n".join(["Not a benchmark result:", *(f"  {reason}" for reason in shortfalls)])
+
+
 def table(title: str, rows: Sequence[Row], width: int) -> Table:
     """The results of all tests of one command. On a narrow terminal figures of less weight go first, then columns.
 
