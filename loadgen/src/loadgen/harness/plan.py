@@ -67,6 +67,8 @@ class Request:
     """How long a test waits for its next answer."""
     missing: bool = False
     """Run only the tests that the output folder has no finished result of."""
+    find_peak: bool = False
+    """Search the rates of Server and Offline first."""
     arguments: tuple[str, ...] = ()
     """The words of the command line, kept so that the run can be resumed."""
     overrides: Overrides = field(default_factory=Overrides)

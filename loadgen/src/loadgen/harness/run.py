@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from loadgen.contracts import Backend, Dataset, InputError, Loaded
-from loadgen.harness import claims
+from loadgen.harness import claims, peak
 from loadgen.harness.files import owned
 from loadgen.harness.machine import telemetry
 from loadgen.harness.plan import Layered, Plan, installed
@@ -27,9 +27,10 @@ from loadgen.harness.report.collect import Report
 from loadgen.harness.scoring import find_log, open_dataset, score_log, text
 from loadgen.harness.workers import Opened, opened
 from loadgen.logs import LogSettings, own_version
+from loadgen.results import Result
 from loadgen.rules import Accuracy
 from loadgen.run import run
-from loadgen.settings import Mode
+from loadgen.settings import Mode, Scenario, TestSettings
 
 
 def execute(plan: Plan, gpus: telemetry.Gpus | None = None) -> int:
@@ -55,9 +56,10 @@ def _execute(plan: Plan, output: Path, out: Console, gpus: telemetry.Gpus) -> in
             tests = report.begin(workers.loaded, shortfalls)
             if shortfalls and plan.profile.is_official:
                 out.print(screen.claim(shortfalls), style="yellow", markup=False)
+            bench = _Bench(plan, report, dataset, workers.backends, out)
             for layers in tests:
-                _one_test(plan, report, dataset, workers.backends, layers, out)
-                if report.results[-1].interrupted:
+                result = bench.at_peak(layers) if plan.request.find_peak else bench.test(layers)
+                if result.interrupted:
                     break
     finally:
         report.finish(out)
@@ -129,47 +131,77 @@ def _new_folder(above: Path) -> Path:
     raise AssertionError("there is always another number")
 
 
-def _one_test(
-    plan: Plan,
-    report: Report,
-    dataset: Dataset[Any],
-    backends: Sequence[Backend[Any, Any]],
-    layers: Layered,
-    out: Console,
-) -> None:
-    scenario, mode = layers.settings.scenario, layers.settings.mode
-    kind = "accuracy" if mode is Mode.AccuracyOnly else "performance"
-    folder = report.output / scenario.name / kind
-    log = LogSettings(outdir=folder, enable_trace=plan.request.trace)
-    encode = plan.imported(plan.benchmark.postprocess, "the postprocessing").encode
-    build = plan.imported(plan.benchmark.system, "the system")
-    system = build(plan.benchmark.name, backends, dataset, encode, plan.batching)
-    began = time.monotonic()
-    with screen.watching(f"{scenario.name} {kind}", out) as progress:
-        watched = report.gpus if mode is Mode.PerformanceOnly else telemetry.Gpus()
-        with telemetry.Sampling(watched, folder):
-            result = run(
-                system,
-                dataset,
-                layers.settings,
-                log=log,
-                progress=progress,
-                watchdog_s=plan.request.drain_timeout_s,
-            )
-    if mode is not Mode.AccuracyOnly and result.columns is not None:
-        columns.save(folder, result.columns)
-    judged: tuple[Accuracy, ...] = ()
-    try:
-        if mode is Mode.AccuracyOnly and result.valid:
-            judged = score_log(plan, dataset, log.path("accuracy.json"))
-    except BaseException as error:  # the answers are kept, and can be scored by the `accuracy` command
-        stopped = isinstance(error, KeyboardInterrupt)
-        reason = f"the answers are not scored: {'interrupted' if stopped else error}"
-        result = replace(result, valid=False, reasons=(*result.reasons, reason), interrupted=stopped)
-        raise
-    finally:
-        row = report.add(result, judged, time.monotonic() - began, folder, layers)
-    out.print(f"{row.scenario} {row.mode}: {row.measured}  {row.verdict}  ({row.seconds:.1f} s)", markup=False)
+@dataclass(frozen=True)
+class _Bench:
+    """What all tests of a run share."""
+
+    plan: Plan
+    report: Report
+    dataset: Dataset[Any]
+    backends: Sequence[Backend[Any, Any]]
+    out: Console
+
+    def system(self) -> Any:
+        """A new one around the loaded backends."""
+        plan = self.plan
+        encode = plan.imported(plan.benchmark.postprocess, "the postprocessing").encode
+        build = plan.imported(plan.benchmark.system, "the system")
+        return build(plan.benchmark.name, self.backends, self.dataset, encode, plan.batching)
+
+    def at_peak(self, layers: Layered) -> Result:
+        """The test at the highest rate that a search finds; a test without a rate as it is."""
+        if not peak.is_sought(layers):
+            return self.test(layers)
+        name = layers.settings.scenario.name
+        if layers.settings.scenario is Scenario.Offline:
+            return self.test(peak.at_rate(layers, peak.find_offline_rate(layers, self._try, self._say)))
+        self._say(f"{name}: searching the highest rate, with at most {peak.STEPS} tests of {peak.TRY_S:g} s or more")
+        rate, tried = peak.find_server_rate(layers, self._try, self._say)
+        if rate is None:
+            self._say(f"{name}: no rate down to {tried[-1].rate:,.3g}/s holds; the test runs at that of its settings")
+            return self.test(layers, tried)
+        for lower in peak.lower(rate):
+            result = self.test(peak.at_rate(layers, lower), tried)
+            if result.valid or result.interrupted:
+                break
+        return result
+
+    def _try(self, settings: TestSettings) -> Result:
+        result = run(self.system(), self.dataset, settings, watchdog_s=self.plan.request.drain_timeout_s)
+        if result.errors and not result.interrupted:
+            raise RuntimeError("\n".join([*result.errors, *result.details]))
+        return result
+
+    def _say(self, line: str) -> None:
+        self.out.print(line, markup=False)
+
+    def test(self, layers: Layered, tried: Sequence[peak.Tried] = ()) -> Result:
+        """Run it, score it, record it."""
+        scenario, mode = layers.settings.scenario, layers.settings.mode
+        kind = "accuracy" if mode is Mode.AccuracyOnly else "performance"
+        folder = self.report.output / scenario.name / kind
+        log = LogSettings(outdir=folder, enable_trace=self.plan.request.trace)
+        system, limit_s = self.system(), self.plan.request.drain_timeout_s
+        began = time.monotonic()
+        with screen.watching(f"{scenario.name} {kind}", self.out) as progress:
+            watched = self.report.gpus if mode is Mode.PerformanceOnly else telemetry.Gpus()
+            with telemetry.Sampling(watched, folder):
+                result = run(system, self.dataset, layers.settings, log=log, progress=progress, watchdog_s=limit_s)
+        if mode is not Mode.AccuracyOnly and result.columns is not None:
+            columns.save(folder, result.columns)
+        judged: tuple[Accuracy, ...] = ()
+        try:
+            if mode is Mode.AccuracyOnly and result.valid:
+                judged = score_log(self.plan, self.dataset, log.path("accuracy.json"))
+        except BaseException as error:  # the answers are kept, and can be scored by the `accuracy` command
+            stopped = isinstance(error, KeyboardInterrupt)
+            reason = f"the answers are not scored: {'interrupted' if stopped else error}"
+            result = replace(result, valid=False, reasons=(*result.reasons, reason), interrupted=stopped)
+            raise
+        finally:
+            row = self.report.add(result, judged, time.monotonic() - began, folder, layers, tried)
+        self._say(f"{row.scenario} {row.mode}: {row.measured}  {row.verdict}  ({row.seconds:.1f} s)")
+        return result
 
 
 def score_existing(plan: Plan, log: Path) -> int:

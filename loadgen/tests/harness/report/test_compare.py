@@ -75,7 +75,6 @@ def test_the_same_run_is_the_same(runs: Benchmark, capsys: pytest.CaptureFixture
     [
         (0, 1.1, "10.0 % worse"),  # a latency
         (0, 0.5, "50.0 % better"),
-        (2, 1.1, "10.0 % better"),  # a rate
         (4, 0.9, "10.0 % worse"),
         (4, 1.0001, "same"),
     ],
@@ -111,9 +110,29 @@ def test_a_worse_score_counts(runs: Benchmark) -> None:
     ]
 
 
-def test_percentiles_are_shown_but_not_judged(runs: Benchmark, capsys: pytest.CaptureFixture[str]) -> None:
+def test_servers_latency_is_judged_where_both_were_asked_for_one_rate(
+    runs: Benchmark, capsys: pytest.CaptureFixture[str]
+) -> None:
     def slow(data: dict[str, Any]) -> None:
         data["tests"][2]["metrics"]["result_99.00_percentile_latency_ns"] *= 3
+
+    assert change("b", slow).failures(5) == ["Server performance latency p99 is 200.0 % worse, more than 5 %"]
+    assert invoke(runs, ["compare", "a", "b"]) == 0
+    assert "completed rate, samples/s (not judged)" in " ".join(capsys.readouterr().out.split())
+
+    def faster(data: dict[str, Any]) -> None:
+        slow(data)
+        data["tests"][2]["settings"]["server_target_qps"] *= 2
+        data["tests"][2]["headline"]["value"] *= 2
+
+    found = change("b", faster)
+    assert found.failures(5) == [], "at twice the rate the rate is judged, as long as the test is VALID"
+    assert headlines(found)["Server performance"] == "100.0 % better"
+
+
+def test_percentiles_are_shown_but_not_judged(runs: Benchmark, capsys: pytest.CaptureFixture[str]) -> None:
+    def slow(data: dict[str, Any]) -> None:
+        data["tests"][0]["metrics"]["result_99.00_percentile_latency_ns"] *= 3
 
     assert change("b", slow).failures(5) == []
     assert invoke(runs, ["compare", "a", "b"]) == 0
@@ -173,7 +192,7 @@ def test_other_profiles_and_old_files_are_warned_about(runs: Benchmark) -> None:
         data["profile"] = "full"
         del data["tests"][0]["settings"]
 
-    first, second = change("b", differ).warnings
+    first, _, second = change("b", differ).warnings
     assert "A is of profile mini, B of full" in first
     assert "B has no record of its settings" in second
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +100,29 @@ def draw_gpus(samples: Telemetry, prefix: str) -> list[Chart]:
             for measure, title, unit, mark in wanted
             if (lines := [line for gpu in gpus if len((line := samples.of(gpu, measure))[0])])
         ]
+
+
+def draw_rates(tried: Sequence[Mapping[str, Any]], prefix: str, limit_ns: int) -> Chart:
+    """The judged latency at each rate that was tried for Server: full dots held, empty ones did not."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _canvas()
+        ordered = sorted(tried, key=lambda one: float(one["rate"]))
+        latencies = np.array([one["latency_ns"] for one in ordered], np.int64)
+        scale, unit = _unit(latencies)
+        axes.plot([one["rate"] for one in ordered], latencies / scale, color=_LINE, linewidth=1)
+        for one in ordered:
+            face = _LINE if one["valid"] else "none"
+            axes.plot([one["rate"]], [one["latency_ns"] / scale], "o", color=_LINE, markerfacecolor=face, markersize=5)
+        if limit_ns:
+            axes.axhline(limit_ns / scale, color=_LIMIT, linestyle=(0, (4, 2)))
+        axes.set_xlim(0, 1.05 * float(ordered[-1]["rate"]))
+        axes.set_xlabel("rate that was tried, queries/s")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(FuncFormatter(_number))
+        _label(axes, f"judged latency, {unit}")
+        _scale(axes, "y", latencies, scale, limit_ns)
+        note = f"Short tests of the search; full dots held, empty ones did not{_limit(limit_ns, scale, unit)}."
+        return Chart("Latency by rate", note, _svg(figure, prefix))
 
 
 def _gpu_lines(lines: list[tuple[columns.F64, columns.F64]], title: str, unit: str, prefix: str) -> Chart:

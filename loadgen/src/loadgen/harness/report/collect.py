@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from loadgen.contracts import InputError, Loaded
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.machine import telemetry
 from loadgen.harness.machine.facts import machine
+from loadgen.harness.peak import Tried
 from loadgen.harness.plan import Layered, Plan
 from loadgen.harness.report import record, screen
 from loadgen.harness.scoring import text
@@ -25,6 +26,19 @@ EXIT_OK, EXIT_INVALID, EXIT_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 1
 ERRORS = "errors.txt"
 
 
+@dataclass(frozen=True)
+class _Done:
+    """A finished test of this run."""
+
+    row: screen.Row
+    result: Result
+    judged: tuple[Accuracy, ...]
+
+    @property
+    def missed(self) -> bool:
+        return bool(self.judged) and not self.judged[0].met
+
+
 class Report:
     """Collects the tests of one run."""
 
@@ -34,9 +48,7 @@ class Report:
         """What each worker really uses, when the model is loaded."""
         self.shortfalls: tuple[str, ...] = ()
         """What keeps the run from being a benchmark result, whatever it measures."""
-        self.results: list[Result] = []
-        self.rows: list[screen.Row] = []
-        self._judged: list[tuple[Accuracy, ...]] = []
+        self._done: dict[tuple[str, str], _Done] = {}
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}
         """By scenario and mode: those of earlier runs into this folder too."""
 
@@ -63,9 +75,18 @@ class Report:
         return tuple(asked.values())
 
     def add(
-        self, result: Result, judged: tuple[Accuracy, ...], seconds: float, folder: Path, layers: Layered
+        self,
+        result: Result,
+        judged: tuple[Accuracy, ...],
+        seconds: float,
+        folder: Path,
+        layers: Layered,
+        tried: Sequence[Tried] = (),
     ) -> screen.Row:
-        """Take in a finished test; its columns are in its folder by now, and leave memory."""
+        """Take in a finished test, in the place of an earlier one of its scenario and mode.
+
+        Its columns are in its folder by now, and leave memory. tried: the tests that sought its rate.
+        """
         accuracy = result.mode is Mode.AccuracyOnly
         head = result.headline
         row = screen.Row(
@@ -79,11 +100,9 @@ class Report:
         sampled = None if accuracy else telemetry.read(folder)
         place = folder.relative_to(self.output).as_posix()
         saved = record.entry(result, judged, layers, place, sampled.summary() if sampled else [])
-        self._entries[_key(layers)] = saved
+        self._entries[_key(layers)] = {**saved, **({"rates_tried": [asdict(one) for one in tried]} if tried else {})}
         record.write(self.output, self._record())
-        self._judged.append(judged)
-        self.results.append(replace(result, columns=None))
-        self.rows.append(row)
+        self._done[_key(layers)] = _Done(row, replace(result, columns=None), judged)
         self._keep_details(row, result)
         return row
 
@@ -98,26 +117,26 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        if any(r.interrupted for r in self.results):
+        done = self._done.values()
+        if any(one.result.interrupted for one in done):
             return EXIT_INTERRUPTED
-        if any(r.errors for r in self.results):
+        if any(one.result.errors for one in done):
             return EXIT_FAILED
-        missed = any(judged and not judged[0].met for judged in self._judged)
-        return EXIT_INVALID if missed or not all(r.valid for r in self.results) else EXIT_OK
+        return EXIT_OK if all(one.result.valid and not one.missed for one in done) else EXIT_INVALID
 
     def finish(self, out: Console) -> None:
         """Print the table and the reasons, write the report. What was measured is in `results.json` by now."""
-        if not self.results:
+        if not self._done:
             return
         out.print()
-        out.print(screen.table(self.plan.benchmark.title, self.rows, out.width))
+        out.print(screen.table(self.plan.benchmark.title, [one.row for one in self._done.values()], out.width))
         self._explain(screen.console(quiet=False) if self.exit_code else out)
         if self.plan.profile.is_official:
             out.print(screen.claim(self._shortfalls()), markup=False)
         else:
             out.print(f"The {self.plan.profile_name} profile is not a benchmark result: {self.plan.profile.summary}.")
         out.print(f"logs and results: {self.output}", soft_wrap=True)
-        if any(result.details for result in self.results):
+        if any(one.result.details for one in self._done.values()):
             out.print(f"tracebacks: {self.output / ERRORS}", soft_wrap=True)
         try:
             from loadgen.harness.report.page import write_report  # matplotlib takes a second to import
@@ -128,12 +147,12 @@ class Report:
 
     def _explain(self, out: Console) -> None:
         """Why a test is INVALID: said even if the rest is not (`--quiet`)."""
-        for row, result in zip(self.rows, self.results, strict=True):
-            for reason in result.reasons:
-                out.print(f"{row.scenario} {row.mode} is INVALID: {reason}", style="red", markup=False)
-        for row, judged in zip(self.rows, self._judged, strict=True):
-            if out.quiet is False and self.plan.request.quiet and judged and not judged[0].met:
-                out.print(f"{row.scenario} {row.mode}: {row.measured}", style="red", markup=False)
+        for one in self._done.values():
+            name = f"{one.row.scenario} {one.row.mode}"
+            for reason in one.result.reasons:
+                out.print(f"{name} is INVALID: {reason}", style="red", markup=False)
+            if one.missed and self.plan.request.quiet:
+                out.print(f"{name}: {one.row.measured}", style="red", markup=False)
         if self.plan.request.quiet and self.exit_code:
             out.print(f"logs and results: {self.output}", soft_wrap=True)
 

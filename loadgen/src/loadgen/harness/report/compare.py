@@ -139,21 +139,40 @@ def _verdict(test: SavedTest | None) -> str:
 
 
 def _metrics(name: str, a: SavedTest | None, b: SavedTest | None) -> Iterator[Metric]:
-    """The headline, its context, and the scores; a score without a target is only shown."""
+    """The headline, its context, and the scores; a score without a target is only shown.
+
+    The rate of Server is what its schedule asked for. Where both runs were asked for the same, the rules judge its
+    latency, and so is it here.
+    """
     some, valid = a or b, bool(a and b and a.valid and b.valid)
+    of_server = dict(_judged_latencies(a, b))
     head = (a and a.headline) or (b and b.headline)
     if head:
         lower = head["unit"] in _LOWER_IS_BETTER
-        values = [test.headline["value"] if test and test.headline else None for test in (a, b)]
-        yield Metric(name, head["name"], head["unit"], values[0], values[1], lower, judged=True, valid=valid)
+        x, y = (test.headline["value"] if test and test.headline else None for test in (a, b))
+        yield Metric(name, head["name"], head["unit"], x, y, lower, judged=not of_server, valid=valid)
     if some and some.scenario != "Offline":  # whose latencies say what its throughput says
-        for label, key in _ALSO.items():
+        for key, label in {**{key: f"latency {label}" for label, key in _ALSO.items()}, **of_server}.items():
             x, y = (test.metrics.get(key) if test else None for test in (a, b))
             if x is not None or y is not None:
                 yield Metric(
-                    name, f"latency {label}", "ms", _ms(x), _ms(y), lower_is_better=True, judged=False, valid=valid
+                    name, label, "ms", _ms(x), _ms(y), lower_is_better=True, judged=key in of_server, valid=valid
                 )
     yield from _scores(name, a, b, valid)
+
+
+def _judged_latencies(a: SavedTest | None, b: SavedTest | None) -> Iterator[tuple[str, str]]:
+    """(key, name) of what the rules judge in two Server tests at one rate; nothing for other tests."""
+    if not (a and b and a.scenario == "Server" and a.kind == "performance" and a.settings and b.settings):
+        return
+    if a.settings["server_target_qps"] != b.settings["server_target_qps"]:
+        return
+    share = 100 * float(a.settings["server_target_latency_percentile"])
+    if a.settings.get("use_token_latencies"):
+        yield f"result_first_token_{share:.2f}_percentile_latency_ns", f"time to first token p{share:g}"
+        yield f"result_time_per_output_token_{share:.2f}_percentile_ns", f"time per output token p{share:g}"
+    else:
+        yield f"result_{share:.2f}_percentile_latency_ns", f"latency p{share:g}"
 
 
 def _scores(name: str, a: SavedTest | None, b: SavedTest | None, valid: bool) -> Iterator[Metric]:

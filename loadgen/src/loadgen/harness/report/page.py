@@ -168,6 +168,8 @@ def _charts(test: SavedTest, number: int) -> tuple[list[tuple[charts.Chart, Mark
     limit = test.settings.get("server_target_latency_ns", 0) if test.scenario == "Server" else 0
     try:
         drawn = charts.draw(columns.read(test.folder), f"c{number}", limit)
+        if test.rates_tried:
+            drawn.append(charts.draw_rates(test.rates_tried, f"p{number}", limit))
     except InputError as error:
         return [], f"No charts: {error}."
     svg = [(chart, Markup(chart.svg)) for chart in drawn]  # the only text in it is our own labels and numbers

@@ -59,6 +59,9 @@ class SavedTest:
             return "INVALID"
         return "MISSED" if self.accuracy and not self.accuracy[0].met else "VALID"
 
+    rates_tried: tuple[Mapping[str, Any], ...] = ()
+    """The short tests that sought Server's highest rate: of each its rate, valid and latency_ns."""
+
 
 @dataclass(frozen=True)
 class SavedRun:
@@ -203,7 +206,12 @@ def _test(data: Mapping[str, Any], folder: Path) -> SavedTest:
         origins=dict(data.get("origins", {})),
         folder=folder / data["folder"],
         telemetry=tuple(_gpu(row) for row in data.get("telemetry", ())),
+        rates_tried=tuple(_tried(row) for row in data.get("rates_tried", ())),
     )
+
+
+def _tried(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"rate": float(row["rate"]), "valid": bool(row["valid"]), "latency_ns": int(row["latency_ns"])}
 
 
 def _gpu(row: Mapping[str, Any]) -> dict[str, Any]:

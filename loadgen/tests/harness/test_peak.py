@@ -1,0 +1,81 @@
+"""The search for the highest rate: bounded, right where the truth is known, confirmed by a full test."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen.harness import peak
+from loadgen.harness.benchmark import Benchmark
+from loadgen.harness.cli import invoke
+
+
+@given(truth=st.floats(1, 1e5), factor=st.floats(1 / 100, 100))
+def test_it_finds_what_holds_within_three_percent(truth: float, factor: float) -> None:
+    tried: list[float] = []
+    found = peak.search(truth * factor, lambda rate: tried.append(rate) or rate <= truth)
+    assert len(tried) <= peak.STEPS
+    assert found is not None
+    assert found <= truth
+    assert found >= truth / (1 + peak.PRECISION)
+
+
+def test_nothing_holds() -> None:
+    tried: list[float] = []
+    assert peak.search(8.0, lambda rate: bool(tried.append(rate)), steps=4) is None
+    assert tried == [8, 4, 2, 1]
+
+
+def test_it_ends_where_everything_holds() -> None:
+    assert peak.search(1.0, lambda rate: True) == 2.0 ** (peak.STEPS - 1)
+
+
+@pytest.fixture
+def slow(benchmark_of: Callable[..., Benchmark], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Benchmark:
+    """A model that takes 4 ms a batch, and so 2,000 samples a second in batches of 8; a limit of 30 ms."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(peak, "TRY_S", 0.4)
+    made = benchmark_of()
+    module: Any = sys.modules["fake_bench"]
+    quick = module.Squares.submit
+
+    def submit(self: Any, batch: Any) -> Future[Any]:
+        time.sleep(0.004)
+        answered: Future[Any] = quick(self, batch)
+        return answered
+
+    monkeypatch.setattr(module.Squares, "submit", submit)
+    return made
+
+
+def test_a_run_at_its_peak(slow: Benchmark, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("user.conf").write_text("*.Server.target_latency = 30\n")
+    words = ["--find-peak", "--mode", "performance", "--scenario", "Server", "--user-conf", "user.conf"]
+    assert invoke(slow, [*words, "--qps", "300", "--duration", "0.5", "--output", "out"]) == 0
+    said = capsys.readouterr().out
+    assert "Server at 300/s: p99" in said
+    (test,) = json.loads(Path("out/results.json").read_text())["tests"]
+    rate = test["settings"]["server_target_qps"]
+    assert 300 <= rate <= 2100, "more than the model can do is never VALID"
+    assert test["origins"]["server_target_qps"] == "found by --find-peak"
+    held = [one["rate"] for one in test["rates_tried"] if one["valid"]]
+    assert np.isclose(rate, [max(held) * peak.LOWER**n for n in range(peak.CONFIRMATIONS)]).any()
+    assert "Latency by rate" in Path("out/report.html").read_text()
+
+
+def test_offlines_rate_is_found_too(slow: Benchmark) -> None:
+    words = ["--find-peak", "--mode", "performance", "--scenario", "Offline", "--output", "out"]
+    assert invoke(slow, [*words, "--duration", "0.5"]) == 0
+    (test,) = json.loads(Path("out/results.json").read_text())["tests"]
+    assert 200 <= test["settings"]["offline_expected_qps"] <= 2100
