@@ -79,8 +79,7 @@ def register(name: str) -> None:
     @nox.session(name=name)
     def run(session: nox.Session) -> None:
         install(session, *benchmark_requirements(name, *backend_extras(name, session.posargs)), lock=lock)
-        # after Ctrl-C a run still writes its report: nox would end it after half a second
-        session.run("python", "-m", f"bench_{name}", *session.posargs, interrupt_timeout=None)
+        session.run("python", "-m", f"bench_{name}", *session.posargs, interrupt_timeout=None)  # the report is written
 
     @nox.session(name=f"tests-{name}")
     def tests(session: nox.Session) -> None:

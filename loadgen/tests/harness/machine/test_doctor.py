@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.harness.benchmark import Benchmark
+from loadgen.harness.benchmark import BackendSpec, Benchmark
 from loadgen.harness.cli import invoke
 from loadgen.harness.machine import checks, doctor, telemetry
 from loadgen.harness.machine.checks import OK, PROBLEM, UNKNOWN, WARNING, Finding
@@ -211,7 +211,8 @@ def test_the_command_prints_findings_and_fixes(
     lines = capsys.readouterr().out.splitlines()
     names = [line.split(": ")[0].split(maxsplit=1)[1] for line in lines[:-1] if not line.startswith(" ")]
     assert names == [
-        *("Python", "cores", "load", "memory", "disk", "data folder", "cache", "results folder"),
+        *("Python", "cores", "load", "memory", "disk", "files and packages", "data folder", "cache"),
+        "results folder",
         *("clock source", "CPU governor", "timer slack", "engine", "GPU"),
     ]
     assert lines[-1].startswith("0 problems, ")
@@ -238,6 +239,32 @@ def test_a_problem_is_exit_code_2(
     monkeypatch.setattr(checks, "gpu", lambda facts, why, device: Finding("GPU", PROBLEM, why, "install one"))
     assert invoke(benchmark_of(), ["doctor", "--device", "cuda"]) == 2
     assert "problem  GPU: no driver" in capsys.readouterr().out
+
+
+def test_what_a_run_refuses_is_not_approved(
+    benchmark_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    made = benchmark_of()
+    mini = made.profiles["mini"]
+    made = replace(made, profiles={"mini": mini, "full": replace(mini, is_official=True)})
+    made.backends["missing"] = BackendSpec("needs_framework:Backend", extra="abacus")  # type: ignore[index]
+    Path("needs_framework.py").write_text("import no_such_framework\n")
+    monkeypatch.syspath_prepend(".")
+    Path("full").mkdir()
+    Path("full/broken").touch()
+    for words, reason in (
+        (["--profile", "full", "--data", "full"], "full/broken: remove this file"),
+        (["--backend", "missing"], "pip install './benchmarks/squares[abacus]'"),
+    ):
+        assert invoke(made, ["run", *words, "--output", "out"]) == 2
+        assert reason in capsys.readouterr().err
+        assert invoke(made, ["doctor", *words]) == 2
+        problem = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("problem"))
+        assert reason in problem
+        assert invoke(made, ["info", *words]) == 0
+        assert reason in capsys.readouterr().out
 
 
 def test_sockets_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:

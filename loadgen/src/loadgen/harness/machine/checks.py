@@ -48,6 +48,13 @@ def python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
     return Finding("Python", OK, seen)
 
 
+def possible(obstacle: str) -> Finding:
+    """obstacle: what a run would be refused for, with the remedy in it; empty: nothing."""
+    if obstacle:
+        return Finding("files and packages", PROBLEM, obstacle)
+    return Finding("files and packages", OK, "as a run needs them")
+
+
 def cores(allowed: int, online: int, cgroup: Path = Path("/sys/fs/cgroup")) -> Finding:
     """allowed: those that this process may run on."""
     seen = f"{allowed} of {online}"

@@ -41,6 +41,7 @@ def findings(plan: Plan) -> Iterator[Finding]:
     folder = plan.folder
     to_come, _ = needs.disk_bytes(plan.profile, needs.assets(plan), folder)
     yield checks.disk(shutil.disk_usage(above(folder)).free, to_come, folder)
+    yield checks.possible(needs.obstacle(plan))
     yield checks.writable("data folder", folder, "name another folder by --data")
     yield checks.writable("cache", cache.root(), "name another folder by XDG_CACHE_HOME")
     yield checks.writable("results folder", plan.request.output or Path("results"), "name another folder by --output")

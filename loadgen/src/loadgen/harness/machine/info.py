@@ -26,11 +26,13 @@ _PACE = {
 
 
 def describe(plan: Plan) -> Iterator[str]:
-    """Lines; nothing is loaded, and no file is read but configs."""
+    """Lines; no model is loaded, and of files only configs are read."""
     yield plan.benchmark.title
     yield f"profile {plan.profile_name}: {plan.profile.summary}"
     yield f"backend {plan.backend_name}, device {plan.device}, dtype {plan.dtype}, batch {plan.batch}"
     yield f"workers: {plan.request.workers}"
+    if why := needs.obstacle(plan):
+        yield f"a run would be refused: {why}"
     gpus, why = find_gpus()
     with contextlib.closing(gpus):
         yield from _memory(needs.memory_gb(plan), plan.device, gpus)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from loadgen.errors import InputError
 from loadgen.harness.assets.asset import Asset, fault, part_of
 from loadgen.harness.assets.ranges import Parts
 from loadgen.harness.benchmark import Profile
@@ -26,6 +27,20 @@ def assets(plan: Plan) -> list[Asset]:
         return []
     listed: Sequence[Asset] = plan.imported(plan.profile.assets, "the list of files")
     return [asset for asset in listed if asset.is_needed(plan.backend_name, plan.dtype)]
+
+
+def obstacle(plan: Plan) -> str:
+    """Why a run would be refused before its first test, in the words that it would use; empty: nothing is known.
+
+    Asks what a run asks: the official profile's own check of its files, and the import of the backend.
+    """
+    try:
+        if plan.profile.is_official:
+            plan.imported(plan.profile.prepare, "the profile")(plan.folder)
+        plan.imported(plan.backend.name, f"backend {plan.backend_name}", plan.backend.extra)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def disk_bytes(profile: Profile, listed: Sequence[Asset], folder: Path) -> tuple[int, int]:
