@@ -32,7 +32,7 @@ def advice(settings: EffectiveSettings, verdict: Verdict, records: Records) -> I
 def _too_late(settings: EffectiveSettings, verdict: Verdict) -> Iterator[str]:
     share, requested = f"p{100 * settings.target_latency_percentile:g}", settings.requested
     slower = f"try {_figure(_bearable(settings, verdict))} for server_target_qps (--qps)"
-    at = f"at {settings.target_qps:g} queries/s"
+    at = f"at {_figure(settings.target_qps)} queries/s"
     if not requested.use_token_latencies:
         seen, limit = verdict.target_percentiles["latency"], settings.target_latency_ns
         yield f"latency {share} is {_time(seen)}, the limit {_time(limit)}, {at}: {slower}"

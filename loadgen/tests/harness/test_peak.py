@@ -42,7 +42,7 @@ def test_it_ends_where_everything_holds() -> None:
 
 @pytest.fixture
 def slow(benchmark_of: Callable[..., Benchmark], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Benchmark:
-    """A model that takes 4 ms a batch, and so 2,000 samples a second in batches of 8; a limit of 30 ms."""
+    """A model that takes 4 ms a batch, and so 2,000 samples a second in batches of 8."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(peak, "TRY_S", 0.4)
@@ -60,17 +60,17 @@ def slow(benchmark_of: Callable[..., Benchmark], monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_run_at_its_peak(slow: Benchmark, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("user.conf").write_text("*.Server.target_latency = 30\n")
+    Path("user.conf").write_text("*.Server.target_latency = 200\n")
     words = ["--find-peak", "--mode", "performance", "--scenario", "Server", "--user-conf", "user.conf"]
     assert invoke(slow, [*words, "--qps", "300", "--duration", "0.5", "--output", "out"]) == 0
     said = capsys.readouterr().out
     assert "Server at 300/s: p99" in said
     (test,) = json.loads(Path("out/results.json").read_text())["tests"]
     rate = test["settings"]["server_target_qps"]
-    assert 300 <= rate <= 2100, "more than the model can do is never VALID"
+    assert 200 <= rate <= 3500, "in half a second a queue grows beyond the limit at less than twice the model's rate"
     assert test["origins"]["server_target_qps"] == "found by --find-peak"
     held = [one["rate"] for one in test["rates_tried"] if one["valid"]]
-    assert np.isclose(rate, [max(held) * peak.LOWER**n for n in range(peak.CONFIRMATIONS)]).any()
+    assert np.isclose(rate, [max(held) * share for share in peak.SHARES]).any()
     assert "Latency by rate" in Path("out/report.html").read_text()
 
 

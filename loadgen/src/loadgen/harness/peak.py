@@ -1,12 +1,12 @@
 """`run --find-peak`: the highest rate of Server that ends VALID, and the rate that Offline is to expect.
 
 The search takes short tests, at most `STEPS` of them; what counts is the full test at the rate that they found, which
-is run again a little lower where it ends INVALID.
+is run again at a lower one where it ends INVALID.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,10 +21,9 @@ PRECISION = 0.03
 """Share of the rate at which bisection ends."""
 
 TRY_S = 10.0
-LOWER = 0.95
-"""How much lower the next full test is, where one ends INVALID."""
+SHARES = (1.0, 0.95, 0.85, 0.7)
+"""Of the rate that was found: the full tests, one after another until one ends VALID."""
 
-CONFIRMATIONS = 3
 ORIGIN = "found by --find-peak"
 
 
@@ -54,11 +53,6 @@ def search(start: float, holds: Callable[[float], bool], steps: int = STEPS) -> 
             break
         rate = (low + high) / 2 if low and high else low * 2 if low else high / 2
     return low or None
-
-
-def lower(rate: float) -> Iterator[float]:
-    """The rates of the full tests, one after another until one ends VALID."""
-    return (rate * LOWER**n for n in range(CONFIRMATIONS))
 
 
 def server_settings(settings: TestSettings, rate: float) -> TestSettings:

@@ -160,8 +160,8 @@ class _Bench:
         if rate is None:
             self._say(f"{name}: no rate down to {tried[-1].rate:,.3g}/s holds; the test runs at that of its settings")
             return self.test(layers, tried)
-        for lower in peak.lower(rate):
-            result = self.test(peak.at_rate(layers, lower), tried)
+        for share in peak.SHARES:
+            result = self.test(peak.at_rate(layers, share * rate), tried)
             if result.valid or result.interrupted:
                 break
         return result

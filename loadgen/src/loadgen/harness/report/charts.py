@@ -143,29 +143,42 @@ def _gpu_lines(lines: list[tuple[columns.F64, columns.F64]], title: str, unit: s
 
 
 def _distribution(records: Records, prefix: str, limit_ns: int) -> Chart:
+    """The vertical axis stretches the tail, where the judged percentiles are: 90, 99 and 99.9 % lie evenly."""
     figure, axes = _canvas()
     scale, unit = _unit(records.latencies_ns)
     ordered = np.sort(records.latencies_ns)
     values, shares = columns.distribution(ordered)
-    axes.plot(values / scale, shares * 100, color=_LINE, drawstyle="steps-post")
+    nines = max(2.0, float(np.log10(len(ordered))))
+    axes.plot(values / scale, _nines(shares, nines), color=_LINE, drawstyle="steps-post")
     for p in (0.5, 0.99):
-        at = percentile(ordered, p) / scale
-        axes.plot([at], [p * 100], "o", color=_LINE, markersize=4)
-        axes.annotate(f"p{p * 100:g}", (at, p * 100), (4, -9), textcoords="offset points")
-    note = "Share of samples answered within each latency"
+        at, height = percentile(ordered, p) / scale, float(_nines(np.array([p]), nines)[0])
+        axes.plot([at], [height], "o", color=_LINE, markersize=4)
+        left = at > 0.7 * float(values[-1]) / scale
+        axes.annotate(
+            f"p{p * 100:g}", (at, height), (-24 if left else 5, -9 if p > 0.5 else 4), textcoords="offset points"
+        )
+    note = "Share of samples answered within each latency, the tail stretched"
     if records.first_token_ns is not None:
         due = np.repeat(records.scheduled_ns, records.samples_per_query)
         first, shares = columns.distribution(np.sort(records.first_token_ns - due))
-        axes.plot(first / scale, shares * 100, color=_SECOND, drawstyle="steps-post", linewidth=1)
+        axes.plot(first / scale, _nines(shares, nines), color=_SECOND, drawstyle="steps-post", linewidth=1)
         values, note = np.concatenate([values, first]), f"{note}; thin line: time to the first token"
     if limit_ns:
         axes.axvline(limit_ns / scale, color=_LIMIT, linestyle=(0, (4, 2)))
-    axes.set_ylim(0, 103)
-    axes.set_yticks([0, 25, 50, 75, 100])
+    ticks = [share for share in (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999) if share == 0 or -np.log10(1 - share) <= nines]
+    axes.set_ylim(0, nines * 1.05)
+    axes.set_yticks([float(_nines(np.array([share]), nines)[0]) for share in ticks])
+    axes.set_yticklabels([f"{100 * share:g}" for share in ticks])
     _label(axes, "% of samples")
     axes.set_xlabel(f"latency, {unit}")
     _scale(axes, "x", values, scale, limit_ns)
     return Chart("Latency distribution", f"{note}{_limit(limit_ns, scale, unit)}.", _svg(figure, prefix))
+
+
+def _nines(shares: columns.F64, most: float) -> columns.F64:
+    """A share as the number of its nines: 0.9 is 1, 0.99 is 2; all samples stand at `most`."""
+    nines: columns.F64 = np.minimum(-np.log10(np.maximum(1 - shares, 10.0**-most)), most)
+    return nines
 
 
 def _latency_over_time(records: Records, prefix: str, limit_ns: int) -> Chart:

@@ -88,11 +88,10 @@ class Report:
         Its columns are in its folder by now, and leave memory. tried: the tests that sought its rate.
         """
         accuracy = result.mode is Mode.AccuracyOnly
-        head = result.headline
         row = screen.Row(
             scenario=result.scenario.name,
             mode="accuracy" if accuracy else "performance",
-            measured=text(judged) if judged else f"{head.name} {head.value:.4g} {head.unit}" if head else "-",
+            measured=text(judged) if judged else _headline(result, layers) if result.headline else "-",
             verdict="VALID" if result.valid else "INVALID",
             queries=result.query_count,
             seconds=seconds,
@@ -177,6 +176,14 @@ class Report:
             "directory": str(Path.cwd()),
             "tests": list(self._entries.values()),
         }
+
+
+def _headline(result: Result, layers: Layered) -> str:
+    """The figure of the scenario, and beside Server's rate the latency that is judged."""
+    head, limits = result.headline, record.against_limits(result.scenario.name, result.metrics, vars(layers.settings))
+    assert head is not None
+    name = "" if limits else f"{head.name} "
+    return f"{name}{head.value:,.4g} {head.unit}{limits}"
 
 
 def _key(test: Layered) -> tuple[str, str]:

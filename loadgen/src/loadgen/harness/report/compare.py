@@ -145,7 +145,7 @@ def _metrics(name: str, a: SavedTest | None, b: SavedTest | None) -> Iterator[Me
     latency, and so is it here.
     """
     some, valid = a or b, bool(a and b and a.valid and b.valid)
-    of_server = dict(_judged_latencies(a, b))
+    of_server = _judged_latencies(a, b)
     head = (a and a.headline) or (b and b.headline)
     if head:
         lower = head["unit"] in _LOWER_IS_BETTER
@@ -161,18 +161,13 @@ def _metrics(name: str, a: SavedTest | None, b: SavedTest | None) -> Iterator[Me
     yield from _scores(name, a, b, valid)
 
 
-def _judged_latencies(a: SavedTest | None, b: SavedTest | None) -> Iterator[tuple[str, str]]:
-    """(key, name) of what the rules judge in two Server tests at one rate; nothing for other tests."""
-    if not (a and b and a.scenario == "Server" and a.kind == "performance" and a.settings and b.settings):
-        return
+def _judged_latencies(a: SavedTest | None, b: SavedTest | None) -> Mapping[str, str]:
+    """Key and name of what the rules judge in two Server tests at one rate; nothing for other tests."""
+    if not (a and b and a.kind == b.kind == "performance" and a.settings and b.settings):
+        return {}
     if a.settings["server_target_qps"] != b.settings["server_target_qps"]:
-        return
-    share = 100 * float(a.settings["server_target_latency_percentile"])
-    if a.settings.get("use_token_latencies"):
-        yield f"result_first_token_{share:.2f}_percentile_latency_ns", f"time to first token p{share:g}"
-        yield f"result_time_per_output_token_{share:.2f}_percentile_ns", f"time per output token p{share:g}"
-    else:
-        yield f"result_{share:.2f}_percentile_latency_ns", f"latency p{share:g}"
+        return {}
+    return {key: name for key, name, _ in record.judged_latencies(a.scenario, a.settings)}
 
 
 def _scores(name: str, a: SavedTest | None, b: SavedTest | None, valid: bool) -> Iterator[Metric]:

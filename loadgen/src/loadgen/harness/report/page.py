@@ -87,7 +87,9 @@ def measured(test: SavedTest) -> str:
     if test.accuracy:
         return ", ".join(f"{name} {value:.3f}" for name, value in test.accuracy[0].values.items())
     head = test.headline
-    return f"{figure(head['value'])} {head['unit']}" if head else "nothing measured"
+    if not head:
+        return "nothing measured"
+    return f"{figure(head['value'])} {head['unit']}{record.against_limits(test.scenario, test.metrics, test.settings)}"
 
 
 def _breakable(name: str) -> Markup:

@@ -122,6 +122,33 @@ def _limits(low: Any, high: Any) -> Limits:
     return None if low is None else float(low), None if high is None else float(high)
 
 
+def judged_latencies(scenario: str, settings: Mapping[str, Any]) -> tuple[tuple[str, str, int], ...]:
+    """(key of the detail log, name, limit in ns) of each latency that the rules judge; none but in Server."""
+    if scenario != "Server" or not settings:
+        return ()
+    share = 100 * float(settings["server_target_latency_percentile"])
+    if not settings.get("use_token_latencies"):
+        key = f"result_{share:.2f}_percentile_latency_ns"
+        return ((key, f"latency p{share:g}", int(settings["server_target_latency_ns"])),)
+    first, each = (
+        f"result_first_token_{share:.2f}_percentile_latency_ns",
+        f"result_time_per_output_token_{share:.2f}_percentile_ns",
+    )
+    return (
+        (first, f"first token p{share:g}", int(settings["server_ttft_latency"])),
+        (each, f"time per token p{share:g}", int(settings["server_tpot_latency"])),
+    )
+
+
+def against_limits(scenario: str, metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """`, latency p99 12.3 of 130 ms`: what stands beside Server's rate; empty for other scenarios."""
+    return "".join(
+        f", {name} {metrics[key] / 1e6:,.4g} of {limit / 1e6:,.6g} ms"
+        for key, name, limit in judged_latencies(scenario, settings)
+        if key in metrics
+    )
+
+
 def write(folder: Path, data: Mapping[str, Any]) -> None:
     """Replace the folder's `results.json`, whole and on the disk. Raises InputError that names the file."""
     file = folder / FILE
