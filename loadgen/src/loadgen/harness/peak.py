@@ -61,7 +61,7 @@ def server_settings(settings: TestSettings, rate: float) -> TestSettings:
         settings,
         server_target_qps=rate,
         min_duration_ms=min(settings.min_duration_ms, int(1e3 * TRY_S)),
-        min_query_count=min(settings.min_query_count, max(1000, int(TRY_S * rate))),
+        min_query_count=min(settings.min_query_count, max(700, int(TRY_S * rate))),
     )
 
 
