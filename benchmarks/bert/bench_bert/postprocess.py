@@ -13,7 +13,10 @@ from loadgen.contracts import Answers
 Logits: TypeAlias = "npt.NDArray[np.float32]"
 
 PADDING = -10000.0
-"""The logit of a token that is not there: what the official accuracy script pads short answers with."""
+"""The logit of a token that is not there: what the official accuracy script fills short answers up with.
+
+The official app logs what its model computes on padding instead. That changes no answer unless padding has a greater
+logit than the start or end of a window's best span, and training keeps it far below (tests/test_log_format.py)."""
 
 
 def full_width(start: npt.NDArray[Any], end: npt.NDArray[Any], batch: Batch) -> Logits:

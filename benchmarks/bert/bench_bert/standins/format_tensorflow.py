@@ -76,7 +76,8 @@ class _Layers:
 
     def norm(self, x: Any, name: str) -> Any:
         width = self.config.hidden_size
-        mean, variance = self.v1.nn.moments(x, [len(x.shape) - 1], keepdims=True)
+        axis = len(x.shape) - 1  # from the front, as in the official graph: by this the remapper knows it
+        mean, variance = self.v1.nn.moments(x, [axis], keepdims=True)
         scale, offset = self.weight(f"{name}/LayerNorm/gamma", width), self.weight(f"{name}/LayerNorm/beta", width)
         return self.v1.nn.batch_normalization(x, mean, variance, offset, scale, self.config.layer_norm_eps)
 
