@@ -109,6 +109,12 @@ def test_imports_keep_the_rules(path: str) -> None:
     assert faults(path, (ROOT / path).read_text()) == []
 
 
+@pytest.mark.parametrize("path", [p for p in python_files() if p.startswith("benchmarks/") and "/bench_" in p])
+def test_sessions_of_tensorflow_are_opened_in_their_room(path: str) -> None:
+    """`loadgen.harness.runtimes.tensorflow` keeps a normalisation's epsilon, and nobody would miss it elsewhere."""
+    assert ".Session(" not in (ROOT / path).read_text()
+
+
 def test_the_rules_see_every_part_of_the_repository() -> None:
     tops = {path.split("/")[0] for path in python_files()}
     assert {"loadgen", "benchmarks", "tests", "noxfile.py"} <= tops

@@ -6,6 +6,7 @@ import io
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -70,6 +71,35 @@ def test_answers_are_read_back(tmp_path: Path, logged: list[LoggedAnswer]) -> No
     assert list(read_accuracy(path)) == [
         AccuracyEntry(a.seq_id, indices[a.seq_id], a.data, a.first_token, a.n_tokens) for a in logged
     ]
+
+
+@given(st.lists(answers, max_size=8), st.sampled_from([None, 1, "\t"]), st.integers(1, 40))
+def test_a_log_of_any_form_is_read_in_parts(tmp_path: Path, logged: list[LoggedAnswer], indent: Any, part: int) -> None:
+    rows: list[dict[str, Any]] = [
+        {"qsl_idx": a.seq_id, "data": a.data.hex(), "seq_id": 7, "more": [{}]} for a in logged
+    ]
+    path = tmp_path / "accuracy.json"
+    path.write_text(json.dumps(rows, indent=indent))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("loadgen.logs.accuracy._PART", part)
+        assert list(read_accuracy(path)) == [AccuracyEntry(7, a.seq_id, a.data) for a in logged]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "json:1: not an accuracy log, which begins with '\\['"),
+        ("{}", "json:1: not an accuracy log"),
+        ('[\n{"seq_id": 1, "qsl_idx": 1, "data": ""}\n{}]', "json:3: neither ',' nor ']' follows an entry"),
+        ('[{"seq_id": 1,\n "qsl_idx": 1, "data": ""},\n{"seq_id": 1}\n]', "json:3: .*KeyError.'qsl_idx'"),
+        ("[\n\n3]", "json:3: not an accuracy log entry"),
+        ('[{"seq_id": 1, "qsl_idx": 1, "data": "0"}]', "json:1: not an accuracy log entry"),
+    ],
+)
+def test_what_is_no_accuracy_log_is_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "log.json").write_text(text)
+    with pytest.raises(LogError, match=message):
+        list(read_accuracy(tmp_path / "log.json"))
 
 
 @given(st.lists(answers, min_size=1, max_size=5), st.data())

@@ -10,14 +10,16 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench_bert.dataset import Dataset, Feature, Ids
-from bench_bert.postprocess import PADDING, Logits, decode
+from bench_bert.log_format import Reader
+from bench_bert.postprocess import Logits
 from bench_bert.span_text import final_text
-from loadgen.contracts import Entry, InputError, Scoring
+from loadgen.contracts import Entry, Scoring
 
 N_BEST = 20
 MAX_ANSWER_LENGTH = 30
@@ -25,26 +27,37 @@ MAX_ANSWER_LENGTH = 30
 NO_ANSWER = "empty"
 """What the reference answers where no span is allowed: this word, not a text without words."""
 
+_TOLD_NOTHING = Scoring(Path())
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, float]:
-    """`exact_match` and `f1` in percent. Raises InputError that names a sample whose answer is not its logits."""
-    pairs = list(zip(predict(entries, dataset), dataset.questions, strict=True))
-    exact = [max(exact_match(text, truth) for truth in question.answers) for text, question in pairs]
-    f1s = [max(f1(text, truth) for truth in question.answers) for text, question in pairs]
-    return {"exact_match": 100.0 * sum(exact) / len(pairs), "f1": 100.0 * sum(f1s) / len(pairs)}
+    """`exact_match` and `f1` in percent, of all questions or the first `at.max_examples`.
+
+    A question without an answered window is answered with NO_ANSWER; of one id the last question's answer counts.
+    Raises InputError that names a sample whose answer is not its logits, or if the log may be of another format.
+    """
+    questions = dataset.questions[: at.max_examples]
+    answers = dict(zip((q.id for q in questions), predict(entries, dataset, at), strict=False))
+    # The official script counts the last of --max_examples questions, but leaves it out of both sums.
+    judged = questions[:-1] if at.max_examples == len(questions) else questions
+    pairs = [(answers[question.id], question.answers) for question in judged]
+    exact = sum(max(exact_match(text, truth) for truth in truths) for text, truths in pairs)
+    f1s = sum(max(f1(text, truth) for truth in truths) for text, truths in pairs)
+    return {"exact_match": 100.0 * exact / len(questions), "f1": 100.0 * f1s / len(questions)}
 
 
-def predict(entries: Iterable[Entry], dataset: Dataset) -> list[str]:
+def predict(entries: Iterable[Entry], dataset: Dataset, at: Scoring = _TOLD_NOTHING) -> list[str]:
     """The answer text of every question: the best span of all its windows, or NO_ANSWER. Raises as `score`."""
     best = [(-np.inf, 0, 0, 0) for _ in dataset.questions]
+    reader = Reader(dataset, at)
     for entry in entries:
         feature = dataset.features[entry.index]
-        total, start, end = best_span(feature, logits_of(entry, dataset))
+        total, start, end = best_span(feature, reader.logits(entry))
         found = (total, -entry.index, start, end)  # the earlier window keeps a tie
         best[feature.question] = max(best[feature.question], found)
+    reader.check_layout()
     return [_text(dataset, *found) for found in best]
 
 
@@ -54,24 +67,6 @@ def _text(dataset: Dataset, total: float, minus_index: int, start: int, end: int
     feature = dataset.features[-minus_index]
     words = dataset.questions[feature.question].words
     return final_text(feature.pieces[start : end + 1], words[feature.words[start] : feature.words[end] + 1])
-
-
-def logits_of(entry: Entry, dataset: Dataset) -> Logits:
-    """[S, 2] of one answer, S the sample's tokens or more. Raises as `score`."""
-    length = len(dataset.features[entry.index].ids)
-    try:
-        values = decode(entry.data)
-    except ValueError as error:
-        raise InputError(f"sample {entry.index}: {error}; the log is damaged or of another benchmark") from error
-    if len(values) > dataset.max_seq_length:
-        raise InputError(
-            f"sample {entry.index}: {len(values)} positions, at most {dataset.max_seq_length} expected; "
-            "the log is of another sequence length"
-        )
-    if not np.isfinite(values[:length]).all():
-        raise InputError(f"sample {entry.index}: the answer holds a logit that is not finite; check the backend")
-    short = max(0, length - len(values))
-    return np.pad(values, ((0, short), (0, 0)), constant_values=PADDING) if short else values
 
 
 def best_span(feature: Feature, logits: Logits) -> tuple[float, int, int]:

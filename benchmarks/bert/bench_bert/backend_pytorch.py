@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench_bert.config import FILE, BertConfig, check_weights, read_config
+from bench_bert.config import FILE, BertConfig, check_weights, read_config, weight_shapes
 from bench_bert.dataset import Batch
 from bench_bert.model import BertForQuestionAnswering, Packed
 from bench_bert.official import PYTORCH
 from bench_bert.postprocess import PADDING, Logits, full_width
 from loadgen.contracts import BackendOptions, Loaded
 from loadgen.harness.runtimes import torch as runtime
+from loadgen.harness.runtimes.checkpoints import without_surplus
 from loadgen.harness.serving import finished
 from loadgen.harness.standins.making import provide
 
@@ -174,8 +175,10 @@ def unpack(logits: Logits, batch: Batch) -> Logits:
 def read_state(path: Path, config: BertConfig) -> dict[str, torch.Tensor]:
     """The float tensors of `model.pytorch`, on the CPU, without those that no answer depends on.
 
-    Raises InputError naming the file, the tensor, its shape and the expected one.
+    Others that are unknown are named on stderr. Raises InputError naming the file, the tensor, its shape and the
+    expected one.
     """
     state = {name: value for name, value in runtime.read_state_dict(path).items() if not name.startswith(_UNUSED)}
+    state = without_surplus(state, weight_shapes(config), str(path))
     check_weights({name: tuple(value.shape) for name, value in state.items()}, config, str(path))
     return state

@@ -103,6 +103,7 @@ BENCHMARK = Benchmark(
     },
     postprocess="bench_bert.postprocess",
     accuracy="bench_bert.accuracy",
+    scoring=("dtype", "transposed", "partial", "max_examples"),
     profiles={"mini": MINI, "synthetic": SYNTHETIC, "full": FULL},
     train="bench_bert.standins.train:main",
     train_extra="pytorch",

@@ -77,6 +77,9 @@ class Dataset:
         self.questions = read_squad(folder / "data" / "dev-v1.1.json")
         tokenizer = Tokenizer(_vocabulary_of(folder))
         self.features = build_features(self.questions, tokenizer, max_seq_length, max_query_length, doc_stride)
+        if not self.features:
+            file = folder / "data" / "dev-v1.1.json"
+            raise InputError(f"{file}: no context has a token, so there is no sample. Fetch dev-v1.1.json again")
         self._lengths = np.array([len(feature.ids) for feature in self.features])
         self._contexts = np.array([feature.context_at for feature in self.features])
 
@@ -133,7 +136,7 @@ def build_features(
     max_query_length: int,
     doc_stride: int,
 ) -> list[Feature]:
-    """The windows of all questions, in order. Lengths in tokens.
+    """The windows of all questions, in order; a context without tokens has none. Lengths in tokens.
 
     Raises InputError if the lengths leave no room for context or windows would skip tokens.
     """
@@ -144,11 +147,13 @@ def build_features(
             f"{max_seq_length} leaves beside max_query_length {max_query_length}: change one of the three"
         )
     features: list[Feature] = []
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...] | None = None
     for number, question in enumerate(questions):
         if question.words is not words:  # questions of one paragraph follow each other
             words = question.words
             pieces, origins = _pieces_of_words(words, tokenizer)
+        if not pieces:
+            continue
         query = tokenizer.pieces(question.text)[:max_query_length]
         room = max_seq_length - len(query) - 3
         spans = window_spans(len(pieces), room, doc_stride)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from bench_bert.dataset import Batch, Dataset, Ids
-from loadgen.contracts import Answers
+from loadgen.contracts import Answers, InputError
 
 Logits: TypeAlias = "npt.NDArray[np.float32]"
 
 PADDING = -10000.0
-"""The logit of a token that is not there: what the official accuracy script pads short answers with."""
+"""The logit of a token that is not there: what the official accuracy script fills short answers up with.
+
+The official app logs what its model computes on padding instead. That changes no answer unless padding has a greater
+logit than the start or end of a window's best span, and training keeps it far below (tests/test_log_format.py)."""
 
 
 def full_width(start: npt.NDArray[Any], end: npt.NDArray[Any], batch: Batch) -> Logits:
@@ -27,6 +31,16 @@ def full_width(start: npt.NDArray[Any], end: npt.NDArray[Any], batch: Batch) -> 
     output[:, :length, 0][present] = start[:, :length][present]
     output[:, :length, 1][present] = end[:, :length][present]
     return output
+
+
+def check_outputs(path: Path, logits: npt.NDArray[Any], length: int) -> None:
+    """Raise InputError naming the file if a model does not give start and end logits [1, length, 2] for one row."""
+    if logits.shape != (1, length, 2) or not np.isfinite(logits).all():
+        what = "numbers that are not finite" if logits.shape == (1, length, 2) else f"{list(logits.shape)}"
+        raise InputError(
+            f"{path}: gives {what} for one row of {length} tokens, expected a start and an end logit of each: "
+            "fetch it again, or use a BERT trained for SQuAD"
+        )
 
 
 def encode(outputs: Logits, indices: Ids, dataset: Dataset) -> Answers:

@@ -6,6 +6,7 @@ implementations only in what Python's `str.lower` knows of context (a final Gree
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,9 @@ from loadgen.contracts import InputError
 
 UNKNOWN = "[UNK]"
 SPECIAL = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]")
+"""What a vocabulary must have."""
+_RESERVED = re.compile(r"(\[PAD\]|\[UNK\]|\[CLS\]|\[SEP\]|\[MASK\])")
+"""Written in a text like this, one is the special piece itself, as in the reference; `[sep]` is not."""
 
 MAX_WORD_LENGTH = 100
 """A longer word becomes [UNK]: the limit of the reference's tokenizer, in characters."""
@@ -77,7 +81,13 @@ class Tokenizer:
 
     def pieces(self, text: str) -> list[str]:
         """The WordPieces of any text; `##` marks one that continues a word."""
-        return [piece for word in basic_tokens(text) for piece in self._split(word)]
+        pieces: list[str] = []
+        for number, part in enumerate(_RESERVED.split(text)):
+            if number % 2:  # between two others: what the pattern found
+                pieces.append(part if part in self.ids else UNKNOWN)
+            else:
+                pieces += (piece for word in basic_tokens(part) for piece in self._split(word))
+        return pieces
 
     def _split(self, word: str) -> tuple[str, ...]:
         if word not in self._cache:

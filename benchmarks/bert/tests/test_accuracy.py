@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from transformers.data.metrics import squad_metrics as _squad_metrics
 
-from bench_bert.accuracy import exact_match, f1, logits_of, normalized, predict, score
+from bench_bert.accuracy import exact_match, f1, normalized, predict, score
 from bench_bert.dataset import Dataset
 from bench_bert.postprocess import PADDING, decode, encode, full_width
 from bench_bert.span_text import final_text
@@ -21,6 +21,7 @@ from loadgen.contracts import Entry, InputError, Scoring
 
 squad_metrics: Any = _squad_metrics  # has no types
 AT = Scoring(Path())
+TOLD = Scoring(Path(), dtype="float32")  # answers shorter than their sample could as well be of 16 bits
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz'.,-0123456789?"]
 PIECES += [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
@@ -86,7 +87,7 @@ def test_spans_longer_than_30_pieces_are_passed_over(one: Dataset) -> None:
         logits = np.full((len(one.features[0].ids), 2), -1.0, np.float32)
         logits[context, 0] = logits[context + length - 1, 1] = 9.0
         logits[context + 2, 1] = 2.0  # the next best end: "zoe"
-        text = predict(entries(logits, logits), one)[0]
+        text = predict(entries(logits, logits), one, TOLD)[0]
         assert (text != "Zoë") is expected, text
 
 
@@ -96,9 +97,9 @@ def test_spans_outside_the_context_or_backwards_are_passed_over(one: Dataset) ->
     logits[0] = logits[2] = logits[-1] = 50.0  # [CLS], the question, the last [SEP]
     logits[feature.context_at + 3, 0] = logits[feature.context_at + 7, 1] = 9.0  # "smith"
     logits[feature.context_at, 1] = 12.0  # an end before the start, better with another start only
-    assert predict(entries(logits, logits), one)[0] in ("Smith", "Z")
+    assert predict(entries(logits, logits), one, TOLD)[0] in ("Smith", "Z")
     logits[feature.context_at, 1] = 8.0
-    assert predict(entries(logits, logits), one)[0] == "Smith"
+    assert predict(entries(logits, logits), one, TOLD)[0] == "Smith"
 
 
 def test_logits_on_padding_take_places_among_the_best(one: Dataset) -> None:
@@ -160,24 +161,43 @@ def test_of_equal_windows_the_earlier_one_answers_in_any_order(squad_folder: Cal
     assert predict(answers[1:], data) != first
 
 
-def test_a_short_answer_is_padded(one: Dataset) -> None:
-    short = answer(one, 0, "zoe").data[: 8 * 12]
-    assert logits_of(Entry(0, short), one)[12:].tolist() == [[PADDING] * 2] * (len(one.features[0].ids) - 12)
-    assert score([Entry(0, short), answer(one, 1, "theold-town")], one, AT)["exact_match"] == 100.0
-
-
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"123", "sample 1: 3 bytes"),
         (b"", "sample 1: 0 bytes"),
         (bytes(8 * 385), "sample 1: 385 positions, at most 384"),
-        (np.full((8, 2), np.nan, np.float32).tobytes(), "sample 1: the answer holds a logit that is not finite"),
+        (np.full((384, 2), np.nan, np.float32).tobytes(), "sample 1: the answer holds a logit that is not finite"),
     ],
 )
 def test_an_answer_that_is_not_logits_is_named(data: bytes, message: str, one: Dataset) -> None:
     with pytest.raises(InputError, match=message):
         score([answer(one, 0, "zoe"), Entry(1, data)], one, AT)
+
+
+def test_the_last_of_questions_with_one_id_counts_for_all(squad_folder: Callable[..., Path]) -> None:
+    """The official script keeps its answers by id, and looks each question's up."""
+    folder = squad_folder([(CONTEXT, [("who?", ["Zoë"]), ("where?", ["the Old-Town"])])], PIECES)
+    file = folder / "data" / "dev-v1.1.json"
+    file.write_text(file.read_text().replace('"q1"', '"q0"'))
+    twice = Dataset(folder)
+    assert score([answer(twice, 0, "zoe"), answer(twice, 1, "theold-town")], twice, AT)["exact_match"] == 50.0
+    assert score([answer(twice, 0, "theold-town"), answer(twice, 1, "zoe")], twice, AT)["exact_match"] == 50.0
+    assert score([answer(twice, 0, "zoe"), answer(twice, 1, "smith")], twice, AT)["exact_match"] == 0.0
+
+
+def test_a_question_without_a_sample_is_answered_with_the_references_word(squad_folder: Callable[..., Path]) -> None:
+    folder = squad_folder([("\u00ad", [("who?", ["Zoë"])]), (CONTEXT, [("who?", ["Zoë"])])], PIECES)
+    data = Dataset(folder)
+    assert predict([answer(data, 0, "zoe")], data) == ["empty", "Zoë"]
+    assert score([answer(data, 0, "zoe")], data, AT)["exact_match"] == 50.0
+
+
+def test_the_first_examples_alone(one: Dataset) -> None:
+    """The official script divides by their number, and forgets to look at the last."""
+    answers = [answer(one, 0, "zoe"), answer(one, 1, "theold-town")]
+    expected = {1: 0.0, 2: 50.0, 3: 100.0, None: 100.0}
+    assert {n: score(answers, one, Scoring(Path(), max_examples=n))["exact_match"] for n in expected} == expected
 
 
 def test_answers_on_the_wire(one: Dataset) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from bench_bert import backend_onnxruntime, backend_pytorch, backend_tensorflow
 from bench_bert.config import BertConfig, read_config, weight_shapes, write_config
 from bench_bert.dataset import Batch
 from bench_bert.official import FAKE_QUANT
-from bench_bert.postprocess import PADDING
+from bench_bert.postprocess import PADDING, check_outputs
 from bench_bert.standins.format_tensorflow import write_tensorflow
 from bench_bert.standins.formats import write_int8_onnx, write_onnx, write_pytorch
 from bench_bert.standins.synthetic import random_tensors
@@ -123,6 +124,7 @@ def test_an_answer_does_not_depend_on_its_batch(name: str, model: Path, batch: B
 def test_onnx_of_one_fixed_length_and_the_int8_names(
     tensors: dict[str, Any], batch: Batch, expected: Any, tmp_path: Path
 ) -> None:
+    write_config(tmp_path / "bert_config.json", SMALL)
     write_onnx(tmp_path / "model.onnx", SMALL, tensors, sequence=WIDTH)
     assert np.abs(loaded("onnxruntime", tmp_path).predict(batch) - expected).max() < TOLERANCE
     document = onnx.load(tmp_path / "model.onnx")
@@ -140,6 +142,7 @@ def test_onnx_of_one_fixed_length_and_the_int8_names(
 def test_the_int8_file_is_as_the_official_one(
     tensors: dict[str, Any], batch: Batch, expected: Any, tmp_path: Path
 ) -> None:
+    write_config(tmp_path / "bert_config.json", SMALL)
     layers = [f"bert.encoder.layer.{n}.{part}.dense" for n in range(3) for part in ("intermediate", "output")]
     write_int8_onnx(tmp_path / FAKE_QUANT, SMALL, tensors, dict.fromkeys(layers, 6.0))
     onnx.checker.check_model(tmp_path / FAKE_QUANT, full_check=True)
@@ -161,6 +164,7 @@ def test_the_onnx_file_is_as_the_official_one(model: Path) -> None:
 
 def test_a_frozen_graph_of_fixed_sizes(tensors: dict[str, Any], batch: Batch, expected: Any, tmp_path: Path) -> None:
     """The official graph takes one row of 384 tokens; three rows leave a last part to fill up."""
+    write_config(tmp_path / "bert_config.json", SMALL)
     for rows in (1, 3):
         write_tensorflow(tmp_path / "model.pb", SMALL, tensors, sequence=WIDTH, batch=rows)
         backend = loaded("tensorflow", tmp_path)
@@ -184,7 +188,7 @@ def test_bfloat16_is_close(model: Path, batch: Batch, expected: Any) -> None:
 
 
 def test_surplus_tensors_of_the_official_file_are_passed_over(
-    model: Path, batch: Batch, expected: Any, tmp_path: Path
+    model: Path, batch: Batch, expected: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     state = torch.load(model / "model.pytorch", weights_only=True)
     state["bert.pooler.dense.weight"] = torch.zeros(48, 48)
@@ -192,6 +196,64 @@ def test_surplus_tensors_of_the_official_file_are_passed_over(
     write_config(tmp_path / "bert_config.json", SMALL)
     torch.save(state, tmp_path / "model.pytorch")
     assert np.abs(loaded("pytorch", tmp_path).predict(batch) - expected).max() < TOLERANCE
+    assert "passed over" not in capfd.readouterr().err
+    state["cls.predictions.bias"] = torch.zeros(50)
+    torch.save(state, tmp_path / "model.pytorch")
+    assert np.abs(loaded("pytorch", tmp_path).predict(batch) - expected).max() < TOLERANCE
+    assert "model.pytorch: unknown to this model and passed over: cls.predictions.bias" in capfd.readouterr().err
+
+
+def _renamed(path: Path, names: list[str]) -> None:
+    """An ONNX file with other names of its outputs, in this order."""
+    document = onnx.load(path)
+    old = {output.name: new for output, new in zip(document.graph.output, names, strict=True)}
+    for node in document.graph.node:
+        node.output[:] = [old.get(name, name) for name in node.output]
+    for output in document.graph.output:
+        output.name = old[output.name]
+    onnx.save(document, path)
+
+
+def test_outputs_of_other_names_in_the_official_order(model: Path, batch: Batch, expected: Any, tmp_path: Path) -> None:
+    for name in ("model.onnx", "bert_config.json"):
+        shutil.copy(model / name, tmp_path)
+    _renamed(tmp_path / "model.onnx", ["start_logits", "2042"])
+    assert np.abs(loaded("onnxruntime", tmp_path).predict(batch) - expected).max() < TOLERANCE
+    _renamed(tmp_path / "model.onnx", ["output_end_logits", "2042"])  # half of the names say another order
+    with pytest.raises(InputError, match=r"outputs \['output_end_logits', '2042'\]; expected"):
+        loaded("onnxruntime", tmp_path)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("words", [SMALL.vocab_size - 1, SMALL.vocab_size + 1])
+def test_a_table_of_another_number_of_words_is_named(
+    words: int, name: str, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Else its words would be other ones than the vocabulary's."""
+    for file in model.iterdir():
+        shutil.copy(file, tmp_path)
+    write_config(tmp_path / "bert_config.json", replace(SMALL, vocab_size=words))
+    with pytest.raises(InputError, match=r"of one model") as caught:
+        loaded(name, tmp_path)
+    assert str(tmp_path / "model.") in str(caught.value)
+    assert "Non-zero status code" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "tensorflow"])
+def test_logits_that_are_not_finite_are_named(name: str, tensors: dict[str, Any], model: Path, tmp_path: Path) -> None:
+    write = {"onnxruntime": write_onnx, "tensorflow": write_tensorflow}[name]
+    spoilt = {**tensors, "qa_outputs.bias": np.full(2, np.nan, np.float32)}
+    write_config(tmp_path / "bert_config.json", SMALL)
+    file = tmp_path / ("model.onnx" if name == "onnxruntime" else "model.pb")
+    write(file, SMALL, spoilt)
+    with pytest.raises(InputError, match="gives numbers that are not finite for one row of 8 tokens"):
+        loaded(name, tmp_path)
+
+
+def test_outputs_of_another_form_are_named() -> None:
+    for shape in ((1, 2, 8), (1, 8, 3), (8, 2)):
+        with pytest.raises(InputError, match=rf"m: gives \[{', '.join(map(str, shape))}\] for one row of 8 tokens"):
+            check_outputs(Path("m"), np.zeros(shape), 8)
 
 
 def test_names_and_sizes_of_bert_large() -> None:
@@ -213,16 +275,11 @@ def _reshape(state: dict[str, Any]) -> None:
     state["qa_outputs.weight"] = torch.zeros(3, 48)
 
 
-def _add(state: dict[str, Any]) -> None:
-    state["bert.encoder.layer.3.output.dense.bias"] = torch.zeros(48)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (_drop, r"'bert.encoder.layer.1.output.dense.bias' \[48\] is missing"),
         (_reshape, r"'qa_outputs.weight' has shape \[3, 48\], expected \[2, 48\]"),
-        (_add, "'bert.encoder.layer.3.output.dense.bias' is unknown"),
     ],
 )
 def test_weights_of_another_shape_are_named(

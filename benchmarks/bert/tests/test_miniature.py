@@ -13,6 +13,7 @@ import pytest
 from bench_bert import backend_onnxruntime, backend_pytorch, backend_tensorflow
 from bench_bert.accuracy import score
 from bench_bert.benchmark import BENCHMARK, MINI
+from bench_bert.config import FILE, write_config
 from bench_bert.dataset import Dataset
 from bench_bert.official import FAKE_QUANT
 from bench_bert.postprocess import PADDING, encode
@@ -50,6 +51,7 @@ def with_weights(change: Callable[[str, Any], Any], folder: Path, data: Dataset)
     """F1 on ONNX Runtime with every tensor changed."""
     config, tensors = read_weights()
     changed = {name: change(name, value) for name, value in tensors.items()}
+    write_config(folder / FILE, config)
     write_onnx(folder / "model.onnx", config, changed)
     backend = backend_onnxruntime.Backend(BackendOptions(folder, threads=1))
     return score(entries(backend, data), data, AT)["f1"]
@@ -167,7 +169,8 @@ def test_the_int8_file_as_the_runtime_computes_it(
     per_channel: bool, mini: Path, mini_dataset: Dataset, tmp_path: Path
 ) -> None:
     """Inputs rounded too, in 8-bit kernels: F1 92.8 with a weight scale a channel, 83.0 with one a tensor."""
-    (tmp_path / "model.onnx").symlink_to(mini / "model" / "model.onnx")
+    for name in ("model.onnx", FILE):
+        (tmp_path / name).symlink_to(mini / "model" / name)
     write_int8(tmp_path / FAKE_QUANT, *read_weights(), per_channel)
     backend = backend_onnxruntime.Backend(BackendOptions(tmp_path, threads=1, dtype="int8"))
     f1 = score(entries(backend, mini_dataset), mini_dataset, AT)["f1"]
@@ -179,6 +182,7 @@ def test_channels_are_spread_without_changing_an_answer(
 ) -> None:
     """What makes careless int8 visible is the weights' form, not what they compute."""
     config, tensors = read_weights()
+    write_config(tmp_path / FILE, config)
     write_onnx(tmp_path / "model.onnx", config, spread_channels(tensors))
     again = entries(backend_onnxruntime.Backend(BackendOptions(tmp_path, threads=1)), mini_dataset)
     queries = [np.abs(v).max(axis=1) for name, v in tensors.items() if name.endswith("query.weight")]

@@ -33,7 +33,7 @@ def run(own: dict[str, Any], mini: Path, output: Path, *options: str) -> int:
 
 @pytest.mark.parametrize(
     ("own", "options", "count"),
-    [(BACKEND, ["--scenario", "Offline"], 1), (BACKEND | SYSTEM, [], 3)],
+    [(BACKEND, ["--scenario", "Offline"], 1), (BACKEND | SYSTEM, ["--qps", "600"], 3)],
     ids=["backend", "both"],
 )
 def test_it_meets_the_target(own: dict[str, Any], options: list[str], count: int, mini: Path, tmp_path: Path) -> None:

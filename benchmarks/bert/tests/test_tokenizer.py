@@ -61,6 +61,10 @@ HARD = [
     "\u0301lone accent first",
     "emoji 😀 flag 🇩🇪 𝔘𝔫𝔦 \U00020000 \U0002f800 \ue000",
     "¿Qué? “quoted” — dash – en ‘single’ …",
+    "a [SEP] b [MASK].",
+    "[CLS]the[PAD] un[UNK]able[SEP]",
+    "[sep] [Mask] [SEP [SEP]] [[CLS]",
+    "[SEP]",
 ]
 
 

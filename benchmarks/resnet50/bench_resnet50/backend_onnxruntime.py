@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench_resnet50.batch import Batch, Values, blank, check_variant, in_parts, normalised
 from bench_resnet50.config import FILE, read_config
-from bench_resnet50.official import INPUT, ONNX, PROBABILITIES
+from bench_resnet50.official import BACKGROUND, CLASSES, INPUT, ONNX, PROBABILITIES
 from bench_resnet50.postprocess import check_outputs, logits_of
 from loadgen.contracts import BackendOptions, InputError, Loaded
 from loadgen.harness.runtimes import onnxruntime as runtime
@@ -16,6 +17,21 @@ from loadgen.harness.standins.making import provide
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+
+
+def with_scores(path: Path) -> tuple[bytes, str]:
+    """(the model, what its `ArgMax:0` compares, which it now gives out), for a file that gives its classes alone.
+
+    A class does not show how many there are, and so not whether the background is one of them. Needs onnx.
+    Raises InputError naming the file."""
+    import onnx
+
+    model = onnx.load(path)
+    read = [node.input[0] for node in model.graph.node if node.op_type == "ArgMax" and CLASSES in node.output]
+    if not read:
+        raise InputError(f"{path}: {CLASSES} is not an ArgMax, and there is no {PROBABILITIES}: use the official file")
+    model.graph.output.append(onnx.helper.make_tensor_value_info(read[0], onnx.TensorProto.FLOAT, None))
+    return model.SerializeToString(), read[0]
 
 
 class Backend:
@@ -36,31 +52,37 @@ class Backend:
         """Read the file and run it once. Raises InputError naming the file."""
         path = provide(self._options.model / ONNX, self._options)
         config = read_config(self._options.model / FILE)
-        self._session = runtime.open_session(path, self._options)
-        shapes = runtime.named_interface(self._session, inputs=[INPUT], outputs=[PROBABILITIES], path=path)
+        session = runtime.open_session(path, self._options)
+        gives = {node.name for node in session.get_outputs()}
+        self._output, is_softmax = PROBABILITIES, True
+        if PROBABILITIES not in gives and CLASSES in gives:
+            content, self._output = with_scores(path)
+            session, is_softmax = runtime.open_session(path, self._options, content), False
+        self._session, self._is_softmax = session, is_softmax
+        shapes = runtime.named_interface(session, inputs=[INPUT], outputs=[self._output], path=path)
         self.rows, *sizes = shapes[INPUT]
         """Images that a file of a fixed batch takes at once; None: any number."""
         wanted = [3, config.image, config.image]
         if sizes != wanted:
             raise InputError(f"{path}: {INPUT} is [n, *{sizes}], expected [n, *{wanted}]: use the official file")
-        probabilities = self._run(blank(config.image))
-        check_outputs(path, probabilities, config, background=True, softmax=True)
+        check_outputs(path, self._run(blank(config.image)), config, background=True, softmax=is_softmax)
         return runtime.loaded(self._session, self._options, "float32")
 
     def _run(self, batch: Batch) -> Values:
-        """Probabilities [n, classes + 1]."""
+        """Probabilities [n, classes + 1], or what a file without them compares for its classes."""
         session = self._session
         assert session is not None
 
         def run(images: Values) -> Values:
-            probabilities: Values = session.run([PROBABILITIES], {INPUT: images})[0]
-            return probabilities
+            scores: Values = session.run([self._output], {INPUT: images})[0]
+            return scores
 
         return in_parts(normalised(batch).transpose(0, 3, 1, 2), run, self.rows)
 
     def submit(self, batch: Batch) -> Future[Values]:
         """A finished future of logits [n, classes], but for a constant a row. Raises what ONNX Runtime raises."""
-        return finished(logits_of(self._run(batch)))
+        scores = self._run(batch)
+        return finished(logits_of(scores) if self._is_softmax else scores[:, BACKGROUND:])
 
     def close(self) -> None:
         """Frees the session."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench_resnet50.batch import Batch, Values, blank, check_variant, in_parts, normalised
 from bench_resnet50.config import FILE, ResNetConfig, read_config
-from bench_resnet50.official import BACKGROUND, INPUT, PROBABILITIES, TENSORFLOW
+from bench_resnet50.official import BACKGROUND, CLASSES, INPUT, PROBABILITIES, TENSORFLOW
 from bench_resnet50.postprocess import check_outputs
 from loadgen.contracts import BackendOptions, InputError, Loaded
 from loadgen.harness.runtimes import tensorflow as runtime
@@ -60,15 +60,22 @@ class Backend:
 
 
 def find_logits(graph: tf.Graph, path: Path, config: ResNetConfig) -> Any:
-    """What goes into the softmax [n, classes + 1]: the official graph has no fixed name for it.
+    """What goes into the softmax [n, classes + 1], or into the ArgMax: the official graph has no fixed name for it.
 
     Raises InputError naming the file, and the tensor that is missing or of another shape.
     """
     operations = {f"{operation.name}:0": operation for operation in graph.get_operations()}
-    for name, kind in ((INPUT, "Placeholder"), (PROBABILITIES, "Softmax")):
-        if name not in operations or operations[name].type != kind:
-            raise InputError(f"{path}: has no {kind} {name}: fetch it again, or use a ResNet-50 with these names")
+    kinds = {name: operation.type for name, operation in operations.items()}
+    if kinds.get(INPUT) != "Placeholder":
+        raise InputError(f"{path}: has no Placeholder {INPUT}: fetch it again, or use a ResNet-50 with this name")
+    ends = {PROBABILITIES: "Softmax", CLASSES: "ArgMax"}
+    end = next((name for name, kind in ends.items() if kinds.get(name) == kind), None)
+    if end is None:
+        raise InputError(
+            f"{path}: has neither a Softmax {PROBABILITIES} nor an ArgMax {CLASSES}: "
+            "fetch it again, or use a ResNet-50 with one of them"
+        )
     shape, wanted = operations[INPUT].outputs[0].shape, [None, config.image, config.image, 3]
     if not shape.is_compatible_with(wanted):
         raise InputError(f"{path}: tensor {INPUT} has shape {shape}, expected {wanted}: use the official file")
-    return operations[PROBABILITIES].inputs[0]
+    return operations[end].inputs[0]

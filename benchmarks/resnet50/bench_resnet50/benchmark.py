@@ -120,6 +120,7 @@ BENCHMARK = Benchmark(
     },
     postprocess="bench_resnet50.postprocess",
     accuracy="bench_resnet50.accuracy",
+    scoring=("dtype", "partial", "max_examples"),
     profiles={"mini": MINI, "synthetic": SYNTHETIC, "full": FULL, "torchvision": TORCHVISION},
     train="bench_resnet50.standins.train:main",
     train_extra="pytorch",

@@ -12,6 +12,11 @@ from bench_resnet50.dataset import Dataset
 from bench_resnet50.official import BACKGROUND
 from loadgen.contracts import I64, Answers, InputError
 
+DTYPES = ("float32", "int32", "int64")
+"""Number formats of the official script; the first is ours."""
+_GREATEST = 2**23
+"""Below it int32 has the bits of no normal float32, and so of no whole number but 0."""
+
 
 def encode(outputs: Values, indices: I64, dataset: Dataset) -> Answers:
     """The classes of a batch, from logits [n, classes].
@@ -26,14 +31,26 @@ def encode(outputs: Values, indices: I64, dataset: Dataset) -> Answers:
     return Answers(classes, np.arange(len(classes) + 1, dtype=np.int64) * 4)
 
 
-def decode(data: bytes) -> int:
-    """The class. Raises ValueError if the bytes are not one."""
-    if len(data) != 4:
-        raise ValueError(f"{len(data)} bytes are not a class, which is one float32 of 4 bytes")
-    value = float(np.frombuffer(data, np.float32)[0])
-    if not value.is_integer():
-        raise ValueError(f"{value} is not a class, which is a whole number")
-    return int(value)
+def decode(data: bytes, dtype: str = "") -> int:
+    """The class. Raises ValueError if the bytes are not one.
+
+    dtype: one of DTYPES; empty: what the bytes say themselves. Eight are an int64. Four are a float32 or an int32, and
+    never could be both: the bits of a small whole number of one kind are far from a whole number in the other.
+    """
+    found = {name: _read(data, name) for name in ([dtype] if dtype else DTYPES)}
+    classes = {value for value in found.values() if value is not None}
+    if len(classes) != 1:
+        kinds = dtype or f"{', '.join(DTYPES[:-1])} or {DTYPES[-1]}"
+        raise ValueError(f"{len(data)} bytes ({data[:8].hex()}) are not a class, which is one {kinds}")
+    return classes.pop()
+
+
+def _read(data: bytes, dtype: str) -> int | None:
+    """The whole number that the bytes are in this format; None if they are none, or greater than any class."""
+    if len(data) != np.dtype(dtype).itemsize:
+        return None
+    value = float(np.frombuffer(data, dtype)[0])
+    return int(value) if value.is_integer() and abs(value) < _GREATEST else None
 
 
 def logits_of(probabilities: Values) -> Values:

@@ -20,8 +20,14 @@ from bench_resnet50.batch import Pixels
 
 _CROPPED = 87.5
 """Per cent of the resized short side that the crop keeps: 224 of 256."""
-_LONGEST = 32_767
-"""Pixels of a side that OpenCV resizes to; an image so long that it would become longer is refused."""
+_MOST = 1 << 30
+"""Bytes of a resized image. An image is refused that would take more, as of one line of pixels 65,535 long 13 GB: the
+reference resizes it whole, although all but the middle is cut off, and here as many are resized at once as there are
+cores."""
+
+_END = 0xD9
+_ALONE = (0x00, 0x01, *range(0xD0, 0xD9))
+"""Of JPEG's codes after 0xFF: the end of the image; those that no segment follows, among them a pixel's own 0xFF."""
 
 
 def crop(data: bytes, image: int, variant: str) -> Pixels:
@@ -32,9 +38,11 @@ def crop(data: bytes, image: int, variant: str) -> Pixels:
     pixels = _decoded(data)
     height, width = pixels.shape[:2]
     short = int(100.0 * image / _CROPPED)
-    if short * max(height, width) > _LONGEST * min(height, width):
-        raise ValueError(f"{width} x {height} pixels are too elongated to be resized")
     size = (short, int(short * height / width)) if height > width else (int(short * width / height), short)
+    if 3 * size[0] * size[1] > _MOST:
+        raise ValueError(
+            f"{width} x {height} pixels are too elongated: resized they would take {3e-9 * size[0] * size[1]:.1f} GB"
+        )
     if variant == "torch":  # torchvision rounds the crop's corner, the reference truncates it
         resized = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
         left, top = (round((length - image) / 2) for length in size)
@@ -55,7 +63,20 @@ def _decoded(data: bytes) -> Pixels:
 def _check_end(data: bytes) -> None:
     """Of a cut JPEG file OpenCV reads what is there, and makes the rest grey in silence.
 
-    Between the last start of a scan and the end marker, no pixels can look like that marker.
+    So go from marker to marker, as a decoder does, until the one that ends the image. What stands inside a segment,
+    such as a thumbnail, or behind the end does not matter. Raises ValueError for a file that ends before.
     """
-    if data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[data.rfind(b"\xff\xda") :]:
-        raise ValueError("the JPEG file is cut short, it has no end marker")
+    if not data.startswith(b"\xff\xd8"):
+        return
+    at = data.find(b"\xff", 2)
+    while 0 <= at < len(data) - 1:
+        code = data[at + 1]
+        if code == _END:
+            return
+        if code == 0xFF:  # fills up before a marker
+            at += 1
+        elif code in _ALONE:
+            at = data.find(b"\xff", at + 2)
+        else:  # a segment: its length, two bytes of which are the length's own
+            at = data.find(b"\xff", at + 2 + int.from_bytes(data[at + 2 : at + 4]))
+    raise ValueError("the JPEG file is cut short, it has no end marker")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bench_resnet50 import accuracy
-from bench_resnet50.postprocess import decode, encode, logits_of
+from bench_resnet50.postprocess import DTYPES, decode, encode, logits_of
 from loadgen.contracts import Entry, InputError, Scoring
 from loadgen.rules import load_round
 
@@ -45,16 +45,45 @@ def test_the_line_is_the_official_one() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "sample 4: 0 bytes are not a class"),
-        (bytes(8), "sample 4: 8 bytes are not a class"),
-        (np.float32(7.5).tobytes(), "sample 4: 7.5 is not a class"),
-        (np.float32(np.nan).tobytes(), "sample 4: nan is not a class"),
-        (np.float32(np.inf).tobytes(), "sample 4: inf is not a class"),
+        (b"", "sample 4: 0 bytes .. are not a class"),
+        (bytes(5), "sample 4: 5 bytes .0000000000. are not a class, which is one float32, int32 or int64"),
+        (np.float64(7).tobytes(), "sample 4: 8 bytes .0000000000001c40. are not a class"),
+        (np.float32(7.5).tobytes(), "sample 4: 4 bytes .0000f040. are not a class"),
+        (np.float32(np.nan).tobytes(), "sample 4: 4 bytes .0000c07f. are not a class"),
+        (np.float32(np.inf).tobytes(), "sample 4: 4 bytes .0000807f. are not a class"),
     ],
 )
 def test_what_is_not_a_class_is_named(data: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         accuracy.score([Entry(4, data)], DATA, Scoring(Path()))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_other_systems_number_formats_show_themselves(dtype: str) -> None:
+    for value in (*range(-1, 1001), 2**23 - 1):
+        data = np.array(value, dtype).tobytes()
+        assert decode(data) == decode(data, dtype) == value
+    for other in set(DTYPES) - {dtype}:
+        with pytest.raises(ValueError, match=f"which is one {other}"):
+            decode(np.array(7, dtype).tobytes(), other)
+
+
+def test_a_number_format_that_is_told() -> None:
+    entries = [Entry(index, np.int64(value).tobytes()) for index, value in enumerate([3, 0, 998, 7, -1])]
+    for dtype in ("", "int64"):
+        assert accuracy.score(entries, DATA, Scoring(Path(), dtype=dtype))["good"] == 3
+    with pytest.raises(InputError, match=r"sample 0: 8 bytes .0300000000000000. are not a class, which is one int32"):
+        accuracy.score(entries, DATA, Scoring(Path(), dtype="int32"))
+    with pytest.raises(InputError, match="--dtype 'uint8': use one of float32, int32, int64"):
+        accuracy.score(entries, DATA, Scoring(Path(), dtype="uint8"))
+
+
+def test_a_part_is_divided_by_its_own_number() -> None:
+    entries = [Entry(index, np.float32(LABELS[index] + index % 2).tobytes()) for index in (4, 1, 2)]
+    assert accuracy.score(entries, DATA, Scoring(Path())) == {"accuracy": pytest.approx(200 / 3), "good": 2, "total": 3}
+    assert accuracy.score(entries, DATA, Scoring(Path(), max_examples=3))["total"] == 2
+    with pytest.raises(InputError, match="--max-examples 1: none of them is answered"):
+        accuracy.score(entries, DATA, Scoring(Path(), max_examples=1))
 
 
 def test_an_answer_is_four_bytes() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+import tensorflow as tf
 import torch
 
 from bench_resnet50.batch import Batch, normalised
@@ -197,11 +198,47 @@ def test_logits_under_the_name_of_probabilities_are_told(name: str, small: Path,
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "tensorflow", "tvm"])
-@pytest.mark.parametrize(("old", "new"), [(b"input_tensor", b"other_tensor"), (b"softmax_tensor", b"another_tensor")])
-def test_other_names_are_told(old: bytes, new: bytes, name: str, small: Path, load: Load) -> None:
+@pytest.mark.parametrize(
+    "renamed",
+    [
+        {b"input_tensor": b"other_tensor"},
+        {b"softmax_tensor": b"another_tensor", b"ArgMax:0": b"Answer:0", b"\x06ArgMax\x12": b"\x06Answer\x12"},
+    ],
+    ids=["input", "both outputs"],
+)
+def test_other_names_are_told(renamed: dict[bytes, bytes], name: str, small: Path, load: Load) -> None:
     path = small / FILES[name]
-    path.write_bytes(path.read_bytes().replace(old, new))
-    assert f"{old.decode()}:0" in refused(name, small, load)
+    content = path.read_bytes()
+    for old, new in renamed.items():
+        content = content.replace(old, new)
+    path.write_bytes(content)
+    assert f"{next(iter(renamed)).decode()}:0" in refused(name, small, load)
+
+
+def _classes_alone(path: Path) -> None:
+    """The file with no output but `ArgMax:0`, as the official app is content with."""
+    if path.name == ONNX:
+        document = onnx.load(path)
+        for part in (document.graph.output, document.graph.node):
+            kept = [one for one in part if PROBABILITIES not in (one.name, *getattr(one, "output", []))]
+            del part[:]
+            part.extend(kept)
+        onnx.save(document, path)
+    else:
+        definition = tf.compat.v1.GraphDef.FromString(path.read_bytes())
+        kept = [node for node in definition.node if node.op != "Softmax"]
+        path.write_bytes(tf.compat.v1.GraphDef(node=kept).SerializeToString())
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "tensorflow", "tvm"])
+def test_a_file_that_gives_classes_alone(
+    name: str, small: Path, small_batch: Batch, expected: Values, load: Load
+) -> None:
+    _classes_alone(small / FILES[name])
+    logits = load(name, small).submit(small_batch).result()
+    assert np.abs(centred(logits) - centred(expected)).max() < TOLERANCE
+    write_config(small / FILE, replace(read_config(small / FILE), classes=11))
+    assert "gives [1, 11] for 1 images, expected [n, 12]" in refused(name, small, load)
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "tensorflow", "tvm"])

@@ -98,9 +98,32 @@ def test_a_cut_file_is_refused(keep: float, noise: Draw) -> None:
         crop(data[: int(keep * len(data))], 224, "tf")
 
 
-def test_what_follows_a_whole_file_does_not_matter(noise: Draw) -> None:
+@pytest.mark.parametrize("stray", [bytes(1000), b"\xff\xda stray", b"\xff\xd8\xff\xe1\xff\xff", b"\xff"])
+def test_what_follows_a_whole_file_does_not_matter(stray: bytes, noise: Draw) -> None:
     data = encoded(Image.fromarray(noise(375, 500)))
-    assert np.array_equal(crop(data + bytes(1000), 224, "tf"), crop(data, 224, "tf"))
+    assert np.array_equal(crop(data + stray, 224, "tf"), crop(data, 224, "tf"))
+
+
+def test_a_thumbnail_is_not_the_end(noise: Draw) -> None:
+    picture = Image.fromarray(noise(375, 500))
+    data, small = encoded(picture), encoded(picture.resize((40, 30)))
+    segment = b"\xff\xe1" + (2 + len(small)).to_bytes(2) + small
+    data = data[:2] + segment + data[2:]
+    assert crop(data, 224, "tf").shape == (224, 224, 3)
+    with pytest.raises(ValueError, match="cut short"):
+        crop(data[:-2], 224, "tf")
+    with pytest.raises(ValueError, match=r"cut short|not an image"):
+        crop(data[: len(segment) // 2], 224, "tf")
+
+
+@pytest.mark.parametrize("restarts", [0, 4])
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_every_kind_of_jpeg_is_seen_to_be_whole(restarts: int, progressive: int, noise: Draw) -> None:
+    options = [cv2.IMWRITE_JPEG_RST_INTERVAL, restarts, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    data = cv2.imencode(".jpg", noise(375, 500), options)[1].tobytes()
+    assert crop(data, 224, "tf").shape == (224, 224, 3)
+    with pytest.raises(ValueError, match="cut short"):
+        crop(data[:-2], 224, "tf")
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"text" * 50])
@@ -109,9 +132,16 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
         crop(data, 224, "tf")
 
 
+def test_a_very_long_image_is_resized_as_the_reference_does(noise: Draw, tmp_path: Path) -> None:
+    path = tmp_path / "0.JPEG"
+    Image.fromarray(noise(6, 1024)).save(path)
+    assert np.array_equal(normalised(Batch(crop(path.read_bytes(), 224, "tf")[None]))[0], official(path))
+    assert crop(path.read_bytes(), 224, "torch").shape == (224, 224, 3)
+
+
 def test_an_image_too_long_to_resize_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 x 4000 pixels are too elongated"):
-        crop(encoded(Image.new("RGB", (1, 4000)), "PNG"), 224, "tf")
+    with pytest.raises(ValueError, match=r"1 x 65000 pixels are too elongated: resized they would take 12.8 GB"):
+        crop(encoded(Image.new("RGB", (1, 65_000)), "PNG"), 224, "tf")
 
 
 def test_weights_of_the_other_variant_are_refused() -> None:

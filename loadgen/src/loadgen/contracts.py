@@ -241,11 +241,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Where a score is computed: metrics with networks of their own need it."""
+    """Where a score is computed, which metrics with networks of their own need, and how a log is to be read."""
 
     folder: Path
     """The profile's, with `data/` and `model/` below it."""
     device: str = "cpu"
+    dtype: str = ""
+    """Of the log's numbers, where another system wrote it and somebody says so; empty: the benchmark's own.
+
+    This and what follows reach only a metric whose benchmark lists them (`Benchmark.scoring`)."""
+    transposed: bool = False
+    """Are the log's answers laid out the other way round?"""
+    max_examples: int | None = None
+    """Score only the first so many."""
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ class _Layers:
 
     def norm(self, x: Any, name: str) -> Any:
         width = self.config.hidden_size
-        mean, variance = self.v1.nn.moments(x, [-1], keepdims=True)
+        axis = len(x.shape) - 1  # from the front, as in the official graph: by this the remapper knows it
+        mean, variance = self.v1.nn.moments(x, [axis], keepdims=True)
         scale, offset = self.weight(f"{name}/LayerNorm/gamma", width), self.weight(f"{name}/LayerNorm/beta", width)
         return self.v1.nn.batch_normalization(x, mean, variance, offset, scale, self.config.layer_norm_eps)
 
@@ -110,7 +111,7 @@ def _embeddings(layers: _Layers, ids: Any, segments: Any) -> Any:
     kinds = layers.weight("bert/embeddings/token_type_embeddings", config.type_vocab_size, width)
     positions = layers.weight("bert/embeddings/position_embeddings", config.max_position_embeddings, width)
     summed = v1.gather(words, ids) + v1.gather(kinds, segments) + positions[: v1.shape(ids)[1]]
-    return layers.norm(v1.reshape(summed, [-1, width]), "bert/embeddings")
+    return v1.reshape(layers.norm(summed, "bert/embeddings"), [-1, width])
 
 
 def _attention(layers: _Layers, x: Any, absent: Any, shape: Any, name: str) -> Any:

@@ -23,7 +23,7 @@ from tvm.relax.frontend.onnx import from_onnx  # type: ignore[import-untyped]
 from tvm.support.cc import get_cc  # type: ignore[import-untyped]
 
 from bench_resnet50.config import ResNetConfig
-from bench_resnet50.official import INPUT, PROBABILITIES
+from bench_resnet50.official import CLASSES, INPUT, PROBABILITIES
 from bench_resnet50.tvm.schedules import LEVELS, Level, legalisers, scheduled
 from loadgen.contracts import InputError
 from loadgen.harness.files import whole_file
@@ -141,7 +141,7 @@ class _Folded(relax.PyExprMutator):  # type: ignore[misc]
 
 
 def logits_model(path: Path, config: ResNetConfig) -> onnx.ModelProto:
-    """The model cut off before its softmax: the official file has no fixed name for the logits.
+    """The model cut off before its softmax, or its ArgMax: the official file has no fixed name for the logits.
 
     Raises InputError naming the file, and the tensor that is missing or of another shape.
     """
@@ -153,17 +153,17 @@ def logits_model(path: Path, config: ResNetConfig) -> onnx.ModelProto:
     constants = {constant.name for constant in graph.initializer}
     inputs = {value.name: value for value in graph.input if value.name not in constants}
     outputs = {value.name: value for value in graph.output}
-    softmax = next((n for n in graph.node if PROBABILITIES in n.output and n.op_type == "Softmax"), None)
-    if set(inputs) != {INPUT} or PROBABILITIES not in outputs or softmax is None:
+    ends = {PROBABILITIES: "Softmax"} if PROBABILITIES in outputs else {CLASSES: "ArgMax"}
+    read = [n.input[0] for n in graph.node for name, kind in ends.items() if name in n.output and n.op_type == kind]
+    if set(inputs) != {INPUT} or not ends.keys() <= outputs.keys() or not read:
         raise InputError(
             f"{path}: inputs {list(inputs)}, outputs {list(outputs)}; expected input {INPUT}, output {PROBABILITIES}, "
-            "a Softmax. Fetch it again, or use a ResNet-50 with these names"
+            f"a Softmax, or {CLASSES}, an ArgMax. Fetch it again, or use a ResNet-50 with these names"
         )
     _fix_shape(path, inputs[INPUT], [3, config.image, config.image])
     del graph.input[:], graph.output[:]
     graph.input.append(inputs[INPUT])
-    graph.output.append(outputs[PROBABILITIES])
-    graph.output[0].name = softmax.input[0]
+    graph.output.append(onnx.helper.make_tensor_value_info(read[0], onnx.TensorProto.FLOAT, [None, None]))
     _prune(graph)
     return model
 

@@ -95,6 +95,9 @@ class Benchmark:
     dataset once, in any order, read as it is scored; the dataset; a `Scoring`."""
     profiles: Mapping[str, Profile]
     """The first is the default."""
+    scoring: tuple[str, ...] = ()
+    """Options of the command `accuracy` that its metric follows, and which are refused otherwise: of `Scoring` dtype,
+    transposed, max_examples, and `partial`, a log of a part of the samples."""
     system: str = "loadgen.harness.serving:BatchingSystem"
     """`"module:Class"` of a `SystemUnderTest`, built as this one is: for batching and threads of your own."""
     train: str = ""

@@ -103,6 +103,13 @@ _RUN = [
     click.option("--audit-conf", type=click.Path(path_type=Path), help="An audit.config of a compliance test."),
 ]
 
+_LOG = [
+    click.option("--partial", is_flag=True, help="Score a log of a part of the samples; its score is no result."),
+    click.option("--max-examples", type=click.IntRange(1), help="Score only the first so many; no result either."),
+    click.option("--dtype", default="", help="Number format of another system's log, as the official script has it."),
+    click.option("--transposed", is_flag=True, help="Answers of another system are laid out the other way round."),
+]
+
 
 def main(benchmark: Benchmark) -> NoReturn:
     """Run the command line of one benchmark; ends the process with a documented exit code."""
@@ -178,13 +185,14 @@ def _run(group: click.Group, benchmark: Benchmark) -> None:
 
 
 def _accuracy(group: click.Group, benchmark: Benchmark) -> None:
-    @group.command("accuracy", help="Score the accuracy log LOG (a file or its folder).")
+    @group.command("accuracy", help="Score the accuracy log LOG (a file or its folder).", epilog=_EXITS)
     @click.argument("log", type=click.Path(path_type=Path))
-    @_options([*_COMMON, _DEVICE])
-    def _(log: Path, **options: Any) -> int:
-        from loadgen.harness.run import score_existing
+    @_options([*_COMMON, _DEVICE, *_LOG])
+    def _(log: Path, partial: bool, dtype: str, transposed: bool, max_examples: int | None, **options: Any) -> int:
+        from loadgen.harness.scoring import LogOptions, score_existing
 
-        return score_existing(_plan(benchmark, options), log)
+        reading = LogOptions(dtype, transposed, max_examples, partial)
+        return score_existing(_plan(benchmark, options), log, reading)
 
 
 def _info(group: click.Group, benchmark: Benchmark) -> None:

@@ -1,4 +1,4 @@
-"""The `run` and `accuracy` commands: prepare files, load the model once, run every test, score, report."""
+"""The `run` command: prepare files, load the model once, run every test, score, report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from loadgen.harness.machine import telemetry
 from loadgen.harness.plan import Layered, Plan, installed
 from loadgen.harness.report import columns, screen
 from loadgen.harness.report.collect import Report
-from loadgen.harness.scoring import find_log, open_dataset, score_log, text
+from loadgen.harness.scoring import open_dataset, score_log
 from loadgen.harness.workers import Opened, opened
 from loadgen.logs import LogSettings, own_version
 from loadgen.results import Result
@@ -202,11 +202,3 @@ class _Bench:
             row = self.report.add(result, judged, time.monotonic() - began, folder, layers, tried)
         self._say(f"{row.scenario} {row.mode}: {row.measured}  {row.verdict}  ({row.seconds:.1f} s)")
         return result
-
-
-def score_existing(plan: Plan, log: Path) -> int:
-    """The `accuracy` command: score a log that an earlier run wrote."""
-    file = find_log(log)
-    judged = score_log(plan, open_dataset(plan), file)
-    screen.console(plan.request.quiet).print(text(judged))
-    return int(not judged[0].met)

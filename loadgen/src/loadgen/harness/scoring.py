@@ -1,16 +1,20 @@
-"""Scores of an accuracy log, and their judgement by the rules."""
+"""Scores of an accuracy log, their judgement by the rules, and the `accuracy` command."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from loadgen.contracts import Dataset, Entry, InputError, Scoring
+from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.plan import Plan
+from loadgen.harness.report import screen
 from loadgen.logs import read_accuracy
 from loadgen.rules import Accuracy
 
@@ -23,20 +27,71 @@ def open_dataset(plan: Plan) -> Dataset[Any]:
     return opened
 
 
-def score_log(plan: Plan, dataset: Dataset[Any], log: Path) -> tuple[Accuracy, ...]:
+@dataclass(frozen=True)
+class LogOptions:
+    """What the command `accuracy` is told of a log; see `Scoring`."""
+
+    dtype: str = ""
+    transposed: bool = False
+    max_examples: int | None = None
+    partial: bool = False
+    """May samples be missing?"""
+
+    @property
+    def is_whole(self) -> bool:
+        """Is a score of all samples asked for, which can be judged?"""
+        return not self.partial and self.max_examples is None
+
+    def check(self, benchmark: Benchmark) -> None:
+        """Raise InputError for an option that the benchmark's metric does not follow."""
+        for name in (field.name for field in fields(self) if getattr(self, field.name) != field.default):
+            if name not in benchmark.scoring:
+                known = ", ".join(f"--{one.replace('_', '-')}" for one in benchmark.scoring) or "none of its kind"
+                raise InputError(f"--{name.replace('_', '-')}: the metric of {benchmark.name} follows {known}")
+
+
+def score_existing(plan: Plan, log: Path, told: LogOptions) -> int:
+    """The `accuracy` command: score a log that an earlier run, or another system, wrote. Returns the exit code.
+
+    The score of a part of the samples is not judged, and lies in `accuracy-partial.txt`."""
+    told.check(plan.benchmark)
+    file, dataset, out = find_log(log), open_dataset(plan), screen.console(plan.request.quiet)
+    if told.is_whole:
+        judged = score_log(plan, dataset, file, told)
+        out.print(text(judged))
+        return int(not judged[0].met)
+    values, answered = _values(plan, dataset, file, told)
+    line = plan.rules.write_accuracy(values)
+    (file.parent / "accuracy-partial.txt").write_text(line + "\n")
+    first = "" if told.max_examples is None else f", of the first {told.max_examples:,} examples alone"
+    out.print(
+        f"not a result: scored{first}, with {answered:,} of {dataset.total_count:,} samples answered", markup=False
+    )
+    out.print(line, markup=False, highlight=False)
+    return 0
+
+
+def score_log(plan: Plan, dataset: Dataset[Any], log: Path, told: LogOptions = LogOptions()) -> tuple[Accuracy, ...]:
     """Score an accuracy log, write `accuracy.txt` beside it, and judge by each of the plan's ratios, lowest first.
 
     Raises InputError for a damaged log, or one of other samples.
     """
-    module = plan.imported(plan.benchmark.accuracy, "the accuracy metric")
-    at = Scoring(plan.folder, plan.device)
-    answers = entries(log, dataset.total_count)
-    values = module.score(answers, dataset, at)
-    for _ in answers:  # what a metric did not read is checked all the same
-        pass
+    values, _ = _values(plan, dataset, log, told)
     (log.parent / "accuracy.txt").write_text(plan.rules.write_accuracy(values) + "\n")
     scores = {name: float(value) for name, value in values.items()}
     return tuple(_judged(plan, scores, ratio) for ratio in plan.ratios)
+
+
+def _values(plan: Plan, dataset: Dataset[Any], log: Path, told: LogOptions) -> tuple[Mapping[str, float], int]:
+    """What the metric gives, and how many samples the log answers."""
+    module = plan.imported(plan.benchmark.accuracy, "the accuracy metric")
+    at = Scoring(plan.folder, plan.device, told.dtype, told.transposed, told.max_examples)
+    seen = np.zeros(dataset.total_count, np.uint64)
+    answers = entries(log, seen, told.is_whole)
+    values: Mapping[str, float] = module.score(answers, dataset, at)
+    for _ in answers:  # what a metric did not read is checked all the same
+        pass
+    return values, int(np.count_nonzero(seen))
 
 
 def _judged(plan: Plan, scores: dict[str, float], ratio: float) -> Accuracy:
@@ -45,13 +100,15 @@ def _judged(plan: Plan, scores: dict[str, float], ratio: float) -> Accuracy:
     return Accuracy(scores, {name: profile.limits.get(name, limit) for name, limit in limits.items()}, ratio)
 
 
-def entries(log: Path, count: int) -> Iterator[Entry]:
-    """The answers of a log as they are read: each of `count` samples once, so that one at a time is in memory.
+def entries(log: Path, seen: npt.NDArray[np.uint64], is_whole: bool = True) -> Iterator[Entry]:
+    """The answers of a log as they are read: each sample once, so that one at a time is in memory.
 
-    An index may come again with the same bytes. Raises InputError that names the sample if one is unknown, answered in
-    two ways or, at the end, missing.
+    seen: of each sample zero, and later a digest of its answer. is_whole: samples that are missing at the end are an
+    InputError that names the first, and so is one that comes again with other bytes. In the log of a performance test
+    it may: some devices do not give the same last bits twice. There the first answer counts. Raises InputError for an
+    unknown sample too, or if there is none.
     """
-    seen = np.zeros(count, np.uint64)  # a digest of each answer; 0: none yet
+    count = len(seen)
     for entry in read_accuracy(log):
         index = entry.qsl_idx
         if not 0 <= index < count:
@@ -60,17 +117,20 @@ def entries(log: Path, count: int) -> Iterator[Entry]:
                 "score the log with the data it was made with"
             )
         digest = np.uint64(int.from_bytes(hashlib.blake2b(entry.data, digest_size=8).digest(), "little") | 1)
-        if seen[index] == digest:
+        if seen[index] and (seen[index] == digest or not is_whole):
             continue
         if seen[index]:
-            raise InputError(f"{log}: sample {index} is answered twice, differently: score the log of one accuracy run")
+            raise InputError(
+                f"{log}: sample {index} is answered twice, differently: score the log of one accuracy run, or say "
+                "--partial if it is a performance test's"
+            )
         seen[index] = digest
         yield Entry(index, entry.data, entry.token_count, entry.token_data)
     missing = np.flatnonzero(seen == 0)
-    if len(missing):
+    if len(missing) == count or (is_whole and len(missing)):
         raise InputError(
             f"{log}: {len(missing)} of {count} samples have no answer, first sample {missing[0]}: "
-            "run accuracy mode to its end"
+            "run accuracy mode to its end, or say --partial if a part is meant"
         )
 
 

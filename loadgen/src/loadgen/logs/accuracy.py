@@ -1,8 +1,9 @@
-"""`mlperf_log_accuracy.json`: the logged answers, in hexadecimal, a line each."""
+"""`mlperf_log_accuracy.json`: the logged answers, in hexadecimal; ours and the official ones have a line each."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,11 @@ from typing import Any, TextIO
 
 from loadgen.logs.files import LogError, opened
 from loadgen.spool import LoggedAnswer
+
+_ADVICE = "the log may be cut off: run the accuracy test again"
+_PART = 1 << 20  # characters to read at a time
+_NO_SPACE = re.compile(r"[^ \t\r\n]")
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -42,35 +48,88 @@ def write_accuracy(file: TextIO, answers: Iterable[LoggedAnswer], indices: Mappi
 
 
 def read_accuracy(path: Path) -> Iterator[AccuracyEntry]:
-    """Read an accuracy log of ours or of the official LoadGen, an entry at a time.
+    """Read an accuracy log of whatever system, an entry at a time: a JSON list, its lines broken anywhere or nowhere.
 
     Raises LogError for a file that is cut off or no accuracy log.
     """
-    closed = False
-    with opened(path) as lines:
-        for line_no, line in enumerate(lines, 1):
-            text = line.strip().removesuffix(",")
-            if text in ("]", "[]"):
-                closed = True
-            elif text not in ("[", ""):
-                yield _entry(path, line_no, text)
-    if not closed:
-        raise LogError(f"{path}: the closing ']' is missing: the log is cut off, run the accuracy test again")
+    with opened(path) as file:
+        for line, document in _elements(path, _Text(file)):
+            yield _entry(path, line, document)
 
 
-def _entry(path: Path, line_no: int, text: str) -> AccuracyEntry:
+class _Text:
+    """A file's text, as much of it at a time as an entry needs."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.text, self.at, self.line = "", 0, 1
+        """What is in memory, where reading is in it, and the line of that place."""
+
+    def more(self) -> bool:
+        """Read on, more the more is there already; False at the end."""
+        part = self._file.read(max(_PART, len(self.text) - self.at))
+        self.text, self.at = self.text[self.at :] + part, 0
+        return bool(part)
+
+    def pass_to(self, end: int) -> None:
+        self.line += self.text.count("\n", self.at, end)
+        self.at = end
+
+    def next(self) -> str:
+        """The next character that is no space; empty at the end."""
+        while True:
+            found = _NO_SPACE.search(self.text, self.at)
+            self.pass_to(found.start() if found else len(self.text))
+            if found or not self.more():
+                return found[0] if found else ""
+
+    def take(self, character: str) -> bool:
+        """Pass over this character, if it is the next."""
+        if self.next() != character:
+            return False
+        self.pass_to(self.at + 1)
+        return True
+
+    def element(self) -> Any:
+        """The next value. Raises ValueError if it is none, or cut off."""
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self.text, self.at)
+            except ValueError:
+                if not self.more():
+                    raise
+            else:
+                self.pass_to(end)
+                return value
+
+
+def _elements(path: Path, text: _Text) -> Iterator[tuple[int, Any]]:
+    """(line, value) of each element of a JSON list."""
+    if not text.take("["):
+        raise LogError(f"{path}:{text.line}: not an accuracy log, which begins with '[', or cut off at its beginning")
+    expected = not text.take("]")
+    while expected:
+        text.next()
+        line = text.line
+        try:
+            value = text.element()
+        except ValueError as error:
+            raise LogError(f"{path}:{line}: not an accuracy log entry ({error}); {_ADVICE}") from error
+        yield line, value
+        expected = text.take(",")
+        if not expected and not text.take("]"):
+            raise LogError(f"{path}:{text.line}: neither ',' nor ']' follows an entry; {_ADVICE}")
+
+
+def _entry(path: Path, line: int, document: Any) -> AccuracyEntry:
     try:
-        entry = json.loads(text)
-        token_data = entry.get("token_data")
+        token_data = document.get("token_data")
         return AccuracyEntry(
-            entry["seq_id"],
-            entry["qsl_idx"],
-            bytes.fromhex(entry["data"]),
+            document["seq_id"],
+            document["qsl_idx"],
+            bytes.fromhex(document["data"]),
             None if token_data is None else bytes.fromhex(token_data),
-            entry.get("token_count"),
+            document.get("token_count"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LogError(
-            f"{path}:{line_no}: not an accuracy log entry ({error}); "
-            "the log may be cut off: run the accuracy test again"
-        ) from error
+        raise LogError(f"{path}:{line}: not an accuracy log entry ({error!r}); {_ADVICE}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.contracts import InputError
-from loadgen.harness.runtimes.checkpoints import check_shapes, read_object, size
+from loadgen.harness.runtimes.checkpoints import check_shapes, read_object, size, without_surplus
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,12 @@ def test_shapes_that_do_not_fit_are_named(found: dict[str, tuple[int, ...]], mes
     check_shapes(expected, expected, "w.bin", "c.json")
     with pytest.raises(InputError, match=message):
         check_shapes(found, expected, "w.bin", "c.json")
+
+
+def test_surplus_tensors_are_named_and_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    assert without_surplus({"a": 1, "b": 2}, {"a", "b", "c"}, "w.bin") == {"a": 1, "b": 2}
+    assert capsys.readouterr().err == ""
+    many = {f"x{number}": 0 for number in range(7)}
+    assert without_surplus({"a": 1, **many}, {"a"}, "w.bin") == {"a": 1}
+    expected = "warning: w.bin: unknown to this model and passed over: x0, x1, x2, x3, x4 and 2 more\n"
+    assert capsys.readouterr().err == expected

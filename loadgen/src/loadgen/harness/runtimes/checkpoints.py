@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from loadgen.contracts import InputError
+
+T = TypeVar("T")
+_NAMED = 5  # of tensors that are passed over
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -50,3 +54,15 @@ def check_shapes(
     surplus = sorted(set(found) - set(expected))
     if surplus:
         raise InputError(f"{source}: tensor {surplus[0]!r} is unknown to this model: {advice}")
+
+
+def without_surplus(tensors: Mapping[str, T], known: Container[str], source: str) -> dict[str, T]:
+    """The tensors that a model knows. Those that it does not are named on stderr and passed over.
+
+    For checkpoints that the reference loads so, with PyTorch's `strict=False`; source: what they are of.
+    """
+    surplus = sorted(name for name in tensors if name not in known)
+    if surplus:
+        named = ", ".join(surplus[:_NAMED]) + (f" and {len(surplus) - _NAMED} more" if len(surplus) > _NAMED else "")
+        print(f"warning: {source}: unknown to this model and passed over: {named}", file=sys.stderr, flush=True)
+    return {name: value for name, value in tensors.items() if name in known}

@@ -29,9 +29,10 @@ def find_provider(options: BackendOptions) -> tuple[str, dict[str, str]]:
     return PROVIDERS[kind], ({"device_id": number} if number else {})
 
 
-def open_session(path: Path, options: BackendOptions) -> InferenceSession:
+def open_session(path: Path, options: BackendOptions, content: bytes | None = None) -> InferenceSession:
     """Threads: as asked for, else as the profile's model options say, else as ONNX Runtime chooses.
 
+    content: the model in the file's place, where a backend changes it, as by giving out what its last node reads.
     Raises InputError naming the file, or a device that does not start."""
     import onnxruntime
 
@@ -41,7 +42,7 @@ def open_session(path: Path, options: BackendOptions) -> InferenceSession:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads or int(options.extra.get("threads", 0))
     try:
-        session = onnxruntime.InferenceSession(str(path), settings, providers=[(provider, which)])
+        session = onnxruntime.InferenceSession(content or str(path), settings, providers=[(provider, which)])
     except Exception as error:  # the runtime raises a dozen types without a common base
         raise InputError(f"{path}: ONNX Runtime cannot load it ({error}). Fetch it again") from error
     if provider not in session.get_providers():  # the runtime falls back to the CPU in silence

@@ -124,8 +124,9 @@ def _normalises(graph: tf.Graph) -> bool:
     """Does the graph build a normalisation of small operations, as BERT's?
 
     On a CPU TensorFlow 2.21 remaps a layer normalisation to one kernel, which adds 0.001 to the variance whatever
-    the graph says (1e-12 in BERT: logits of the official file are off by up to 14). It is found by its Rsqrt. Other
-    graphs keep the remapping, which joins a convolution with what follows it: a ResNet-50 takes 16 % longer without.
+    the graph says (1e-12 in BERT: logits of the official file are off by up to 14), if the graph counts the axis from
+    the front. It is found by its Rsqrt. Other graphs keep the remapping, which joins a convolution with what follows
+    it: a ResNet-50 takes 16 % longer without, a BERT-large 3 % (`loadgen/benchmarks/remapping.py` measures both).
     """
     return any(operation.type == "Rsqrt" for operation in graph.get_operations())
 

@@ -74,20 +74,29 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"{path}: no such file. Put the official {path.name} there")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its text advises to run whatever the file holds
-        raise InputError(f"{path}: not a PyTorch state dict ({_refused(str(error))}). Fetch it again") from None
     except Exception as error:  # from bytes of any kind PyTorch raises any kind
-        said = str(error).splitlines() if isinstance(error, RuntimeError) else []
-        reason = said[0] if said else type(error).__name__
-        raise InputError(f"{path}: not a PyTorch state dict ({reason}). Fetch it again") from error
+        raise InputError(f"{path}: not a PyTorch state dict ({_reason(error)}). {_ADVICE}") from None
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise InputError(f"{path}: holds a {type(found).__name__}, not a dict of tensors. Fetch it again")
+        raise InputError(f"{path}: holds a {type(found).__name__}, not a dict of tensors. {_ADVICE}")
     return found
 
 
-def _refused(text: str) -> str:
-    found = re.search(r"GLOBAL (\S+)", text)
-    return f"it holds a {found[1]}" if found else "it is not made of tensors"
+_ADVICE = (
+    "Fetch it again, or write its tensors alone where the file comes from and its code is trusted: "
+    "torch.save(model.state_dict(), FILE)"
+)
+
+
+def _reason(error: Exception) -> str:
+    """In a few words. PyTorch's own text often goes on to advise running whatever the file holds."""
+    text = str(error)
+    if "TorchScript" in text:
+        return "it is a TorchScript archive, which is a program"
+    if isinstance(error, pickle.UnpicklingError):
+        held = re.search(r"GLOBAL (\S+)", text)
+        return f"it holds a {held[1]}, not tensors alone" if held else "it is not made of tensors"
+    first = text.splitlines()[0] if isinstance(error, RuntimeError) and text else ""
+    return first if first and "weights_only" not in first else type(error).__name__
 
 
 def release(device: torch.device) -> None:

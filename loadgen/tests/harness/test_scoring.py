@@ -1,0 +1,86 @@
+"""The `accuracy` command on logs of other forms: of a part of the samples, of other number formats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadgen.contracts import Scoring
+from loadgen.harness.benchmark import Benchmark
+from loadgen.harness.cli import invoke
+from loadgen.logs import read_accuracy
+
+Make = Callable[..., Benchmark]
+FOLLOWS = ("dtype", "transposed", "max_examples", "partial")
+
+
+@pytest.fixture
+def log(benchmark_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a whole accuracy run of 50 samples."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert invoke(benchmark_of(), ["--mode", "accuracy", "--scenario", "Offline", "--output", "out", "--quiet"]) == 0
+    return tmp_path / "out" / "Offline" / "accuracy" / "mlperf_log_accuracy.json"
+
+
+def rows(log: Path) -> list[dict[str, Any]]:
+    return [{"seq_id": e.seq_id, "qsl_idx": e.qsl_idx, "data": e.data.hex()} for e in read_accuracy(log)]
+
+
+def test_a_part_is_scored_with_a_label(benchmark_of: Make, log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = '{"exact_match": 0.0, "f1": 40.0}\n'  # of the official script; this metric divides by all samples
+    log.with_name("accuracy.txt").unlink()
+    log.write_text(json.dumps(rows(log)[:20]))
+    benchmark = replace(benchmark_of(), scoring=FOLLOWS)
+    assert invoke(benchmark, ["accuracy", str(log)]) == 2
+    assert "30 of 50 samples have no answer, first sample" in capsys.readouterr().err
+    assert invoke(benchmark, ["accuracy", str(log), "--partial"]) == 0
+    said = capsys.readouterr().out
+    assert "not a result: scored, with 20 of 50 samples answered" in said
+    assert line in said
+    assert "met" not in said
+    assert not log.with_name("accuracy.txt").exists()
+    assert log.with_name("accuracy-partial.txt").read_text() == line
+
+
+def test_of_repeated_samples_of_a_part_the_first_counts(benchmark_of: Make, log: Path) -> None:
+    some = rows(log)[:20]
+    log.write_text(json.dumps([*some, *({**row, "data": "FF" * 4} for row in some)]))
+    benchmark = replace(benchmark_of(), scoring=FOLLOWS)
+    assert invoke(benchmark, ["accuracy", str(log), "--partial"]) == 0
+    assert '"f1": 40.0' in log.with_name("accuracy-partial.txt").read_text()
+
+
+def test_a_log_of_no_sample_is_no_part(benchmark_of: Make, log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log.write_text("[]")
+    assert invoke(replace(benchmark_of(), scoring=FOLLOWS), ["accuracy", str(log), "--partial"]) == 2
+    assert "50 of 50 samples have no answer" in capsys.readouterr().err
+
+
+def test_the_metric_gets_what_is_told(benchmark_of: Make, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Scoring] = []
+
+    def score(entries: Any, dataset: Any, at: Scoring) -> dict[str, float]:
+        told.append(at)
+        return {"exact_match": 0.0, "f1": 100.0}
+
+    monkeypatch.setattr("fake_bench.score", score)
+    benchmark = replace(benchmark_of(), scoring=FOLLOWS)
+    assert invoke(benchmark, ["accuracy", str(log)]) == 0
+    options = ["--dtype", "int16", "--transposed", "--max-examples", "3", "--quiet"]
+    assert invoke(benchmark, ["accuracy", str(log), *options]) == 0
+    assert [(at.dtype, at.transposed, at.max_examples) for at in told] == [("", False, None), ("int16", True, 3)]
+
+
+@pytest.mark.parametrize("option", [["--partial"], ["--dtype", "int16"], ["--transposed"], ["--max-examples", "3"]])
+def test_what_a_metric_does_not_follow_is_refused(
+    option: list[str], benchmark_of: Make, log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else its score would be another one than was asked for."""
+    assert invoke(benchmark_of(), ["accuracy", str(log), *option]) == 2
+    assert f"{option[0]}: the metric of squares follows none of its kind" in capsys.readouterr().err
