@@ -58,7 +58,7 @@ def read_config(path: Path) -> UNetConfig:
 
 
 def weight_shapes(config: UNetConfig) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor of the official checkpoint: 75 of the benchmark's model."""
+    """Name -> shape of every tensor of the official checkpoint: 78 of the benchmark's model."""
     filters = config.filters
     down = [f"downsample.{number}" for number in range(len(filters) - 2)]
     shapes = _block("input_block", 1, filters[0])

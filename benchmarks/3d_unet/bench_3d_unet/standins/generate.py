@@ -8,16 +8,15 @@ Slices are 1 to 4 mm apart, so that edges are blurred along them, and there is n
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from bench_3d_unet.kits import IMAGING, SEGMENTATION, write_nifti
 from bench_3d_unet.preprocess import SPACING, Image, Label
 from bench_3d_unet.standins import CASES
-from loadgen.harness.assets.files import whole_file
 
 SEED = 2019
 """Of the miniature's cases; training has others."""
@@ -49,14 +48,11 @@ def write(folder: Path, seed: int = SEED, cases: tuple[str, ...] = CASES) -> Non
 
 def write_case(folder: Path, scan: Scan) -> None:
     """Two files, as KiTS19 has them: axes run from head to feet, from back to front and from left to right."""
-    import nibabel
-
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2] = (-side for side in scan.spacing)
     affine[3, 3] = 1
-    for name, values in (("imaging", scan.image.astype(np.int16)), ("segmentation", scan.label)):
-        with whole_file(folder / f"{name}.nii.gz") as part:
-            part.write_bytes(gzip.compress(nibabel.Nifti1Image(values, affine).to_bytes(), 1, mtime=0))
+    write_nifti(folder / IMAGING, scan.image.astype(np.int16), affine)
+    write_nifti(folder / SEGMENTATION, scan.label, affine)
 
 
 def phantom(seed: int, number: int) -> Scan:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
 
@@ -17,12 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench_3d_unet.accuracy import dice
 from bench_3d_unet.config import UNetConfig
 from bench_3d_unet.model import UNet
 from bench_3d_unet.official import CLASSES
 from bench_3d_unet.preprocess import Volume, preprocess
-from bench_3d_unet.standins import WINDOW
-from bench_3d_unet.standins.generate import phantom
+from bench_3d_unet.sliding_window import F32, segment
+from bench_3d_unet.standins import CASES, WINDOW
+from bench_3d_unet.standins.generate import SEED, phantom
 from bench_3d_unet.standins.miniature import WEIGHTS
 from loadgen.harness.standins.training import Progress, train_and_write, words
 
@@ -86,7 +89,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     """The trained tensors by their official names. AdamW with one cycle of the learning rate."""
     cubes = Cubes(volumes(args.seed, args.volumes, args.workers), args.seed, args.device)
     torch.manual_seed(args.seed)
-    model = UNet(CONFIG).to(args.device)
+    model = UNet(replace(CONFIG, filters=tuple(args.filters))).to(args.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=1e-4)
 
     def schedule(step: int) -> float:
@@ -105,14 +108,35 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
         optimizer.step()
         scheduler.step()
         progress.step(loss.detach())
+    print("Dice of the miniature's cases: kidney {:.4f}, tumor {:.4f}".format(*scores(model, args.device)), flush=True)
     return {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+
+
+@torch.inference_mode()
+def scores(model: UNet, device: str) -> list[float]:
+    """Mean Dice of kidney and tumour over the miniature's own cases."""
+
+    def predict(windows: F32) -> F32:
+        return np.asarray(model(torch.from_numpy(windows).to(device)).cpu())
+
+    found = []
+    for number in range(len(CASES)):
+        image, label = preprocess(*phantom(SEED, number), window=WINDOW)
+        (labels,) = segment([image[0]], predict, WINDOW, batch=8)
+        found.append(dice(labels, label[0]))
+    return np.mean(found, axis=0).tolist()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and write, as the words of a command line say. Raises InputError as `train_and_write`."""
     parser = words(__doc__, seed=1, steps=4_000)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--filters", type=int, nargs="+", default=list(CONFIG.filters), help="channels of each level")
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--volumes", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2, help="processes that make phantoms")
     train_and_write(parser, arguments, train, WEIGHTS)
+
+
+if __name__ == "__main__":
+    main()
