@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from multiprocessing import get_context
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from bench_3d_unet import pickles
 from bench_3d_unet.kits import IMAGING, SEGMENTATION, Affine, read_scan, write_nifti
@@ -97,51 +95,64 @@ def _make(
     if COPY in wanted and source(raw, COPY).name == COPIED:
         tell(f"{COPY} is {COPIED} a second time, as in the reference")
     index = {case: pickles.read(folder / INDEX)["cases"][case] for case in known}
-    jobs = {case: (source(raw, case), folder, case, window) for case in wanted}
-    size = sum(stamp[0] for case in wanted for stamp in made_from[case])
-    loud, began = size > _SMALL, time.monotonic()
-    for number, (case, entry, sums) in enumerate(_done(jobs, spread=loud), start=1):
+    jobs = [(source(raw, case), folder, case, window) for case in wanted]
+    loud = sum(stamp[0] for case in wanted for stamp in made_from[case]) > _SMALL
+    began = time.monotonic()
+    for number, (entry, sums) in enumerate(_done(jobs, spread=loud), start=1):
+        case = entry["case"]
         index[case], known[case] = entry, {**sums, "made_from": made_from[case]}
-        content = {"file_list": list(cases), "cases": {name: index[name] for name in cases if name in index}}
-        pickles.write(folder / INDEX, content)
-        with whole_file(folder / CHECKSUMS) as part:
-            part.write_text(json.dumps({"window": window, "cases": known}, indent=1) + "\n")
+        write_index(folder, cases, index, known, window)
         if loud:
             tell(f"preprocessed {case}: {number} of {len(wanted)}, {time.monotonic() - began:.0f} s")
 
 
-def _done(jobs: dict[str, Any], spread: bool) -> Iterator[tuple[str, Facts, Facts]]:
+def _done(jobs: Sequence[tuple[Path, Path, str, int]], spread: bool) -> Iterator[tuple[Facts, Facts]]:
     """The cases as they are made, by several processes if that is worth it."""
     count = min(os.cpu_count() or 1, len(jobs), _MAX_PROCESSES)
     if not spread or count < 2:
-        yield from (make_case(*job) for job in jobs.values())
+        yield from (_made(*job) for job in jobs)
         return
     with ProcessPoolExecutor(count, get_context("spawn")) as pool:
-        running = [pool.submit(make_case, *job) for job in jobs.values()]
+        running = [pool.submit(_made, *job) for job in jobs]
         try:
             yield from (future.result() for future in as_completed(running))
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def make_case(raw: Path, folder: Path, case: str, window: int) -> tuple[str, Facts, Facts]:
-    """Preprocess one case from the folder `raw`, and write its files. Returns its name, its entry in the index and the
-    checksums of its arrays."""
+def _made(raw: Path, folder: Path, case: str, window: int) -> tuple[Facts, Facts]:
     scan = read_scan(raw)
     volume = preprocess(scan.image, scan.label, scan.spacing, window)
-    pickles.write(folder / f"{case}.pkl", list(volume))
     affine = respaced(scan.affine)
     (folder / "nifti" / case).mkdir(parents=True, exist_ok=True)
     write_nifti(folder / "nifti" / case / IMAGING, volume.image[0], affine)
     write_nifti(folder / "nifti" / case / SEGMENTATION, volume.label[0], affine)
+    return write_volume(folder, case, volume, scan.affine, scan.spacing)
+
+
+def write_volume(
+    folder: Path, case: str, volume: Volume, affine: Affine, spacing: tuple[float, float, float]
+) -> tuple[Facts, Facts]:
+    """`case.pkl`; affine, spacing: before preprocessing. Returns its entry in the index and its checksums."""
+    pickles.write(folder / f"{case}.pkl", list(volume))
     entry = {
-        "original_affine": scan.affine,
-        "reshaped_affine": affine,
-        "zoom_factor": np.array(scan.spacing) / np.array(SPACING),
+        "original_affine": affine,
+        "reshaped_affine": respaced(affine),
+        "zoom_factor": np.array(spacing) / np.array(SPACING),
         "case": case,
         "image_shape": volume.image.shape,
     }
-    return case, entry, checksums(volume)
+    return entry, checksums(volume)
+
+
+def write_index(
+    folder: Path, cases: Sequence[str], index: dict[str, Facts], known: dict[str, Facts], window: int
+) -> None:
+    """The two lists, of all cases so far. index, known: what `write_volume` returns, by case."""
+    content = {"file_list": list(cases), "cases": {name: index[name] for name in cases if name in index}}
+    pickles.write(folder / INDEX, content)
+    with whole_file(folder / CHECKSUMS) as part:
+        part.write_text(json.dumps({"window": window, "cases": known}, indent=1) + "\n")
 
 
 def respaced(affine: Affine) -> Affine:

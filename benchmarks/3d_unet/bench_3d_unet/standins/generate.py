@@ -24,6 +24,8 @@ AIR, FAT, MUSCLE, LIVER, KIDNEY, TUMOR, CYST, BONE = -1000, -90, 55, 150, 165, 2
 """Hounsfield units, with contrast agent."""
 SIDES = (48, 64)
 """Voxels that a side may have after preprocessing: volumes have 8 to 27 windows."""
+Sides: TypeAlias = "tuple[int, int, int]"
+Spacing: TypeAlias = "tuple[float, float, float]"
 Mask: TypeAlias = "npt.NDArray[np.bool_]"
 Point: TypeAlias = "npt.NDArray[np.float64]"
 """mm from the middle of the volume: up, back, left."""
@@ -35,7 +37,7 @@ class Scan(NamedTuple):
     image: Image
     """Hounsfield units [D, H, W], whole numbers."""
     label: Label
-    spacing: tuple[float, float, float]
+    spacing: Spacing
     """mm."""
 
 
@@ -55,21 +57,22 @@ def write_case(folder: Path, scan: Scan) -> None:
     write_nifti(folder / SEGMENTATION, scan.label, affine)
 
 
-def phantom(seed: int, number: int) -> Scan:
-    """One case."""
+def phantom(seed: int, number: int, sides: Sides | None = None, spacing: Spacing | None = None) -> Scan:
+    """One case. sides: about how many voxels it has after preprocessing; spacing: mm; drawn, if they are not given."""
     rng = np.random.default_rng([seed, number])
-    spacing = (float(rng.choice([1.0, 1.5, 2.5, 3.0, 4.0])), *([float(rng.choice([0.7, 0.8, 0.9]))] * 2))
-    sides = rng.choice(SIDES, 3) + rng.integers(-7, 8, 3)  # what cropping and filling make whole again
-    extent = sides * SPACING
+    if spacing is None:
+        spacing = (float(rng.choice([1.0, 1.5, 2.5, 3.0, 4.0])), *([float(rng.choice([0.7, 0.8, 0.9]))] * 2))
+    if sides is None:  # not whole: cropping and filling make it so
+        sides = tuple((rng.choice(SIDES, 3) + rng.integers(-7, 8, 3)).tolist())
+    extent = np.array(sides) * SPACING
     shape = np.round(extent / spacing).astype(int)
     axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)]
     body = _Body(np.meshgrid(*axes, indexing="ij", sparse=True), extent, rng)
     body.fill()
-    image = _scanned(body.image, spacing, rng)
-    return Scan(image, body.label, spacing)
+    return Scan(_scanned(body.image, spacing, rng), body.label, spacing)
 
 
-def _scanned(image: Image, spacing: tuple[float, ...], rng: np.random.Generator) -> Image:
+def _scanned(image: Image, spacing: Spacing, rng: np.random.Generator) -> Image:
     """Blurred, as by rays and slices of a finite width, and with noise that neighbours share in part."""
     from scipy.ndimage import gaussian_filter
 
