@@ -17,10 +17,18 @@ from loadgen.harness.assets.files import whole_file
 
 _ARRAY, _SCALAR = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
 _BUFFER = np.zeros(1).__reduce_ex__(5)[0]
+
+
+def _encoded(text: str, _: str) -> bytes:
+    """How protocol 2 writes an array's bytes."""
+    return text.encode("latin1")
+
+
 _MAY = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("builtins", "bytearray"): bytearray,
+    ("_codecs", "encode"): _encoded,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _ARRAY for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _SCALAR for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _BUFFER for core in ("core", "_core")},
