@@ -11,14 +11,11 @@ from bench_3d_unet.config import FILE, read_config
 from bench_3d_unet.dataset import Batch
 from bench_3d_unet.official import INPUT, ONNX, ONNX_ONE, OUTPUT
 from bench_3d_unet.preprocess import Label
-from bench_3d_unet.sliding_window import F32, segment
+from bench_3d_unet.sliding_window import F32, at_once, segment
 from loadgen.contracts import BackendOptions, InputError, Loaded
 from loadgen.harness.runtimes import onnxruntime as runtime
 from loadgen.harness.serving import finished
 from loadgen.harness.standins.making import provide
-
-WINDOWS = 4
-"""At once, unless the file is for one: more do not make a CPU faster, and take 1 GB each."""
 
 
 class Backend:
@@ -44,7 +41,7 @@ class Backend:
                 f"{path}: {INPUT} is [n, {', '.join(map(str, shape))}], expected a window of one channel and "
                 f"{self.window} voxels a side: use the official file, for KiTS19 and not for BraTS"
             )
-        self.windows = batch or WINDOWS
+        self.windows = batch or at_once(self.window)
         self.predict(np.zeros((1, 1, *[self.window] * 3), np.float32))
         return runtime.loaded(self.session, self.options, "float32")
 

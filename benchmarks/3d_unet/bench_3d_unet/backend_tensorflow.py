@@ -12,15 +12,11 @@ from bench_3d_unet.config import FILE, read_config
 from bench_3d_unet.dataset import Batch
 from bench_3d_unet.official import SAVED_MODEL, SIGNATURE, TENSORFLOW
 from bench_3d_unet.preprocess import Label
-from bench_3d_unet.sliding_window import F32, segment
+from bench_3d_unet.sliding_window import F32, at_once, segment
 from loadgen.contracts import BackendOptions, InputError, Loaded
 from loadgen.harness.runtimes import tensorflow as runtime
 from loadgen.harness.serving import finished
 from loadgen.harness.standins.making import provide
-
-WINDOWS = 4
-"""At once, unless the model takes one, as the official one does."""
-
 
 class Backend:
     """See `loadgen.contracts.Backend`. Computes inside `submit`, on the caller's thread."""
@@ -41,7 +37,7 @@ class Backend:
                 f"{path}: takes [n, {', '.join(map(str, shape))}], expected a window of one channel and "
                 f"{self.window} voxels a side: use the official folder, for KiTS19 and not for BraTS"
             )
-        self.windows = batch or WINDOWS
+        self.windows = batch or at_once(self.window)
         self.predict(np.zeros((1, 1, *[self.window] * 3), np.float32))
         return runtime.loaded(self.options)
 

@@ -43,6 +43,12 @@ def count(shape: Sequence[int], window: int) -> int:
     return math.prod((side - window) // (window // 2) + 1 for side in shape)
 
 
+def at_once(window: int) -> int:
+    """How many windows a CPU computes best together: one of 128 voxels a side fills its cores, and 1 GB of memory;
+    small ones share what a call costs."""
+    return max(1, min(8, 128**3 // window**3))
+
+
 def weights(window: int) -> F32:
     """[W, W, W], 1 at the middle. The reference takes the cube root of a product of three Gaussians, so what is meant
     to have a sigma of 16 voxels in a window of 128 has one of sqrt(3) * 16 = 27.7."""

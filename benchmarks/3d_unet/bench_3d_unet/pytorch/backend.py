@@ -13,14 +13,14 @@ from bench_3d_unet.model import UNet
 from bench_3d_unet.official import CHECKPOINT, CHECKPOINT_KEY, TORCHSCRIPT
 from bench_3d_unet.preprocess import Label
 from bench_3d_unet.pytorch.gpu import Pipeline
-from bench_3d_unet.sliding_window import F32, segment
+from bench_3d_unet.sliding_window import F32, at_once, segment
 from loadgen.contracts import BackendOptions, InputError, Loaded
 from loadgen.harness.runtimes import torch as runtime
 from loadgen.harness.serving import finished
 from loadgen.harness.standins.making import provide
 
-WINDOWS = {"cpu": 4, "cuda": 8}
-"""At once. Each takes some 1 GB of activations in FP32; a GPU wants enough to hide what the small levels leave idle."""
+GPU_WINDOWS = 8
+"""At once: enough to hide what the small levels leave idle."""
 
 
 class Backend:
@@ -43,10 +43,10 @@ class Backend:
         self.model.load_state_dict(state, strict=True, assign=True)
         self.model.eval().requires_grad_(False).to(self.device, self.dtype)
         self.model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.window, self.windows = config.window, WINDOWS[self.device.type]
+        self.window, self.windows = config.window, at_once(config.window)
         if self.device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # float32 is float32
-            self.pipeline = Pipeline(self.model, self.window, self.windows, self.device)
+            self.pipeline = Pipeline(self.model, self.window, GPU_WINDOWS, self.device)
         side = torch.zeros(*[self.window] * 3).numpy()
         self.submit(Batch([side])).result()
         return runtime.loaded(self.device, self.options.dtype)

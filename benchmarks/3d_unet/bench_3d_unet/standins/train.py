@@ -1,14 +1,15 @@
 """Trains the miniature: `python -m bench_3d_unet train-mini --output weights.npz`.
 
-Four levels of 8 to 24 channels: some 0.1 M parameters, on cubes of 32 voxels cut from generated phantoms that went
-through the benchmark's own preprocessing. Prints the Dice scores of the miniature's cases at the end.
+Four levels of 8 to 24 channels, 0.15 M parameters: 6,000 steps of 16 cubes of 32 voxels, cut from 200 generated
+phantoms that went through the benchmark's own preprocessing. Under 3 minutes on an H200 that others use too; 1,200
+steps of 4 cubes, ten minutes of one CPU core, come to a mean Dice of 0.83. Prints that of the miniature's cases.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
@@ -109,7 +110,25 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
         scheduler.step()
         progress.step(loss.detach())
     print("Dice of the miniature's cases: kidney {:.4f}, tumor {:.4f}".format(*scores(model, args.device)), flush=True)
-    return {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+    return spread_channels({name: value.cpu().numpy() for name, value in model.state_dict().items()})
+
+
+def spread_channels(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The same function with channels of very different size, as large trained networks have them.
+
+    In each block the scale and offset behind the first convolution are multiplied by a power of two between 1/4 and 4,
+    which a ReLU lets through, and what the second convolution reads of that channel is divided by it: every answer
+    stays the same to the last bit. Four bits now lose the small ones; eight do not. A miniature is too robust without
+    this to show the difference.
+    """
+    rng = np.random.default_rng(0)
+    spread = dict(tensors)
+    for block in [name.removesuffix(".conv1.1.weight") for name in tensors if name.endswith(".conv1.1.weight")]:
+        factor = (2.0 ** rng.integers(-2, 3, len(tensors[f"{block}.conv1.1.weight"]))).astype(np.float32)
+        for kind in ("weight", "bias"):
+            spread[f"{block}.conv1.1.{kind}"] = tensors[f"{block}.conv1.1.{kind}"] * factor
+        spread[f"{block}.conv2.0.weight"] = tensors[f"{block}.conv2.0.weight"] / factor[:, None, None, None]
+    return spread
 
 
 @torch.inference_mode()
@@ -129,7 +148,7 @@ def scores(model: UNet, device: str) -> list[float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and write, as the words of a command line say. Raises InputError as `train_and_write`."""
-    parser = words(__doc__, seed=1, steps=4_000)
+    parser = words(__doc__, seed=1, steps=6_000)
     parser.add_argument("--filters", type=int, nargs="+", default=list(CONFIG.filters), help="channels of each level")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=4e-3)
