@@ -18,6 +18,7 @@ from loadgen.harness.runtimes import tensorflow as runtime
 from loadgen.harness.serving import finished
 from loadgen.harness.standins.making import provide
 
+
 class Backend:
     """See `loadgen.contracts.Backend`. Computes inside `submit`, on the caller's thread."""
 

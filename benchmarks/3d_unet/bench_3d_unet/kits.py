@@ -90,7 +90,9 @@ class _named:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, EOFError, ValueError, zlib.error)) or type(error).__module__.startswith("nibabel"):
+        if isinstance(error, (OSError, EOFError, ValueError, zlib.error)) or type(error).__module__.startswith(
+            "nibabel"
+        ):
             raise InputError(f"{self.path}: not a whole NIfTI file ({error}): get it again") from error
 
 

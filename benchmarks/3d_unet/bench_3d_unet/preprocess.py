@@ -41,9 +41,7 @@ def resampled(volume: npt.NDArray[Any], spacing: tuple[float, float, float], ord
     if spacing == SPACING:
         return volume
     factors = np.array(spacing) / np.array(SPACING)
-    zoomed: npt.NDArray[Any] = zoom(
-        volume, factors, order=order, mode="constant", cval=volume.min(), grid_mode=False
-    )
+    zoomed: npt.NDArray[Any] = zoom(volume, factors, order=order, mode="constant", cval=volume.min(), grid_mode=False)
     return zoomed
 
 

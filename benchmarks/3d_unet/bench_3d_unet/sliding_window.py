@@ -1,7 +1,7 @@
 """Volumes larger than a model's window: the window goes over them in steps of half its side, and the logits of all
 places are added with weights that fall off from the window's middle. A voxel's label is its greatest sum.
 
-The reference also divides the sums by those of the weights. That changes no label, as they are the same for all classes.
+The reference also divides the sums by those of the weights, which changes no label: they are the same for all classes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def segment(volumes: Sequence[F32], predict: Predict, window: int, batch: int) -
     Raises ValueError for logits that are not finite.
     """
     weight = weights(window)
-    labels = []
+    labels: list[Label] = []
     cuts = (Cut(number, place) for number, volume in enumerate(volumes) for place in places(volume.shape, window))
     sums: list[F32] = []  # of volumes that have no labels yet
     while group := list(islice(cuts, batch)):
@@ -75,7 +75,7 @@ def segment(volumes: Sequence[F32], predict: Predict, window: int, batch: int) -
             while len(labels) + len(sums) <= number:
                 labels += [labels_of(done) for done in sums]  # all its windows came before this one
                 sums = [np.zeros((len(CLASSES), *volumes[number].shape), np.float32)]
-            sums[-1][:, *place] += found * weight
+            sums[-1][(slice(None), *place)] += found * weight
     return labels + [labels_of(done) for done in sums]
 
 

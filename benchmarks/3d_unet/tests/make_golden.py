@@ -52,7 +52,7 @@ def volume() -> npt.NDArray[np.float32]:
 
 
 def logits(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """[n, 3, W, W, W] of [n, 1, W, W, W], which depend on where a voxel is in its window, as at a real model's edges."""
+    """[n, 3, W, W, W] of [n, 1, W, W, W], which depend on a voxel's place in its window, as near its edges."""
     slope = np.linspace(-1, 1, windows.shape[-1], dtype=np.float32)
     moved = np.roll(windows, 3, axis=-1)
     return np.concatenate([windows * 0 + 0.3, windows * slope, moved * slope[:, None]], axis=1)

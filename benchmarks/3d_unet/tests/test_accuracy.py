@@ -36,7 +36,10 @@ def test_dice_is_the_references() -> None:
 def test_dice_is_monais() -> None:
     """MONAI has no smoothing, and says nothing of a class that neither has."""
     for found, truth in zip(*make_golden.labels(), strict=True):
-        hot = [torch.nn.functional.one_hot(torch.from_numpy(part).long(), 3).movedim(-1, 0)[None] for part in (found, truth)]
+        hot = [
+            torch.nn.functional.one_hot(torch.from_numpy(part).long(), 3).movedim(-1, 0)[None]
+            for part in (found, truth)
+        ]
         theirs = compute_dice(*hot, include_background=False, ignore_empty=False)[0].tolist()
         assert dice(found, truth).tolist() == pytest.approx(theirs, abs=1e-6)
 

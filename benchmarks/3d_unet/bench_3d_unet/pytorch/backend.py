@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from bench_3d_unet.config import FILE, UNetConfig, check_weights, read_config
@@ -46,9 +49,9 @@ class Backend:
         self.window, self.windows = config.window, at_once(config.window)
         if self.device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # float32 is float32
+            torch.backends.cudnn.benchmark = True  # tries kernels while it warms up
             self.pipeline = Pipeline(self.model, self.window, GPU_WINDOWS, self.device)
-        side = torch.zeros(*[self.window] * 3).numpy()
-        self.submit(Batch([side])).result()
+        self.submit(Batch([np.zeros([self.window] * 3, np.float32)])).result()
         return runtime.loaded(self.device, self.options.dtype)
 
     @torch.inference_mode()
@@ -89,15 +92,26 @@ def read_state(path: Path, config: UNetConfig) -> dict[str, torch.Tensor]:
 
     Raises InputError naming the file, the tensor, its shape and the expected one.
     """
-    state = _of_script(path) if path.name == TORCHSCRIPT else runtime.read_state_dict(path, key=CHECKPOINT_KEY)
+    state = _of_script(path) if path.name == TORCHSCRIPT else _of_checkpoint(path)
     check_weights({name: tuple(value.shape) for name, value in state.items()}, config, str(path))
     return {name: value.contiguous() for name, value in state.items()}
 
 
 def _of_script(path: Path) -> dict[str, torch.Tensor]:
     try:
-        module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch would rather have its newer format
+            module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path}: not a TorchScript file ({reason}). Fetch it again") from error
     return dict(module.state_dict())
+
+
+def _of_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """What training left beside the weights may hold NumPy's numbers, by the names that its versions 1 and 2 have."""
+    scalar = np.float64(0).__reduce__()[0]
+    names: list[Any] = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    kinds = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]
+    with torch.serialization.safe_globals([np.dtype, *kinds, *names]):
+        return runtime.read_state_dict(path, key=CHECKPOINT_KEY)

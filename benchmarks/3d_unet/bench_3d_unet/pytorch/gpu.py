@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from bench_3d_unet.model import UNet
 from bench_3d_unet.official import CLASSES
 from bench_3d_unet.preprocess import Label
 from bench_3d_unet.sliding_window import Cut, places, weights
+
+_SHAPES = 16
+"""Of activations that a group's compiled normalisations may have: a level each, twice for more levels than today."""
 
 
 class NormReLU(nn.Module):
@@ -46,8 +50,10 @@ def fuse(model: UNet, compiles: bool) -> UNet:
     """
     for layer in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
         if len(layer) == 3 and isinstance(layer[1], nn.InstanceNorm3d):
-            fused: Any = NormReLU(layer[1])
-            layer[1] = torch.compile(fused, dynamic=False) if compiles else fused
+            fused = NormReLU(layer[1])
+            if compiles:
+                fused.compile(dynamic=False)
+            layer[1] = fused
             layer[2] = nn.Identity()
     return model
 
@@ -58,21 +64,23 @@ class Recorded:
     def __init__(self, model: UNet, size: int, window: int, device: torch.device, dtype: torch.dtype) -> None:
         shape = (size, 1, window, window, window)
         self.windows = torch.zeros(shape, dtype=dtype, device=device).to(memory_format=torch.channels_last_3d)
-        self.model, self.graph = model, None
+        self.model = model
+        self.graph: Any = None
         if device.type == "cuda":
             stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             with torch.cuda.stream(stream):  # outside of the recording: compiles, chooses kernels, takes its memory
                 model(self.windows)
             torch.cuda.synchronize(device)
-            self.graph: Any = torch.cuda.CUDAGraph()
+            self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph):
-                self.logits = model(self.windows).float()
+                self.logits: Tensor = model(self.windows).float()
 
     def replay(self) -> Tensor:
         """Logits float32 [size, 3, W, W, W] of `self.windows`, until the next replay."""
         if self.graph is None:
-            return self.model(self.windows).float()
-        self.graph.replay()
+            self.logits = self.model(self.windows).float()
+        else:
+            self.graph.replay()
         return self.logits
 
 
@@ -85,14 +93,21 @@ class Pipeline:
         self.dtype = next(model.parameters()).dtype
         self.weight = torch.from_numpy(weights(window)).to(device)
         compiles = device.type == "cuda" and self.dtype != torch.float32
-        with torch.inference_mode():
+        compiling = _compiling(_SHAPES * most.bit_length()) if compiles else nullcontext()
+        with torch.inference_mode(), self._on_device(), compiling:
             fused = fuse(model, compiles)
             self.groups = {size: Recorded(fused, size, window, device, self.dtype) for size in _sizes(most)}
         self.waiter = ThreadPoolExecutor(1, "gpu-labels")
 
-    @torch.inference_mode()
+    def _on_device(self) -> AbstractContextManager[Any]:
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+
     def submit(self, batch: Batch) -> Future[list[Label]]:
         """The future of labels [D, H, W] of each volume; it raises ValueError for logits that are not finite."""
+        with torch.inference_mode(), self._on_device():
+            return self._submit(batch)
+
+    def _submit(self, batch: Batch) -> Future[list[Label]]:
         volumes = [torch.from_numpy(volume).to(self.device, non_blocking=True) for volume in batch.volumes]
         sums = [torch.zeros((len(CLASSES), *v.shape), device=self.device) for v in volumes]
         cuts = [Cut(number, place) for number, v in enumerate(volumes) for place in places(v.shape, self.window)]
@@ -126,10 +141,20 @@ class Pipeline:
         self.groups.clear()
 
 
+def _compiling(shapes: int) -> AbstractContextManager[Any]:
+    """PyTorch compiles a function for 8 shapes, unless told to do so for more, and interprets it for others."""
+    from torch._dynamo import config  # takes seconds, so not where only a CPU computes
+
+    patched: AbstractContextManager[Any] = config.patch(recompile_limit=shapes)
+    return patched
+
+
 def labels_of(sums: Tensor) -> Tensor:
     """uint8 [D, H, W] as `sliding_window.labels_of`, which see."""
     background, kidney, tumor = sums
-    return (kidney > background).to(torch.uint8).masked_fill_(tumor > torch.maximum(background, kidney), 2)
+    labels: Tensor = (kidney > background).to(torch.uint8)
+    labels.masked_fill_(tumor > torch.maximum(background, kidney), 2)
+    return labels
 
 
 def _finish(ready: Any, finite: Tensor, labels: Sequence[Tensor]) -> list[Label]:

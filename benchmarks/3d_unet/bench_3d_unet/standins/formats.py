@@ -5,6 +5,7 @@ Tensors go by their names in the official checkpoint (see `config.weight_shapes`
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench_3d_unet.config import UNetConfig, Tensors, check_weights
+from bench_3d_unet.config import Tensors, UNetConfig, check_weights
 from bench_3d_unet.official import (
     CHECKPOINT,
     CHECKPOINT_KEY,
@@ -51,8 +52,10 @@ def write_torchscript(path: Path, config: UNetConfig, tensors: Tensors) -> None:
     model = UNet(config)
     model.load_state_dict(_state(config, tensors))
     window = torch.zeros(1, 1, *[2 ** len(config.filters)] * 3)
-    traced: Any = torch.jit.trace(model.eval(), window)  # type: ignore[no-untyped-call]
-    traced.save(str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch would rather have its newer format, and looks at every condition
+        traced: Any = torch.jit.trace(model.eval(), window)  # type: ignore[no-untyped-call]
+        traced.save(str(path))
 
 
 def _state(config: UNetConfig, tensors: Tensors) -> dict[str, Any]:

@@ -61,13 +61,15 @@ def phantom(seed: int, number: int, sides: Sides | None = None, spacing: Spacing
     """One case. sides: about how many voxels it has after preprocessing; spacing: mm; drawn, if they are not given."""
     rng = np.random.default_rng([seed, number])
     if spacing is None:
-        spacing = (float(rng.choice([1.0, 1.5, 2.5, 3.0, 4.0])), *([float(rng.choice([0.7, 0.8, 0.9]))] * 2))
+        thick, fine = (float(rng.choice(steps)) for steps in ([1.0, 1.5, 2.5, 3.0, 4.0], [0.7, 0.8, 0.9]))
+        spacing = (thick, fine, fine)
     if sides is None:  # not whole: cropping and filling make it so
-        sides = tuple((rng.choice(SIDES, 3) + rng.integers(-7, 8, 3)).tolist())
+        high, deep, wide = (rng.choice(SIDES, 3) + rng.integers(-7, 8, 3)).tolist()
+        sides = (high, deep, wide)
     extent = np.array(sides) * SPACING
     shape = np.round(extent / spacing).astype(int)
     axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)]
-    body = _Body(np.meshgrid(*axes, indexing="ij", sparse=True), extent, rng)
+    body = _Body(list(np.meshgrid(*axes, indexing="ij", sparse=True)), extent, rng)
     body.fill()
     return Scan(_scanned(body.image, spacing, rng), body.label, spacing)
 
@@ -79,7 +81,8 @@ def _scanned(image: Image, spacing: Spacing, rng: np.random.Generator) -> Image:
     blurred = gaussian_filter(image, [0.6, *(0.7 / step for step in spacing[1:])])
     grain = gaussian_filter(rng.standard_normal(image.shape, np.float32), [0, 0.7, 0.7])
     noise = rng.uniform(18, 30)
-    return np.round(blurred + grain / grain.std() * noise).astype(np.float32)
+    scanned: Image = np.round(blurred + grain / grain.std() * noise).astype(np.float32)
+    return scanned
 
 
 class _Body:

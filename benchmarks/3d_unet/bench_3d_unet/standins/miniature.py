@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +56,6 @@ def read_weights() -> tuple[UNetConfig, dict[str, npt.NDArray[np.float32]]]:
     """The committed weights by their official names, and the sizes that follow from their shapes."""
     with np.load(WEIGHTS) as stored:
         tensors = {name: stored[name].astype(np.float32) for name in stored.files}
-    down = [f"downsample.{number}" for number in takewhile(lambda n: f"downsample.{n}.conv1.0.weight" in tensors, count())]
-    names = ["input_block", *down, "bottleneck"]
-    return UNetConfig(tuple(len(tensors[f"{name}.conv1.1.bias"]) for name in names), WINDOW), tensors
+    blocks = [name.removesuffix(".conv2.0.weight") for name in tensors if name.endswith(".conv2.0.weight")]
+    down = [block for block in blocks if not block.startswith("upsample.")]  # the finest level first
+    return UNetConfig(tuple(len(tensors[f"{block}.conv2.1.bias"]) for block in down), WINDOW), tensors

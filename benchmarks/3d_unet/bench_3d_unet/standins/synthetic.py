@@ -67,7 +67,8 @@ def write_volumes(folder: Path) -> None:
 
 def magnified(number: int, sides: tuple[int, int, int]) -> Volume:
     """A phantom of these sides: one of a quarter of them with each voxel repeated, and noise."""
-    small = phantom(SEED, number, tuple(side // _SCALE for side in sides), SPACING)
+    high, deep, wide = (side // _SCALE for side in sides)
+    small = phantom(SEED, number, (high, deep, wide), SPACING)
     image, label = (np.kron(part, np.ones([_SCALE] * 3, part.dtype)) for part in (small.image, small.label))
     noise = np.random.default_rng([SEED, number]).standard_normal(image.shape, np.float32)
     return Volume(normalised(image + 20 * noise)[None], label[None])

@@ -69,11 +69,11 @@ class Cubes:
     def corner(self, number: int) -> list[int]:
         room = np.array(self.images[number].shape[1:]) - WINDOW
         kind = self.rng.integers(4)  # 0, 1: anywhere
-        places = self.places[number][kind - 2] if kind > 1 else []
+        places = self.places[number][kind - 2] if kind > 1 else np.empty((0, 3), np.int64)
         if not len(places):
-            return self.rng.integers(room + 1).tolist()
+            return list(map(int, self.rng.integers(room + 1)))
         middle = places[self.rng.integers(len(places))] + self.rng.integers(-10, 11, 3)
-        return np.clip(middle - WINDOW // 2, 0, room).tolist()
+        return list(map(int, np.clip(middle - WINDOW // 2, 0, room)))
 
 
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def scores(model: UNet, device: str) -> list[float]:
         image, label = preprocess(*phantom(SEED, number), window=WINDOW)
         (labels,) = segment([image[0]], predict, WINDOW, batch=8)
         found.append(dice(labels, label[0]))
-    return np.mean(found, axis=0).tolist()
+    return list(map(float, np.mean(found, axis=0)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -175,7 +175,9 @@ def _scenarios(benchmark: Benchmark, request: Request, rules: ModelRules) -> lis
         names = tuple(dict.fromkeys(s.name for category in request.categories for s in required[category]))
     for name in names:
         if name not in offered:
-            raise InputError(f"{benchmark.name} has no scenario {name!r}: choose {_listed(offered)}")
+            raise InputError(
+                f"{benchmark.name} has no scenario {name!r}: choose {_listed(offered)}. The rules ask for no other"
+            )
     return [offered[name] for name in names] or list(benchmark.scenarios)
 
 
