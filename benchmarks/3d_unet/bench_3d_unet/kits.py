@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -81,19 +83,18 @@ def _read(path: Path) -> tuple[npt.NDArray[Any], Affine]:
     return voxels, np.asarray(file.affine)
 
 
-class _named:
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
     """What is wrong with a file becomes an InputError that names it."""
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, EOFError, ValueError, zlib.error)) or type(error).__module__.startswith(
-            "nibabel"
-        ):
-            raise InputError(f"{self.path}: not a whole NIfTI file ({error}): get it again") from error
+    own = (ImageFileError, HeaderDataError, WrapStructError)
+    try:
+        yield
+    except (OSError, EOFError, ValueError, zlib.error, *own) as error:
+        raise InputError(f"{path}: not a whole NIfTI file ({error}): get it again") from error
 
 
 def write_nifti(path: Path, values: npt.NDArray[Any], affine: Affine) -> None:

@@ -52,9 +52,7 @@ def prepare(raw: Path, folder: Path, cases: Sequence[str], window: int) -> None:
     with writing(folder), locked(folder, partial(tell, f"waiting for {folder}, which another run makes")):
         known = _known(folder, window)
         made_from = {case: _stamps(source(raw, case)) for case in cases}
-        wanted = [case for case in cases if known.get(case, {}).get("made_from") != made_from[case]]
-        if wanted:
-            _make(raw, folder, cases, wanted, known, made_from, window)
+        _make(raw, folder, made_from, known, window)
 
 
 def source(raw: Path, case: str) -> Path:
@@ -83,25 +81,19 @@ def _known(folder: Path, window: int) -> dict[str, Facts]:
         return {}
 
 
-def _make(
-    raw: Path,
-    folder: Path,
-    cases: Sequence[str],
-    wanted: Sequence[str],
-    known: dict[str, Facts],
-    made_from: dict[str, Any],
-    window: int,
-) -> None:
+def _make(raw: Path, folder: Path, made_from: dict[str, list[list[int]]], known: dict[str, Facts], window: int) -> None:
+    """Those cases of `made_from` that are not `known` as made from that; changes `known`."""
+    wanted = [case for case, stamps in made_from.items() if known.get(case, {}).get("made_from") != stamps]
     if COPY in wanted and source(raw, COPY).name == COPIED:
         tell(f"{COPY} is {COPIED} a second time, as in the reference")
-    index = {case: pickles.read(folder / INDEX)["cases"][case] for case in known}
+    index = dict(pickles.read(folder / INDEX)["cases"]) if known else {}
     jobs = [(source(raw, case), folder, case, window) for case in wanted]
     loud = sum(stamp[0] for case in wanted for stamp in made_from[case]) > _SMALL
     began = time.monotonic()
     for number, (entry, sums) in enumerate(_done(jobs, spread=loud), start=1):
         case = entry["case"]
         index[case], known[case] = entry, {**sums, "made_from": made_from[case]}
-        write_index(folder, cases, index, known, window)
+        write_index(folder, list(made_from), index, known, window)  # what is done stays done if the next one fails
         if loud:
             tell(f"preprocessed {case}: {number} of {len(wanted)}, {time.monotonic() - began:.0f} s")
 
