@@ -194,7 +194,9 @@ def _scenarios(benchmark: Benchmark, request: Request, rules: ModelRules) -> lis
     spelled = {name.lower(): name for name in offered}
     for name in names:
         if name.lower() not in spelled:
-            raise InputError(f"{benchmark.name} has no scenario {name!r}: choose {_listed(offered)}")
+            raise InputError(
+                f"{benchmark.name} has no scenario {name!r}: choose {_listed(offered)}. The rules ask for no other"
+            )
     return [offered[spelled[name.lower()]] for name in dict.fromkeys(names)] or list(benchmark.scenarios)
 
 

@@ -98,7 +98,14 @@ def _variable(name: str, shape: tuple[int, ...]) -> Any:
 
 
 def open_session(frozen: Frozen, options: BackendOptions) -> tf.compat.v1.Session:
-    """A session of the graph, its variables filled.
+    """A session of the graph, its variables filled; see `session_of`."""
+    session = session_of(frozen.graph, options)
+    session.run("fill", frozen.matrices)
+    return session
+
+
+def session_of(graph: tf.Graph, options: BackendOptions) -> tf.compat.v1.Session:
+    """A session of a graph.
 
     Threads: as asked for, else as the profile's model options say, else as TensorFlow chooses; it keeps the count of a
     process's first session for later ones.
@@ -112,12 +119,10 @@ def open_session(frozen: Frozen, options: BackendOptions) -> tf.compat.v1.Sessio
         device_count={"GPU": 0} if options.device == "cpu" else {},
         gpu_options={"allow_growth": True},
     )
-    if _normalises(frozen.graph):
+    if _normalises(graph):
         rewriting = settings.graph_options.rewrite_options
         rewriting.remapping = rewriting.OFF
-    session = tf.compat.v1.Session(graph=frozen.graph, config=settings)
-    session.run("fill", frozen.matrices)
-    return session
+    return tf.compat.v1.Session(graph=graph, config=settings)
 
 
 def _normalises(graph: tf.Graph) -> bool:

@@ -1,0 +1,24 @@
+"""An answer on the wire: a label of each voxel, uint8 [1, 1, D, H, W], so as many bytes as voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bench_3d_unet.dataset import Dataset
+from bench_3d_unet.preprocess import Label
+from loadgen.contracts import I64, Answers
+
+
+def encode(outputs: Sequence[Label], indices: I64, dataset: Dataset) -> Answers:
+    """From labels [D, H, W] of each volume."""
+    if len(outputs) == 1:
+        return Answers(np.ascontiguousarray(outputs[0], np.uint8), (0, outputs[0].size))
+    offsets = np.cumsum([0, *(labels.size for labels in outputs)])
+    return Answers(np.concatenate([labels.reshape(-1) for labels in outputs], dtype=np.uint8), offsets)
+
+
+def decode(data: bytes) -> Label:
+    """uint8 [D * H * W]: the answer does not say its shape, which is its sample's."""
+    return np.frombuffer(data, np.uint8)

@@ -1,0 +1,180 @@
+"""The sliding window on a GPU: volumes go there whole, labels come back, and nothing else crosses the bus.
+
+Windows of all volumes of a batch follow each other in groups of a few sizes, each group one recorded launch. Logits
+are added on the device in float32, and so is the choice of labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench_3d_unet.dataset import Batch
+from bench_3d_unet.model import UNet
+from bench_3d_unet.official import CLASSES
+from bench_3d_unet.preprocess import Label
+from bench_3d_unet.sliding_window import Cut, places, weights
+
+_SHAPES = 16
+"""Of activations that a group's compiled normalisations may have: a level each, twice for more levels than today."""
+
+
+class NormReLU(nn.Module):
+    """Instance normalisation and ReLU, for activations whose channels come last.
+
+    PyTorch's own instance normalisation first copies such activations into another order. Compiled, this reads them
+    twice and writes them once.
+    """
+
+    def __init__(self, norm: nn.InstanceNorm3d) -> None:
+        super().__init__()
+        assert norm.weight is not None
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        variance, mean = torch.var_mean(wide, dim=(2, 3, 4), correction=0, keepdim=True)
+        scale = torch.rsqrt(variance + self.eps) * self.weight.float().view(-1, 1, 1, 1)
+        return torch.relu((wide - mean) * scale + self.bias.float().view(-1, 1, 1, 1)).to(x.dtype)
+
+
+def fuse(model: UNet, compiles: bool) -> UNet:
+    """The same function with `NormReLU` in the place of each normalisation and its ReLU; changes the model.
+
+    compiles: by PyTorch's compiler, which needs Triton.
+    """
+    for layer in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
+        if len(layer) == 3 and isinstance(layer[1], nn.InstanceNorm3d):
+            fused = NormReLU(layer[1])
+            if compiles:
+                fused.compile(dynamic=False)
+            layer[1] = fused
+            layer[2] = nn.Identity()
+    return model
+
+
+class Recorded:
+    """The kernels of a group of `size` windows, launched as one. Without a GPU the model is called instead."""
+
+    def __init__(self, model: UNet, size: int, window: int, device: torch.device, dtype: torch.dtype) -> None:
+        shape = (size, 1, window, window, window)
+        self.windows = torch.zeros(shape, dtype=dtype, device=device).to(memory_format=torch.channels_last_3d)
+        self.model = model
+        self.graph: Any = None
+        if device.type == "cuda":
+            stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(stream):  # outside of the recording: compiles, chooses kernels, takes its memory
+                model(self.windows)
+            torch.cuda.synchronize(device)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.logits: Tensor = model(self.windows).float()
+
+    def replay(self) -> Tensor:
+        """Logits float32 [size, 3, W, W, W] of `self.windows`, until the next replay."""
+        if self.graph is None:
+            self.logits = self.model(self.windows).float()
+        else:
+            self.graph.replay()
+        return self.logits
+
+
+class Pipeline:
+    """Computes batches of volumes in order; the caller goes on while the device computes."""
+
+    def __init__(self, model: UNet, window: int, most: int, device: torch.device) -> None:
+        """most: windows of the largest group. Compiles and records, which takes a minute on a GPU."""
+        self.window, self.device = window, device
+        self.dtype = next(model.parameters()).dtype
+        self.weight = torch.from_numpy(weights(window)).to(device)
+        compiles = device.type == "cuda" and self.dtype != torch.float32
+        compiling = _compiling(_SHAPES * most.bit_length()) if compiles else nullcontext()
+        with torch.inference_mode(), self._on_device(), compiling:
+            fused = fuse(model, compiles)
+            self.groups = {size: Recorded(fused, size, window, device, self.dtype) for size in _sizes(most)}
+        self.waiter = ThreadPoolExecutor(1, "gpu-labels")
+
+    def _on_device(self) -> AbstractContextManager[Any]:
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+
+    def submit(self, batch: Batch) -> Future[list[Label]]:
+        """The future of labels [D, H, W] of each volume; it raises ValueError for logits that are not finite."""
+        with torch.inference_mode(), self._on_device():
+            return self._submit(batch)
+
+    def _submit(self, batch: Batch) -> Future[list[Label]]:
+        volumes = [torch.from_numpy(volume).to(self.device, non_blocking=True) for volume in batch.volumes]
+        sums = [torch.zeros((len(CLASSES), *v.shape), device=self.device) for v in volumes]
+        cuts = [Cut(number, place) for number, v in enumerate(volumes) for place in places(v.shape, self.window)]
+        for group in _groups(cuts, list(self.groups)):
+            self._add(group, volumes, sums)
+        labels = [self._fetched(labels_of(one)) for one in sums]
+        finite = torch.stack([torch.isfinite(one).all() for one in sums]).all()
+        if self.device.type != "cuda":
+            return self.waiter.submit(_finish, None, finite, labels)
+        finite = finite.to("cpu", non_blocking=True)
+        ready: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        ready.record()
+        return self.waiter.submit(_finish, ready, finite, labels)
+
+    def _add(self, group: Sequence[Cut], volumes: Sequence[Tensor], sums: Sequence[Tensor]) -> None:
+        recorded = self.groups[len(group)]
+        for row, (number, place) in zip(recorded.windows, group, strict=True):
+            row[0].copy_(volumes[number][place])
+        for logits, (number, place) in zip(recorded.replay(), group, strict=True):
+            sums[number][(slice(None), *place)].addcmul_(logits, self.weight)
+
+    def _fetched(self, labels: Tensor) -> Tensor:
+        """On its way to the host."""
+        if self.device.type != "cuda":
+            return labels
+        return torch.empty(labels.shape, dtype=torch.uint8, pin_memory=True).copy_(labels, non_blocking=True)
+
+    def close(self) -> None:
+        """Waits for what computes, and frees the recordings."""
+        self.waiter.shutdown()
+        self.groups.clear()
+
+
+def _compiling(shapes: int) -> AbstractContextManager[Any]:
+    """PyTorch compiles a function for 8 shapes, unless told to do so for more, and interprets it for others."""
+    from torch._dynamo import config  # takes seconds, so not where only a CPU computes
+
+    patched: AbstractContextManager[Any] = config.patch(recompile_limit=shapes)
+    return patched
+
+
+def labels_of(sums: Tensor) -> Tensor:
+    """uint8 [D, H, W] as `sliding_window.labels_of`, which see."""
+    background, kidney, tumor = sums
+    labels: Tensor = (kidney > background).to(torch.uint8)
+    labels.masked_fill_(tumor > torch.maximum(background, kidney), 2)
+    return labels
+
+
+def _finish(ready: Any, finite: Tensor, labels: Sequence[Tensor]) -> list[Label]:
+    """Once the device's event says that all has arrived."""
+    if ready is not None:
+        ready.synchronize()
+    if not bool(finite):
+        raise ValueError("the model's logits are not all finite")
+    return [one.numpy() for one in labels]
+
+
+def _sizes(most: int) -> list[int]:
+    """Of the groups: powers of two, the largest first."""
+    return [1 << power for power in reversed(range(most.bit_length()))]
+
+
+def _groups(cuts: Sequence[Cut], sizes: Sequence[int]) -> Iterator[Sequence[Cut]]:
+    """All cuts in order, in as large groups as there are."""
+    at = 0
+    while at < len(cuts):
+        size = next(size for size in sizes if size <= len(cuts) - at)
+        yield cuts[at : at + size]
+        at += size

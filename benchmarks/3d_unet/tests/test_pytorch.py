@@ -1,0 +1,89 @@
+"""The sliding window on a device: its arithmetic on a CPU here, all of it where there is a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bench_3d_unet.config import FILE, read_config
+from bench_3d_unet.dataset import Batch
+from bench_3d_unet.model import UNet
+from bench_3d_unet.pytorch import gpu
+from bench_3d_unet.pytorch.backend import one_by_one
+from bench_3d_unet.pytorch.gpu import NormReLU, Pipeline, fuse
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model(small_files: Path, small_tensors: dict[str, Any]) -> UNet:
+    network = UNet(read_config(small_files / FILE))
+    network.load_state_dict({name: torch.from_numpy(value) for name, value in small_tensors.items()})
+    return network.eval().requires_grad_(False)
+
+
+def test_norm_and_relu_are_pytorchs() -> None:
+    torch.manual_seed(0)
+    norm = nn.InstanceNorm3d(5, affine=True)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = torch.randn(2, 5, 6, 4, 8) * 3 + 1
+    with torch.inference_mode():
+        expected = torch.relu(norm(x))
+        assert NormReLU(norm)(x.to(memory_format=torch.channels_last_3d)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_every_layer_is_fused(model: UNet) -> None:
+    x = torch.randn(2, 1, 16, 16, 16)
+    expected = model(x)
+    fused = fuse(model, compiles=False)
+    assert sum(isinstance(module, NormReLU) for module in fused.modules()) == 14  # 7 blocks of two
+    assert not any(isinstance(module, (nn.InstanceNorm3d, nn.ReLU)) for module in fused.modules())
+    assert fused(x) == pytest.approx(expected, abs=1e-5)
+
+
+def test_groups_are_as_large_as_there_are() -> None:
+    sizes = gpu._sizes(8)
+    assert sizes == [8, 4, 2, 1]
+    cuts: Any = range(50)
+    assert [len(group) for group in gpu._groups(cuts, sizes)] == [8] * 6 + [2]
+    assert [cut for group in gpu._groups(cuts, sizes) for cut in group] == list(cuts)
+
+
+def test_labels_are_those_of_a_loop(model: UNet, small_files: Path, small_volumes: list[Any], load: Any) -> None:
+    """Windows of three volumes in groups, against one window at a time."""
+    alone = one_by_one(load("pytorch", small_files), Batch(small_volumes))
+    pipeline = Pipeline(model, 16, 4, CPU)
+    together = pipeline.submit(Batch(small_volumes)).result()
+    pipeline.close()
+    for ours, theirs, volume in zip(together, alone, small_volumes, strict=True):
+        assert ours.dtype == np.uint8
+        assert ours.shape == volume.shape
+        assert (ours == theirs).all()
+    assert len(np.unique(np.concatenate([labels.ravel() for labels in alone]))) == 3
+
+
+def test_logits_that_are_not_finite_are_an_error(model: UNet, small_volumes: list[Any]) -> None:
+    pipeline = Pipeline(model, 16, 4, CPU)
+    volume = small_volumes[0].copy()
+    volume[3, 4, 5] = np.inf
+    future = pipeline.submit(Batch([small_volumes[1], volume]))
+    with pytest.raises(ValueError, match="not all finite"):
+        future.result()
+    pipeline.close()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("dtype", "share"), [("float32", 0.001), ("bfloat16", 0.05), ("float16", 0.01)])
+def test_a_gpus_labels(dtype: str, share: float, small_files: Path, small_volumes: list[Any], load: Any) -> None:
+    """share: of labels that may differ from those of a loop on the CPU; random weights leave many near a tie."""
+    alone = one_by_one(load("pytorch", small_files), Batch(small_volumes))
+    backend = load("pytorch", small_files, devices=("cuda",), dtype=dtype)
+    for _ in range(2):
+        found = backend.submit(Batch(small_volumes)).result()
+        assert np.mean(np.concatenate([(a != b).ravel() for a, b in zip(found, alone, strict=True)])) < share
