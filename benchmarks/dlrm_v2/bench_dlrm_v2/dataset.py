@@ -1,0 +1,131 @@
+"""Day 23 of Criteo's clicks, multi-hot: one sample is 100 to 700 pairs of a user and an item.
+
+Everything stays in the files, mapped into memory; loading reads the samples once, and checks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench_dlrm_v2.arrays import map_npy, map_npz
+from bench_dlrm_v2.batch import F32, I32, Batch, Features, rows_of
+from bench_dlrm_v2.official import DENSE, DENSE_FEATURES, LABELS, SAMPLE, SNAPSHOT, SPARSE, TABLES, TRACE
+from bench_dlrm_v2.snapshot import Snapshot
+from bench_dlrm_v2.trace import aggregate, read_trace
+from loadgen.contracts import I64, InputError
+
+_CHECKED = 65_536  # pairs that are read at a time
+
+
+class Dataset:
+    """The validation pairs of `data/day_23_*` (see `contracts.Dataset`), in samples.
+
+    `data/dlrm_trace_of_aggregated_samples.txt` says which pairs a sample has, if it is there; else they are drawn as
+    the reference draws them.
+    """
+
+    def __init__(self, folder: Path, *, suffix: str = "") -> None:
+        """suffix: of the three files' names (see `official.SAMPLE`). Raises InputError that names the file and the
+        fault."""
+        data = folder / "data"
+        self._sparse = data / f"{SPARSE}{suffix}.npz"
+        dense = map_npy(data / f"{DENSE}{suffix}.npy", np.float32)
+        labels = map_npy(data / f"{LABELS}{suffix}.npy", np.int32)
+        indices = map_npz(self._sparse, [f"{number}.npy" for number in range(TABLES)], np.int32)
+        rows = _check_shapes(dense, indices, labels, data, suffix)
+        self.pairs = rows if suffix == SAMPLE else -(-rows // 2)
+        self.features = Features(dense, tuple(indices))
+        self.labels: I32 = labels.reshape(-1)
+        self.table_rows = Snapshot(folder / "model" / SNAPSHOT).config.rows
+        trace = data / TRACE
+        self.starts, self.counts = read_trace(trace, self.pairs) if trace.is_file() else aggregate(self.pairs)
+        self._is_checked = np.zeros(len(self.starts), bool)
+
+    @property
+    def name(self) -> str:
+        return "Criteo day 23, multi-hot"
+
+    @property
+    def total_count(self) -> int:
+        return len(self.starts)
+
+    @property
+    def performance_count(self) -> int:
+        """All: what does not fit in memory is read from the files again."""
+        return len(self.starts)
+
+    def load(self, indices: Sequence[int]) -> None:
+        """Read these samples, so that they are in memory if there is room. Raises InputError that names an index
+        outside of its table, or a label that is neither 0 nor 1."""
+        wanted = np.unique(np.asarray(indices, np.int64))
+        wanted = wanted[~self._is_checked[wanted]]
+        for begin, end in _spans(self.starts[wanted], self.counts[wanted]):
+            for number, ids in enumerate(self.features.indices):
+                self._check_indices(number, ids[begin:end], begin)
+            labels = self.labels[begin:end]
+            if ((labels != 0) & (labels != 1)).any():
+                raise InputError(f"{self._sparse.with_name(LABELS)}: pairs {begin} to {end} have a label beside 0 and 1")
+            self.features.dense[begin:end].max()
+        self._is_checked[wanted] = True
+
+    def _check_indices(self, table: int, ids: I32, begin: int) -> None:
+        rows = self.table_rows[table]
+        if ids.min() >= 0 and ids.max() < rows:
+            return
+        at, hot = np.argwhere((ids < 0) | (ids >= rows))[0].tolist()
+        sample = int(np.argmax((self.starts <= begin + at) & (begin + at < self.starts + self.counts)))
+        raise InputError(
+            f"{self._sparse}, member {table}.npy, row {begin + at} (sample {sample}): index {ids[at, hot]} is outside "
+            f"of table t_cat_{table}, which has rows 0 to {rows - 1}. The file's ids may not be hashed, or its tables "
+            "are in another order: use the official file with the official weights"
+        )
+
+    def unload(self, indices: Sequence[int]) -> None:
+        """Nothing to do: the system takes memory back when it needs it."""
+
+    def gather(self, indices: I64) -> Batch:
+        """The samples in this order; a backend copies them to where it wants them."""
+        return Batch(self.features, self.starts[indices], self.counts[indices])
+
+    def costs(self, indices: I64) -> I64:
+        """Pairs of each sample."""
+        counts: I64 = self.counts[indices]
+        return counts
+
+    def labels_of(self, indices: I64) -> I32:
+        """Of all pairs, sample after sample."""
+        labels: I32 = self.labels[rows_of(self.starts[indices], self.counts[indices])]
+        return labels
+
+
+def _check_shapes(dense: F32, indices: Sequence[I32], labels: I32, data: Path, suffix: str) -> int:
+    """The number of rows. Raises InputError naming the array whose shape does not fit."""
+    rows = len(dense) if dense.ndim else 0
+    shapes = {f"{DENSE}{suffix}.npy": (dense.shape, (rows, DENSE_FEATURES))}
+    shapes[f"{LABELS}{suffix}.npy"] = (labels.shape, (rows, 1) if labels.ndim == 2 else (rows,))
+    for number, ids in enumerate(indices):
+        hot = ids.shape[1] if ids.ndim == 2 else 1
+        shapes[f"{SPARSE}{suffix}.npz, member {number}.npy"] = (ids.shape, (rows, max(1, hot)))
+    for name, (found, expected) in shapes.items():
+        if found != expected or not rows:
+            raise InputError(
+                f"{data / name}: has shape {list(found)}, expected {list(expected)} as {DENSE}{suffix}.npy has {rows} "
+                "rows: use the three files of one day"
+            )
+    return rows
+
+
+def _spans(starts: I64, counts: I64) -> Iterator[tuple[int, int]]:
+    """[begin, end) of the pairs of samples in rising order, joined where they follow each other, and cut again."""
+    if not len(starts):
+        return
+    ends = starts + counts
+    order = np.argsort(starts, kind="stable")
+    starts, ends = starts[order], ends[order]
+    is_first = np.concatenate([[True], starts[1:] != ends[:-1]])
+    lasts = np.concatenate([np.flatnonzero(is_first)[1:] - 1, [len(starts) - 1]])
+    for begin, end in zip(starts[is_first].tolist(), ends[lasts].tolist(), strict=True):
+        yield from ((at, min(end, at + _CHECKED)) for at in range(begin, end, _CHECKED))
