@@ -34,7 +34,9 @@ def map_npz(path: Path, members: list[str], dtype: npt.DTypeLike) -> list[npt.ND
     except zipfile.BadZipFile as error:
         raise InputError(f"{path}: not an .npz file, or cut off ({error}). Fetch it again") from error
     with path.open("rb") as file:
-        return [_map(path, f"{path.name}, member {name}", file, _place(path, name, infos, file), dtype) for name in members]
+        return [
+            _map(path, f"{path.name}, member {name}", file, _place(path, name, infos, file), dtype) for name in members
+        ]
 
 
 def _place(path: Path, name: str, infos: dict[str, zipfile.ZipInfo], file: IO[bytes]) -> int:

@@ -67,7 +67,9 @@ class Dataset:
                 self._check_indices(number, ids[begin:end], begin)
             labels = self.labels[begin:end]
             if ((labels != 0) & (labels != 1)).any():
-                raise InputError(f"{self._sparse.with_name(LABELS)}: pairs {begin} to {end} have a label beside 0 and 1")
+                raise InputError(
+                    f"{self._sparse.with_name(LABELS)}: pairs {begin} to {end} have a label beside 0 and 1"
+                )
             self.features.dense[begin:end].max()
         self._is_checked[wanted] = True
 

@@ -146,5 +146,3 @@ def _write(path: Path, content: Callable[[], bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
         part.write_bytes(content())
-
-

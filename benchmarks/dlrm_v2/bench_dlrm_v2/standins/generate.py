@@ -56,9 +56,7 @@ class World:
     def draw(self, seed: int, count: int) -> Pairs:
         """Pairs that are like those of every other seed."""
         rng = np.random.default_rng(seed)
-        indices = tuple(
-            _popular(rng, rows, (count, hot)) for rows, hot in zip(MINI_ROWS, MINI_HOTS, strict=True)
-        )
+        indices = tuple(_popular(rng, rows, (count, hot)) for rows, hot in zip(MINI_ROWS, MINI_HOTS, strict=True))
         alone = np.zeros(count, np.float32)
         sides = np.zeros((2, count, TASTES), np.float32)
         for number, ids in enumerate(indices):

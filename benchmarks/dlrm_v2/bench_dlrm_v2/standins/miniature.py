@@ -23,7 +23,7 @@ SOURCES = (
     *(HERE / f"{name}.py" for name in ("generate", "day_23", "formats", "miniature")),
 )
 """All that the files follow from."""
-LAYOUT = Layout(piece_rows=16, large_rows=200, batched_bytes=1_024)
+LAYOUT = Layout(piece_rows=16, large_rows=200, batched_bytes=256)
 """Tables of 200 rows, the largest, are in 8 parts of 25 rows and 16 files, as the official ones of 40,000,000 are in 8
 parts of 5,000,000 and 40 files. Only a few tensors share a file."""
 

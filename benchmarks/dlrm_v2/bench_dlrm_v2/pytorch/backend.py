@@ -1,0 +1,95 @@
+"""DLRM-DCNv2 on PyTorch: the official snapshot's tables and dense weights."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench_dlrm_v2.batch import F32, Batch, Features
+from bench_dlrm_v2.config import PREFIX
+from bench_dlrm_v2.model import Dense
+from bench_dlrm_v2.pytorch.source import Source
+from bench_dlrm_v2.pytorch.tables import COMPUTED, STORED, Mapped, Resident
+from loadgen.contracts import BackendOptions, InputError, Loaded
+from loadgen.harness.runtimes import torch as runtime
+from loadgen.harness.serving import finished
+
+if TYPE_CHECKING:
+    from bench_dlrm_v2.pytorch.gpu import Pipeline
+
+
+class Backend:
+    """See `loadgen.contracts.Backend`. A CPU computes in `submit`, a GPU goes on computing after it."""
+
+    def __init__(self, options: BackendOptions) -> None:
+        """Raises InputError for a device or dtype that this machine or backend does not have."""
+        singles = [replace(options, devices=(name,)) for name in options.devices]
+        self._devices = [runtime.find_device(single, STORED) for single in singles]
+        if len(self._devices) > 1 and any(device.type != "cuda" for device in self._devices):
+            raise InputError(f"devices {', '.join(options.devices)}: tables are spread over GPUs only")
+        self._options = options
+        self._pipeline: Pipeline | None = None
+
+    @torch.inference_mode()
+    def load(self) -> Loaded:
+        """Read the weights and run once. Raises InputError naming file, tensor or what does not fit."""
+        runtime.set_threads(self._options)
+        source = Source(self._options)
+        if source.is_mapped:
+            source.snapshot.check_files()
+        self._dtype = COMPUTED[self._options.dtype]
+        self.network = self._network(source)
+        device, stored = self._devices[0], STORED[self._options.dtype]
+        if device.type == "cuda":
+            from bench_dlrm_v2.pytorch import gpu  # needs Triton, which comes with PyTorch's builds for GPUs
+
+            self._pipeline = gpu.Pipeline(self.network, source, stored, self._devices, self._options)
+        elif source.is_mapped and stored == torch.float32:
+            self.tables: Mapped | Resident = Mapped(source)
+        else:
+            self.tables = Resident(source, range(len(source.config.rows)), stored, device)
+        self._warm_up(source)
+        where = runtime.loaded(device, self._options.dtype)
+        return replace(where, device=" + ".join(runtime.loaded(one, "").device for one in self._devices))
+
+    def _network(self, source: Source) -> Dense:
+        with torch.device("meta"):  # no random values are made only to be replaced
+            network = Dense(source.config)
+        state = {name.removeprefix(PREFIX): value for name, value in source.state().items()}
+        network.load_state_dict(state, strict=True, assign=True)
+        return network.eval().requires_grad_(False).to(self._devices[0], self._dtype)
+
+    def _warm_up(self, source: Source) -> None:
+        """One pair of rows 0, which is finite or the weights are not."""
+        config = source.config
+        features = Features(np.zeros((1, config.dense), np.float32), (np.zeros((1, 1), np.int32),) * len(config.rows))
+        answer = self.submit(Batch(features, np.zeros(1, np.int64), np.ones(1, np.int64))).result()
+        if not np.isfinite(answer).all():
+            raise InputError(
+                f"{source.snapshot.metadata}: its weights give {answer[0]} for a pair of zeros. Fetch again"
+            )
+
+    @torch.inference_mode()
+    def submit(self, batch: Batch) -> Future[F32]:
+        """The future of probabilities, float32 [pairs]. Raises what PyTorch raises."""
+        if self._pipeline is not None:
+            return self._pipeline.submit(batch)
+        dense, indices = batch.features
+        bags = self.tables.bags([torch.from_numpy(ids) for ids in indices])
+        return finished(self.network(torch.from_numpy(dense).to(self._dtype), bags.to(self._dtype)).numpy())
+
+    def close(self) -> None:
+        """Frees the weights."""
+        if self._pipeline is not None:
+            self._pipeline.close()
+        self._pipeline = None
+        for name in ("tables", "network"):
+            self.__dict__.pop(name, None)
+        for device in self._devices:
+            runtime.release(device)
