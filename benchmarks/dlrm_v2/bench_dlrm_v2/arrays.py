@@ -50,6 +50,9 @@ def _place(path: Path, name: str, infos: dict[str, zipfile.ZipInfo], file: IO[by
         )
     file.seek(infos[name].header_offset)
     header = file.read(_LOCAL_HEADER.size)
+    mark: bytes
+    name_length: int
+    extra_length: int
     mark, name_length, extra_length = _LOCAL_HEADER.unpack(header.ljust(_LOCAL_HEADER.size, b"\0"))
     if mark != b"PK\x03\x04":
         raise InputError(f"{path}, member {name}: is not where the file says. Fetch it again")
@@ -60,9 +63,9 @@ def _map(path: Path, what: str, file: IO[bytes], place: int, dtype: npt.DTypeLik
     """The array whose `.npy` header begins at `place`."""
     file.seek(place)
     try:
-        version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+        version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, is_fortran, found = read(file)  # type: ignore[no-untyped-call]
+        shape, is_fortran, found = read(file)
         if found != np.dtype(dtype) or is_fortran:
             raise InputError(f"{path.with_name(what)}: holds {found}, expected {np.dtype(dtype)}, row by row")
         return np.memmap(path, found, "c", file.tell(), shape)

@@ -33,7 +33,8 @@ class Dataset:
         data = folder / "data"
         self._sparse = data / f"{SPARSE}{suffix}.npz"
         dense = map_npy(data / f"{DENSE}{suffix}.npy", np.float32)
-        labels = map_npy(data / f"{LABELS}{suffix}.npy", np.int32)
+        self._labels = data / f"{LABELS}{suffix}.npy"
+        labels = map_npy(self._labels, np.int32)
         indices = map_npz(self._sparse, [f"{number}.npy" for number in range(TABLES)], np.int32)
         rows = _check_shapes(dense, indices, labels, data, suffix)
         self.pairs = rows if suffix == SAMPLE else -(-rows // 2)
@@ -68,7 +69,7 @@ class Dataset:
             labels = self.labels[begin:end]
             if ((labels != 0) & (labels != 1)).any():
                 raise InputError(
-                    f"{self._sparse.with_name(LABELS)}: pairs {begin} to {end} have a label beside 0 and 1"
+                    f"{self._labels}: pairs {begin} to {end - 1} have labels beside 0 and 1: fetch it again"
                 )
             self.features.dense[begin:end].max()
         self._is_checked[wanted] = True
@@ -106,6 +107,7 @@ class Dataset:
 def _check_shapes(dense: F32, indices: Sequence[I32], labels: I32, data: Path, suffix: str) -> int:
     """The number of rows. Raises InputError naming the array whose shape does not fit."""
     rows = len(dense) if dense.ndim else 0
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
     shapes = {f"{DENSE}{suffix}.npy": (dense.shape, (rows, DENSE_FEATURES))}
     shapes[f"{LABELS}{suffix}.npy"] = (labels.shape, (rows, 1) if labels.ndim == 2 else (rows,))
     for number, ids in enumerate(indices):

@@ -1,6 +1,6 @@
 """How pairs are aggregated into samples: 100 to 700 pairs that follow each other in the data.
 
-The reference draws the size of each sample in turn, from 20 quantiles, and cuts the last one off at the end of the data.
+The reference draws the size of each sample in turn, from 20 quantiles, and cuts the last one off where the data ends.
 89,137,319 pairs become 330,067 samples, to the byte of the official trace (`tests/test_dataset.py`).
 """
 

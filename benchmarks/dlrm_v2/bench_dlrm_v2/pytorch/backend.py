@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from bench_dlrm_v2.batch import F32, Batch, Features
 from bench_dlrm_v2.config import PREFIX
@@ -71,9 +69,7 @@ class Backend:
         features = Features(np.zeros((1, config.dense), np.float32), (np.zeros((1, 1), np.int32),) * len(config.rows))
         answer = self.submit(Batch(features, np.zeros(1, np.int64), np.ones(1, np.int64))).result()
         if not np.isfinite(answer).all():
-            raise InputError(
-                f"{source.snapshot.metadata}: its weights give {answer[0]} for a pair of zeros. Fetch again"
-            )
+            raise InputError(f"{source.snapshot.metadata}: its weights give {answer[0]} for zeros. Fetch them again")
 
     @torch.inference_mode()
     def submit(self, batch: Batch) -> Future[F32]:

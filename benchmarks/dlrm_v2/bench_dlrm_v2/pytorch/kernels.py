@@ -1,8 +1,7 @@
 """The lookup of all tables of a GPU as one Triton kernel. Without a GPU Triton can interpret it."""
 
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import triton
@@ -17,19 +16,19 @@ _WARPS = 4
 
 @triton.jit
 def _sum_rows(
-    rows: Any,
-    scales: Any,
-    indices: Any,
-    firsts: Any,
-    begins: Any,
-    columns: Any,
-    bags: Any,
-    pairs: Any,
-    stride: Any,
+    rows,
+    scales,
+    indices,
+    firsts,
+    begins,
+    columns,
+    bags,
+    pairs,
+    stride,
     DIM: tl.constexpr,
     PAIRS: tl.constexpr,
     IS_SCALED: tl.constexpr,
-) -> None:
+):
     """One program sums the rows of some pairs in one table, in float32."""
     table = tl.program_id(1)
     pair = tl.program_id(0) * PAIRS + tl.arange(0, PAIRS)
@@ -54,7 +53,7 @@ class Lookup:
     """Sums of rows of a GPU's tables, written where the network reads them."""
 
     def __init__(self, tables: Resident, hots: list[int], columns: list[int]) -> None:
-        """hots: indices of a pair into each of these tables. columns: where each table's bag begins in a row of bags."""
+        """hots: indices of a pair into each of these tables. columns: where a table's bag begins in a row of bags."""
         self._tables = tables
         self.begins = torch.tensor([0, *hots], dtype=torch.int32).cumsum(0, dtype=torch.int32)
         device = tables.rows.device
@@ -63,7 +62,7 @@ class Lookup:
         self._columns = torch.tensor(columns, dtype=torch.int64, device=device)
 
     def __call__(self, indices: Tensor, bags: Tensor) -> None:
-        """indices: int32, table after table, a block [n, hot] of each. bags: [n, width], of which other columns stay."""
+        """indices: int32, a block [n, hot] of each table, one after another. bags: [n, width]; other columns stay."""
         pairs, dim = len(bags), self._tables.rows.shape[1]
         scales = self._tables.rows if self._tables.scales is None else self._tables.scales
         _sum_rows[(triton.cdiv(pairs, _PAIRS), len(self._columns))](

@@ -66,6 +66,6 @@ class Source:
             return
         first = 0
         for piece in self.mapped(table):
-            for part in piece.split(_BLOCK):
+            for part in torch.split(piece, _BLOCK):
                 yield Block(first, part.float())
                 first += len(part)

@@ -77,7 +77,11 @@ def world(seed: int = WORLD_SEED) -> World:
     rng = np.random.default_rng(seed)
     weights = tuple(rng.standard_normal(rows, np.float32) for rows in MINI_ROWS)
     tastes = tuple(rng.standard_normal((rows, TASTES), np.float32) for rows in MINI_ROWS)
-    return World(tuple(map(_centred, weights)), tuple(map(_centred, tastes)), rng.standard_normal(13, np.float32) / 4)
+    return World(
+        tuple(map(_centred, weights)),
+        tuple(map(_centred, tastes)),
+        rng.standard_normal(13, np.float32) * np.float32(0.25),
+    )
 
 
 def _centred(values: F32) -> F32:

@@ -96,7 +96,8 @@ def _indices(
 def _zipf(chance: npt.NDArray[np.float64], rows: int) -> npt.NDArray[np.float64]:
     """Ranks 0 to rows whose chance falls as 1 / rank ** SKEW: the inverse of that law's sum, as an integral."""
     power = 1 - SKEW
-    return ((1 + chance * ((1 + rows) ** power - 1)) ** (1 / power)) - 1
+    ranks: npt.NDArray[np.float64] = ((1 + chance * ((1 + rows) ** power - 1)) ** (1 / power)) - 1
+    return ranks
 
 
 def hashed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
