@@ -1,10 +1,14 @@
 """Writes golden/*.json: what torchrec and torchsnapshot themselves make of weights that follow from a seed.
 
 In an environment of its own, with this folder's package and loadgen on its path:
-`pip install torch==2.13.0 numpy pyyaml`, `pip install --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0
-torchsnapshot==0.1.0`, then `pip install tensordict==0.15.3 torchmetrics pyre-extensions==0.0.32 typing-inspect iopath
-pyvers cloudpickle tqdm packaging portalocker lazy-importer importlib-metadata aiofiles aiohttp nest-asyncio psutil`, and
-`python tests/make_golden.py`: half a minute. The tests need only the files.
+
+    pip install torch==2.13.0 numpy pyyaml rich
+    pip install --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 torchsnapshot==0.1.0
+    pip install tensordict==0.15.3 torchmetrics pyre-extensions==0.0.32 typing-inspect iopath pyvers cloudpickle tqdm \\
+        packaging portalocker lazy-importer importlib-metadata aiofiles aiohttp nest-asyncio psutil
+    python tests/make_golden.py
+
+Half a minute. The tests need only the files.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ CONFIGS = {
 }
 HOTS = tuple(1 + number % 4 for number in range(26))
 PAIRS = 48
-LAYOUT = Layout(ranks=3, piece_rows=6, large_rows=30, batched_bytes=1_000)
+LAYOUT = Layout(ranks=3, piece_rows=6, large_rows=30, batched_bytes=150)
 SHARDED = {"model.large.weight": (22, 4), "model.other.weight": (9, 4)}
 REPLICATED = {"model.dense.weight": (5, 6), "model.dense.bias": (5,)}
 OWN = {"model.own.weight": (3, 2)}
@@ -43,7 +47,7 @@ def drawn(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, npt.NDArra
     """Weights of which none is zero, and large enough to tell a difference."""
     rng = np.random.default_rng(seed)
     return {
-        name: rng.standard_normal(shape, np.float32) * np.float32((shape[-1] if len(shape) > 1 else 10) ** -0.5)
+        name: rng.standard_normal(shape, np.float32) * np.float32(1.4 * (shape[-1] if len(shape) > 1 else 10) ** -0.5)
         for name, shape in shapes.items()
     }
 
