@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bench_dlrm_v2.batch import F32, Batch, Features
-from bench_dlrm_v2.config import PREFIX
+from bench_dlrm_v2.config import PREFIX, DlrmConfig
 from bench_dlrm_v2.model import Dense
 from bench_dlrm_v2.pytorch.source import Source
 from bench_dlrm_v2.pytorch.tables import COMPUTED, STORED, Mapped, Resident
@@ -64,10 +64,11 @@ class Backend:
         return network.eval().requires_grad_(False).to(self._devices[0], self._dtype)
 
     def _warm_up(self, source: Source) -> None:
-        """One pair of rows 0, which is finite or the weights are not."""
-        config = source.config
-        features = Features(np.zeros((1, config.dense), np.float32), (np.zeros((1, 1), np.int32),) * len(config.rows))
-        answer = self.submit(Batch(features, np.zeros(1, np.int64), np.ones(1, np.int64))).result()
+        """A pair of rows 0, which is finite or the weights are not. A GPU compiles its code: for one pair, and for any
+        number once it has seen two others."""
+        sizes = (1,) if self._pipeline is None else (1, 200, 270 * self._options.max_batch)
+        for pairs in sizes:
+            answer = self.submit(_zeros(source.config, pairs)).result()
         if not np.isfinite(answer).all():
             raise InputError(f"{source.snapshot.metadata}: its weights give {answer[0]} for zeros. Fetch them again")
 
@@ -89,3 +90,10 @@ class Backend:
             self.__dict__.pop(name, None)
         for device in self._devices:
             runtime.release(device)
+
+
+def _zeros(config: DlrmConfig, pairs: int) -> Batch:
+    """One sample of so many pairs."""
+    ids = np.zeros((pairs, 1), np.int32)
+    features = Features(np.zeros((pairs, config.dense), np.float32), (ids,) * len(config.rows))
+    return Batch(features, np.zeros(1, np.int64), np.array([pairs]))
