@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from bench_dlrm_v2.config import DlrmConfig, table_name, weight_shapes
 from bench_dlrm_v2.official import DENSE_FEATURES, HOTS, METADATA, ROWS, SAMPLE, SNAPSHOT, SPARSE
+from bench_dlrm_v2.snapshot import Snapshot
 from bench_dlrm_v2.standins.day_23 import write_day
 from bench_dlrm_v2.standins.formats import write_snapshot
 from bench_dlrm_v2.trace import aggregate
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 SEED = 1
 PAIRS = 552_960
-"""2,048 samples of 270 pairs on average: indices of 473 MB."""
+"""2,045 samples: indices of 473 MB."""
 CAP = 300_000
 """Rows of a table at most in the profile `capped`: 1.3 GB instead of 104.5."""
 SKEW = 1.05
@@ -47,7 +48,7 @@ def prepare(folder: Path, cap: int | None = None, is_uniform: bool = False, pair
             write_snapshot(snapshot, config, random_tensors(config))
     if not (data / f"{SPARSE}{SAMPLE}.npz").is_file():
         with writing(data):
-            write_data(data, config, is_uniform, pairs)
+            write_data(data, Snapshot(snapshot).config, is_uniform, pairs)
 
 
 prepare_uniform = partial(prepare, is_uniform=True)
