@@ -13,7 +13,7 @@ _CRITEO = "Criteo's terms: research, not commercial use"
 
 
 def _gate(name: str, size: str, place: str) -> str:
-    return f"get the {size} of {_HOST}/{name}.uri into {place}/ (see docs/day-23.md)"
+    return f"get the {size} of {_HOST}/{name}.uri into {place}/ (README of dlrm_v2: Day 23)"
 
 
 _DATA = _gate("dlrm-v2-preprocessed-dataset", "169 GB", "data")

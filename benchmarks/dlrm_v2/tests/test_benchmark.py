@@ -43,7 +43,7 @@ def test_fetch_knows_the_official_files(tmp_path: Path, capfd: pytest.CaptureFix
     assert invoke(BENCHMARK, ["fetch", "--check", "--data", str(tmp_path)]) == 2
     printed = capfd.readouterr()
     assert printed.out.count(": missing") == len(assets.ASSETS) == 4
-    assert "see docs/day-23.md" in printed.out
+    assert "README of dlrm_v2: Day 23" in printed.out
 
 
 def test_official_files_may_lie_where_nobody_can_write(tmp_path: Path) -> None:

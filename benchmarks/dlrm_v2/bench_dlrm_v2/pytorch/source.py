@@ -16,7 +16,7 @@ from loadgen.contracts import BackendOptions
 
 TABLES = "tables"
 """The model option by which a profile names a `Maker`, as `"module:function"`: its tables are in no file."""
-_BLOCK = 65_536  # rows that are read, converted and copied at a time
+_BLOCK = 16_384  # rows that are read or made, converted and copied at a time
 
 
 class Maker(Protocol):

@@ -116,9 +116,7 @@ def make_rows(table: int, first: int, rows: int, dim: int, device: torch.device)
 
     row = torch.arange(first, first + rows, device=device)[:, None]
     mixed = (row * dim + torch.arange(dim, device=device)) * 32 + table
-    mixed = (mixed ^ (mixed >> 32)) & 0xFFFFFFFF
+    mixed = mixed.bitwise_xor_(mixed >> 32).bitwise_and_(0xFFFFFFFF)
     for shift, multiplier in zip((16, 15), _MIXED, strict=True):
-        mixed ^= mixed >> shift
-        mixed = (mixed * multiplier) & 0xFFFFFFFF
-    mixed ^= mixed >> 16
-    return mixed.float() * (0.2 / 2**32) - 0.1
+        mixed.bitwise_xor_(mixed >> shift).mul_(multiplier).bitwise_and_(0xFFFFFFFF)
+    return mixed.bitwise_xor_(mixed >> 16).float().mul_(0.2 / 2**32).sub_(0.1)
