@@ -76,7 +76,7 @@ class Dataset:
 
     def _check_indices(self, table: int, ids: I32, begin: int) -> None:
         rows = self.table_rows[table]
-        if ids.min() >= 0 and ids.max() < rows:
+        if int(ids.view(np.uint32).max()) < rows:  # negative ones are the largest so
             return
         at, hot = np.argwhere((ids < 0) | (ids >= rows))[0].tolist()
         sample = int(np.argmax((self.starts <= begin + at) & (begin + at < self.starts + self.counts)))

@@ -7,8 +7,9 @@ from functools import partial
 from types import MappingProxyType
 
 from bench_dlrm_v2.official import ROWS
-from bench_dlrm_v2.standins.synthetic import CAP
 
+CAP = 300_000
+"""Rows of a table at most in the profile `capped`."""
 _DIM = 128
 _ROW: Mapping[str, int] = MappingProxyType(
     {"float32": 4 * _DIM, "bfloat16": 4 * _DIM, "float16": 2 * _DIM, "int8": _DIM + 4}

@@ -19,6 +19,7 @@ from bench_dlrm_v2.batch import Batch, Features
 from bench_dlrm_v2.config import DlrmConfig, table_name, weight_shapes
 from bench_dlrm_v2.dataset import Dataset
 from bench_dlrm_v2.official import METADATA, SNAPSHOT
+from bench_dlrm_v2.pytorch import source as module_source
 from bench_dlrm_v2.pytorch import tables
 from bench_dlrm_v2.pytorch.backend import Backend
 from bench_dlrm_v2.pytorch.source import Source
@@ -111,6 +112,23 @@ def test_tables_of_a_device_hold_what_the_files_do(stored: torch.dtype, model: P
     bags = resident.bags([torch.from_numpy(indices[number]) for number in chosen])
     sums = [weights[table_name(number)][indices[number]].sum(axis=1) for number in chosen]
     assert np.abs(bags.numpy() - np.concatenate(sums, axis=1)).max() <= 1e-5 + 4 * error * largest.max()
+
+
+@pytest.mark.parametrize("table", [0, 25])
+def test_tables_are_streamed_from_where_their_files_are_mapped(
+    table: int, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No block is a copy, so a table is nowhere but in its file and on the device."""
+    monkeypatch.setattr(module_source, "_BLOCK", 4)
+    source = Source(BackendOptions(model))
+    pieces = source.mapped(table)
+    monkeypatch.setattr(source, "mapped", lambda number: pieces)
+    blocks = list(source.blocks(table, CPU))
+    assert [block.first for block in blocks] == np.cumsum([0, *(len(b.values) for b in blocks[:-1])]).tolist()
+    assert sum(len(block.values) for block in blocks) == source.config.rows[table]
+    assert len(blocks) > len(pieces) > 1
+    for block in blocks:
+        assert any(0 <= block.values.data_ptr() - piece.data_ptr() < piece.nbytes for piece in pieces)
 
 
 def test_a_row_of_zeros_stays_zero() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from bench_dlrm_v2.batch import Batch
 from bench_dlrm_v2.config import DlrmConfig
 from bench_dlrm_v2.dataset import Dataset
 from bench_dlrm_v2.official import DENSE, LABELS, SAMPLE, SNAPSHOT, SPARSE, TRACE
+from bench_dlrm_v2.postprocess import encode
 from bench_dlrm_v2.standins.day_23 import write_day
 from bench_dlrm_v2.standins.formats import write_snapshot
 from bench_dlrm_v2.trace import aggregate, read_trace, write_trace
@@ -133,6 +135,18 @@ def test_a_batch_has_its_samples_pairs_in_order(samples: list[int], folder: Path
         assert all((ids == column[rows]).all() for ids, column in zip(indices, arrays["indices"], strict=True))
     assert len(sent.source.dense) == len(rows), "another process gets no more than it needs"
     assert (data.labels_of(np.array(samples)) == arrays["labels"][rows]).all()
+
+
+def test_a_large_query_builds_no_object_for_a_pair(mini_dataset: Dataset) -> None:
+    """Nor for a sample: 5,000 samples of 1.3 M pairs."""
+    indices = np.random.default_rng(0).integers(0, mini_dataset.total_count, 5_000)
+    outputs = np.zeros(mini_dataset.costs(indices).sum(), np.float32)
+    before = sys.getallocatedblocks()
+    batch = mini_dataset.gather(indices)
+    answers = encode(outputs, indices, mini_dataset)
+    assert sys.getallocatedblocks() - before < 500
+    assert len(batch) == len(outputs) > 1_000_000
+    assert answers.offsets[-1] == 8 * len(outputs)
 
 
 @pytest.mark.parametrize(("index", "table", "row"), [(7 + 3, 3, 130), (-1, 25, 499), (2**31 - 1, 0, 0)])

@@ -94,7 +94,7 @@ def test_capped_tables(tmp_path: Path) -> None:
     (tmp_path / "data" / f"day_23_sparse_multi_hot{SAMPLE}.npz").touch()
     synthetic.prepare_capped(tmp_path)
     rows = Snapshot(tmp_path / "model" / SNAPSHOT).config.rows
-    assert max(rows) == synthetic.CAP
+    assert max(rows) == needs.CAP
     assert sum(rows) * 512 == pytest.approx(1.29e9, rel=0.01)
     shutil.rmtree(tmp_path / "model")
 

@@ -63,7 +63,8 @@ class Pipeline:
         for part, ids in zip(self._parts, indices, strict=True):
             part.look_up(ids, hots, bags, stream)
         with torch.cuda.device(self._main):
-            answers = self._network(dense.to(self._main, self._dtype, non_blocking=True), bags)
+            there = dense.to(self._main, non_blocking=True).to(self._dtype)  # together a CPU would convert, and wait
+            answers = self._network(there, bags)
             host = torch.empty(pairs, pin_memory=True).copy_(answers, non_blocking=True)
             slot.done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             slot.done.record()

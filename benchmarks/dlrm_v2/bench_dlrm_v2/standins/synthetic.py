@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench_dlrm_v2.config import DlrmConfig, table_name, weight_shapes
+from bench_dlrm_v2.needs import CAP
 from bench_dlrm_v2.official import DENSE_FEATURES, HOTS, METADATA, ROWS, SAMPLE, SNAPSHOT, SPARSE
 from bench_dlrm_v2.snapshot import Snapshot
 from bench_dlrm_v2.standins.day_23 import write_day
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 SEED = 1
 PAIRS = 552_960
 """2,045 samples: indices of 473 MB."""
-CAP = 300_000
-"""Rows of a table at most in the profile `capped`: 1.3 GB instead of 104.5."""
 SKEW = 1.05
 """The exponent of Zipf's law that an item's popularity follows."""
 _MIXED = 0x7FEB352D, 0x846CA68B  # multipliers that change half of a number's bits for each bit that changes

@@ -1,6 +1,7 @@
 """Trains the miniature: `python -m bench_dlrm_v2 train-mini --output weights.npz`.
 
-Tables of at most 400 rows and 8 columns, 113 k parameters, 3 passes over 400,000 generated pairs: TIME on one CPU core.
+Tables of up to 200 rows and 8 columns, 69 k parameters, 3 passes over 500,000 generated pairs: half a minute on one CPU
+core, AUC 82.2 on the miniature's day. Seed 2 came to 82.1. Crosses are learnt late: after 600 steps it is 74.
 """
 
 from __future__ import annotations
