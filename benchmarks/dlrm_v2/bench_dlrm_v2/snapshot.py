@@ -71,7 +71,6 @@ class Snapshot:
         world, manifest = document.get("world_size"), document.get("manifest")
         if type(world) is not int or not isinstance(manifest, dict):
             raise InputError(f"{self.metadata}: has no world_size and manifest. {_AGAIN}")
-        self.pieces: dict[str, tuple[Piece, ...]] = {}
         found: dict[str, list[Piece]] = {}
         seen: set[int] = set()
         for path, entry in manifest.items():
@@ -84,6 +83,7 @@ class Snapshot:
                 f"{self.metadata}: says that {world} ranks wrote it, but lists those of {_ranges(sorted(seen))}: "
                 f"it is of another snapshot, or cut. {_AGAIN}"
             )
+        self.pieces: dict[str, tuple[Piece, ...]]
         self.pieces = {name: self._joined(name, pieces) for name, pieces in found.items() if pieces}
 
     def _pieces(self, folder: Path, path: str, entry: Any) -> Iterator[Piece]:

@@ -14,7 +14,7 @@ from bench_dlrm_v2.official import SNAPSHOT
 from bench_dlrm_v2.snapshot import Snapshot
 from loadgen.contracts import BackendOptions
 
-TABLES = "tables"
+OPTION = "tables"
 """The model option by which a profile names a `Maker`, as `"module:function"`: its tables are in no file."""
 _BLOCK = 16_384  # rows that are read or made, converted and copied at a time
 
@@ -39,7 +39,7 @@ class Source:
         """Raises InputError that names what is missing."""
         self.snapshot = Snapshot(options.model / SNAPSHOT)
         self.config: DlrmConfig = self.snapshot.config
-        module, _, name = str(options.extra.get(TABLES, "")).partition(":")
+        module, _, name = str(options.extra.get(OPTION, "")).partition(":")
         self._make: Maker | None = getattr(importlib.import_module(module), name) if module else None
 
     @property
