@@ -1,6 +1,7 @@
 """Day 23 of Criteo's clicks, multi-hot: one sample is 100 to 700 pairs of a user and an item.
 
-Everything stays in the files, mapped into memory; loading reads the samples once, and checks them.
+The files are mapped into memory. Loading checks samples, and brings them into memory if there is room: 204,800 samples
+take 50 GB. Else they are read from the files again when they are gathered.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from bench_dlrm_v2.arrays import map_npy, map_npz
-from bench_dlrm_v2.batch import F32, I32, Batch, Features, rows_of
+from bench_dlrm_v2.batch import F32, I32, Batch, Features, Files, rows_of
 from bench_dlrm_v2.official import DENSE, DENSE_FEATURES, LABELS, SAMPLE, SNAPSHOT, SPARSE, TABLES, TRACE
 from bench_dlrm_v2.snapshot import Snapshot
 from bench_dlrm_v2.trace import aggregate, read_trace
 from loadgen.contracts import I64, InputError
+from loadgen.memory import available_bytes
 
 _CHECKED = 65_536  # pairs that are read at a time
+_SHARE = 0.7  # of the free memory, at most, for samples
 
 
 class Dataset:
@@ -38,12 +41,13 @@ class Dataset:
         indices = map_npz(self._sparse, [f"{number}.npy" for number in range(TABLES)], np.int32)
         rows = _check_shapes(dense, indices, labels, data, suffix)
         self.pairs = rows if suffix == SAMPLE else -(-rows // 2)
-        self.features = Features(dense, tuple(indices))
+        self.files = Files(dense, tuple(indices))
+        self._memory: Features | None = None
         self.labels: I32 = labels.reshape(-1)
         self.table_rows = Snapshot(folder / "model" / SNAPSHOT).config.rows
         trace = data / TRACE
         self.starts, self.counts = read_trace(trace, self.pairs) if trace.is_file() else aggregate(self.pairs)
-        self._is_checked = np.zeros(len(self.starts), bool)
+        self._places = np.full(len(self.starts), -1)
 
     @property
     def name(self) -> str:
@@ -55,24 +59,45 @@ class Dataset:
 
     @property
     def performance_count(self) -> int:
-        """All: what does not fit in memory is read from the files again."""
+        """All: there may be more than fit in memory."""
         return len(self.starts)
 
     def load(self, indices: Sequence[int]) -> None:
-        """Read these samples, so that they are in memory if there is room. Raises InputError that names an index
-        outside of its table, or a label that is neither 0 nor 1."""
+        """Check these samples, and bring them into memory if there is room for all.
+
+        Raises InputError that names an index outside of its table, or a label that is neither 0 nor 1.
+        """
         wanted = np.unique(np.asarray(indices, np.int64))
-        wanted = wanted[~self._is_checked[wanted]]
-        for begin, end in _spans(self.starts[wanted], self.counts[wanted]):
-            for number, ids in enumerate(self.features.indices):
-                self._check_indices(number, ids[begin:end], begin)
-            labels = self.labels[begin:end]
-            if ((labels != 0) & (labels != 1)).any():
-                raise InputError(
-                    f"{self._labels}: pairs {begin} to {end - 1} have labels beside 0 and 1: fetch it again"
-                )
-            self.features.dense[begin:end].max()
-        self._is_checked[wanted] = True
+        wanted = wanted[np.argsort(self.starts[wanted], kind="stable")]  # as the files have them
+        counts = self.counts[wanted]
+        self._memory = self._room(int(counts.sum()))
+        self._places[:] = -1
+        self._places[wanted] = self.starts[wanted] if self._memory is None else np.cumsum(counts) - counts
+        at = 0
+        for begin, end in _spans(self.starts[wanted], counts):
+            self._read(begin, end, at)
+            at += end - begin
+
+    def _room(self, pairs: int) -> Features | None:
+        """For so many pairs; None if they would take more than their share of the memory."""
+        hots = self.files.hots
+        free = available_bytes()
+        if free is not None and 4 * pairs * (sum(hots) + DENSE_FEATURES) > _SHARE * free:
+            return None
+        return Features(np.empty((pairs, DENSE_FEATURES), np.float32), np.empty((pairs, sum(hots)), np.int32), hots)
+
+    def _read(self, begin: int, end: int, at: int) -> None:
+        """Check pairs [begin, end) of the files, and copy them to row `at` of the memory."""
+        rows = slice(at, at + end - begin)
+        for table, ids in enumerate(self.files.columns):
+            self._check_indices(table, ids[begin:end], begin)
+            if self._memory is not None:
+                self._memory.columns[table][rows] = ids[begin:end]
+        if self._memory is not None:
+            self._memory.dense[rows] = self.files.dense[begin:end]
+        labels = self.labels[begin:end]
+        if ((labels != 0) & (labels != 1)).any():
+            raise InputError(f"{self._labels}: pairs {begin} to {end - 1} have labels beside 0 and 1: fetch it again")
 
     def _check_indices(self, table: int, ids: I32, begin: int) -> None:
         rows = self.table_rows[table]
@@ -87,11 +112,16 @@ class Dataset:
         )
 
     def unload(self, indices: Sequence[int]) -> None:
-        """Nothing to do: the system takes memory back when it needs it."""
+        """Forget all that were loaded."""
+        self._memory = None
+        self._places[:] = -1
 
     def gather(self, indices: I64) -> Batch:
-        """The samples in this order; a backend copies them to where it wants them."""
-        return Batch(self.features, self.starts[indices], self.counts[indices])
+        """Loaded samples, in this order; a backend copies them to where it wants them."""
+        places = self._places[indices]
+        if len(places) and places.min() < 0:
+            raise ValueError(f"sample {indices[int(places.argmin())]} is not loaded")
+        return Batch(self._memory or self.files, places, self.counts[indices])
 
     def costs(self, indices: I64) -> I64:
         """Pairs of each sample."""
@@ -127,8 +157,6 @@ def _spans(starts: I64, counts: I64) -> Iterator[tuple[int, int]]:
     if not len(starts):
         return
     ends = starts + counts
-    order = np.argsort(starts, kind="stable")
-    starts, ends = starts[order], ends[order]
     is_first = np.concatenate([[True], starts[1:] != ends[:-1]])
     lasts = np.concatenate([np.flatnonzero(is_first)[1:] - 1, [len(starts) - 1]])
     for begin, end in zip(starts[is_first].tolist(), ends[lasts].tolist(), strict=True):

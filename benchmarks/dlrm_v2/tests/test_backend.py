@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench_dlrm_v2.batch import Batch, Features
+from bench_dlrm_v2.batch import Batch, Files
 from bench_dlrm_v2.config import DlrmConfig, table_name, weight_shapes
 from bench_dlrm_v2.dataset import Dataset
 from bench_dlrm_v2.official import METADATA, SNAPSHOT
@@ -46,7 +46,7 @@ def model(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def batch_of(made: Any, name: str = "small", counts: tuple[int, ...] = (48,)) -> Batch:
     dense, indices = made.pairs(made.CONFIGS[name])
     sizes = np.array(counts)
-    return Batch(Features(dense, tuple(indices)), np.cumsum(sizes) - sizes, sizes)
+    return Batch(Files(dense, tuple(indices)), np.cumsum(sizes) - sizes, sizes)
 
 
 def loaded(folder: Path, **options: Any) -> Backend:

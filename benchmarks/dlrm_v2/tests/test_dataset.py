@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench_dlrm_v2.batch import Batch
+from bench_dlrm_v2 import dataset
+from bench_dlrm_v2.batch import Batch, Features, Files
 from bench_dlrm_v2.config import DlrmConfig
 from bench_dlrm_v2.dataset import Dataset
 from bench_dlrm_v2.official import DENSE, LABELS, SAMPLE, SNAPSHOT, SPARSE, TRACE
@@ -103,9 +104,9 @@ def test_reads_what_numpy_writes(folder: Path) -> None:
     np.savez(folder / "data" / f"{SPARSE}.npz", **{str(number): ids for number, ids in enumerate(arrays["indices"])})
     np.save(folder / "data" / f"{DENSE}.npy", arrays["dense"])
     data = Dataset(folder)
-    assert all((a == b).all() for a, b in zip(data.features.indices, arrays["indices"], strict=True))
-    assert all(isinstance(ids, np.memmap) for ids in data.features.indices), "nothing is read ahead"
-    assert (data.features.dense == arrays["dense"]).all()
+    assert all((a == b).all() for a, b in zip(data.files.columns, arrays["indices"], strict=True))
+    assert all(isinstance(ids, np.memmap) for ids in data.files.columns), "nothing is read ahead"
+    assert (data.files.dense == arrays["dense"]).all()
 
 
 def test_numpy_reads_what_is_written(folder: Path) -> None:
@@ -119,22 +120,44 @@ def rows_by_hand(data: Dataset, samples: list[int]) -> list[int]:
     return [row for i in samples for row in range(data.starts[i], data.starts[i] + data.counts[i])]
 
 
+@pytest.mark.parametrize("free", [None, 1_000])
 @pytest.mark.parametrize("samples", [[0], [2], [2, 0, 1], [1, 1]])
-def test_a_batch_has_its_samples_pairs_in_order(samples: list[int], folder: Path) -> None:
+def test_a_batch_has_its_samples_pairs_in_order(
+    samples: list[int], free: int | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From memory, or from the files where there is no room."""
+    monkeypatch.setattr(dataset, "available_bytes", lambda: free)
     (folder / "data" / TRACE).write_text("0, 5, 5\n100, 103, 3\n7, 20, 13\n")
     data, arrays = Dataset(folder), day()
     data.load(samples)
     batch = data.gather(np.array(samples))
+    assert isinstance(batch.source, Features if free is None else Files)
     rows = rows_by_hand(data, samples)
     sent: Batch = pickle.loads(pickle.dumps(batch))
     for one in (batch, sent):
-        dense, indices = one.features
+        features = one.features
         assert len(one) == len(rows)
         assert one.counts.tolist() == [data.counts[i] for i in samples]
-        assert (dense == arrays["dense"][rows]).all()
-        assert all((ids == column[rows]).all() for ids, column in zip(indices, arrays["indices"], strict=True))
+        assert (features.dense == arrays["dense"][rows]).all()
+        assert all((a == b[rows]).all() for a, b in zip(features.columns, arrays["indices"], strict=True))
+    assert isinstance(sent.source, Features)
     assert len(sent.source.dense) == len(rows), "another process gets no more than it needs"
     assert (data.labels_of(np.array(samples)) == arrays["labels"][rows]).all()
+
+
+def test_memory_holds_the_loaded_samples_and_no_more(folder: Path) -> None:
+    (folder / "data" / TRACE).write_text("0, 5, 5\n100, 103, 3\n103, 106, 3\n7, 20, 13\n")
+    data = Dataset(folder)
+    data.load([3, 1, 2])
+    source = data.gather(np.array([1])).source
+    assert isinstance(source, Features)
+    assert len(source.dense) == len(source.indices) == 19
+    for index in (0, -4):
+        with pytest.raises(ValueError, match=f"sample {index} is not loaded"):
+            data.gather(np.array([1, index]))
+    data.unload([3, 1, 2])
+    with pytest.raises(ValueError, match="sample 3 is not loaded"):
+        data.gather(np.array([3]))
 
 
 def test_a_large_query_builds_no_object_for_a_pair(mini_dataset: Dataset) -> None:

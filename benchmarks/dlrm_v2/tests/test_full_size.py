@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench_dlrm_v2.batch import Batch, Features
+from bench_dlrm_v2.batch import Batch, Files
 from bench_dlrm_v2.config import DlrmConfig, table_name
 from bench_dlrm_v2.official import HOTS, ROWS, SNAPSHOT
 from bench_dlrm_v2.pytorch.backend import Backend
@@ -65,7 +65,7 @@ def test_a_cpu_reads_only_the_rows_that_it_needs(model: Path) -> None:
     indices[0][:, 0] = FILLED[0]
     dense = np.random.default_rng(1).random((pairs, 13), np.float32)
     bags = backend.tables.bags([torch.from_numpy(ids) for ids in indices]).numpy()
-    answers = backend.submit(Batch(Features(dense, tuple(indices)), np.array([0]), np.array([pairs]))).result()
+    answers = backend.submit(Batch(Files(dense, tuple(indices)), np.array([0]), np.array([pairs]))).result()
     backend.close()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     expected = np.zeros((pairs, 26, 128), np.float32)

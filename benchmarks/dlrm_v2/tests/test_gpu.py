@@ -1,4 +1,4 @@
-"""A GPU's lookup and its pipeline. Without a GPU Triton interprets the kernel; the pipeline needs one."""
+"""A GPU's lookup and its pipeline. Without a GPU Triton interprets the kernel, and streams are none."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench_dlrm_v2.batch import Batch, Features
-from bench_dlrm_v2.config import weight_shapes
+from bench_dlrm_v2.batch import Batch, Files
+from bench_dlrm_v2.config import PREFIX, weight_shapes
 from bench_dlrm_v2.dataset import Dataset
+from bench_dlrm_v2.model import Dense
 from bench_dlrm_v2.official import SNAPSHOT
 from bench_dlrm_v2.pytorch.backend import Backend
 from bench_dlrm_v2.pytorch.source import Source
@@ -21,7 +22,7 @@ from loadgen.contracts import BackendOptions
 
 pytest.importorskip("triton", reason="Triton is for Linux only")
 
-from bench_dlrm_v2.pytorch.gpu import collect
+from bench_dlrm_v2.pytorch.gpu import Pipeline
 from bench_dlrm_v2.pytorch.kernels import Lookup
 
 ON_GPU = torch.cuda.is_available()
@@ -38,6 +39,10 @@ def source(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Source:
     return Source(BackendOptions(folder))
 
 
+def side_by_side(indices: list[Any], pairs: int) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(indices, axis=1)[:pairs]).to(DEVICE)
+
+
 @pytest.mark.parametrize("pairs", [1, 16, 37])
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.int8])
 def test_the_kernel_sums_the_rows(pairs: int, stored: torch.dtype, source: Source, made: Any) -> None:
@@ -48,8 +53,7 @@ def test_the_kernel_sums_the_rows(pairs: int, stored: torch.dtype, source: Sourc
     assert len({ids.shape[1] for ids in chosen}) > 2, "tables differ in how many indices a pair has"
     columns = [number * 8 for number in TABLES]
     bags = torch.full((pairs, 26 * 8), 7.0, device=DEVICE)
-    lookup = Lookup(resident, [ids.shape[1] for ids in chosen], columns)
-    lookup(torch.cat([ids.flatten() for ids in chosen]), bags)
+    Lookup(resident, made.HOTS, columns)(side_by_side(indices, pairs), bags)
     expected = resident.bags(chosen)
     for at, column in enumerate(columns):
         assert (bags[:, column : column + 8] - expected[:, at * 8 : at * 8 + 8]).abs().max() < 1e-5
@@ -60,24 +64,50 @@ def test_the_kernel_sums_the_rows(pairs: int, stored: torch.dtype, source: Sourc
 def test_sums_are_rounded_once(source: Source, made: Any) -> None:
     """Into 16 bits, after they were summed in 32: none is off by more than the last of its 8 bits."""
     resident = Resident(source, TABLES, torch.float32, DEVICE)
-    ids = torch.from_numpy(np.tile(np.arange(20, dtype=np.int32), (4, 1))).to(DEVICE)
-    bags = torch.zeros((4, 32), dtype=torch.bfloat16, device=DEVICE)
-    Lookup(resident, [20] * 4, [0, 8, 16, 24])(torch.cat([ids.flatten()] * 4) % 3, bags)
-    expected = resident.bags([ids % 3] * 4)
+    _, indices = made.pairs(source.config)
+    bags = torch.zeros((16, 32), dtype=torch.bfloat16, device=DEVICE)
+    Lookup(resident, made.HOTS, [0, 8, 16, 24])(side_by_side(indices, 16), bags)
+    expected = resident.bags([torch.from_numpy(indices[number][:16]).to(DEVICE) for number in TABLES])
     assert ((bags.float() - expected).abs() <= 2.0**-7 * expected.abs()).all()
 
 
-def test_a_batch_is_collected_table_after_table(made: Any) -> None:
-    dense, indices = made.pairs(made.CONFIGS["small"])
-    batch = Batch(Features(dense, tuple(indices)), np.array([40, 0, 7]), np.array([8, 1, 20]))
-    shares = [[0, 2], [25]]
-    buffers = torch.full((10_000,), -1.0), torch.full((10_000,), -1, dtype=torch.int32)
-    found_dense, *found = collect(batch, shares, *buffers)
-    rows = [*range(40, 48), 0, *range(7, 27)]
-    assert (found_dense.numpy() == dense[rows]).all()
-    for part, share in zip(found, shares, strict=True):
-        assert (part.numpy() == np.concatenate([indices[number][rows].ravel() for number in share])).all()
-    assert found[0].data_ptr() == buffers[1].data_ptr(), "nothing is copied twice"
+class NoStream:
+    """A stream, an event or a device of a machine without a GPU: all is done at once."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: Any) -> None: ...
+
+    def __getattr__(self, name: str) -> Any:
+        assert name in ("wait_stream", "record", "synchronize")
+        return lambda *_: None
+
+
+@pytest.mark.parametrize("devices", [1, 2, 5])
+def test_the_pipeline_answers_each_batch(
+    devices: int, source: Source, made: Any, golden: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it copies and adds up, on as many CPUs in the GPUs' places; the first batches are the smallest."""
+    for name in ("Stream", "Event", "device", "stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, NoStream)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+    network = Dense(source.config).eval()
+    network.load_state_dict({name.removeprefix(PREFIX): value for name, value in source.state().items()})
+    options = BackendOptions(source.snapshot.metadata.parent.parent, max_batch=1)
+    pipeline = Pipeline(network, source, torch.float32, [torch.device("cpu")] * devices, options)
+    dense, indices = made.pairs(source.config)
+    sizes = [1, 3, 2, 30, 12]
+    batches = [
+        Batch(Files(dense, tuple(indices)), np.array([begin]), np.array([size]))
+        for begin, size in zip(np.cumsum([0, *sizes[:-1]]).tolist(), sizes, strict=True)
+    ]
+    with torch.inference_mode():
+        futures = [pipeline.submit(batch) for batch in batches]
+    answers = np.concatenate([future.result() for future in futures])
+    pipeline.close()
+    assert np.abs(answers - golden["torchrec"]["small"]["probabilities"]).max() < 1e-6
 
 
 @needs_gpu

@@ -39,8 +39,8 @@ def weights() -> Weights:
 def auc(mini_dataset: Dataset, weights: Weights) -> Callable[..., float]:
     """AUC in percent of a model with something wrong in it, or in what it reads."""
     pairs = mini_dataset.pairs
-    dense = torch.from_numpy(mini_dataset.features.dense[:pairs])
-    indices = [torch.from_numpy(ids[:pairs]) for ids in mini_dataset.features.indices]
+    dense = torch.from_numpy(mini_dataset.files.dense[:pairs])
+    indices = [torch.from_numpy(ids[:pairs]) for ids in mini_dataset.files.columns]
     labels = mini_dataset.labels[:pairs]
 
     @torch.inference_mode()

@@ -46,8 +46,8 @@ def test_data_has_the_official_sizes_and_a_skew(tmp_path: Path) -> None:
     data = Dataset(folder_of(tmp_path), suffix=SAMPLE)
     data.load(range(data.total_count))  # every index is in its table
     assert data.pairs == PAIRS
-    assert tuple(ids.shape[1] for ids in data.features.indices) == HOTS
-    table = data.features.indices[20]
+    assert tuple(ids.shape[1] for ids in data.files.columns) == HOTS
+    table = data.files.columns[20]
     assert table.shape == (PAIRS, 100)
     assert np.ptp(table) > 39_000_000, "memory is read all over"
     assert top_share(table[:, 0]) > 0.1, "few items are asked for often"
@@ -60,9 +60,9 @@ def test_data_has_the_official_sizes_and_a_skew(tmp_path: Path) -> None:
 def test_uniform_data_has_none(tmp_path: Path) -> None:
     data = Dataset(folder_of(tmp_path, is_uniform=True), suffix=SAMPLE)
     data.load(range(data.total_count))
-    table = data.features.indices[20]
+    table = data.files.columns[20]
     assert top_share(table) < 0.03
-    small = np.bincount(data.features.indices[16].ravel(), minlength=4) / PAIRS
+    small = np.bincount(data.files.columns[16].ravel(), minlength=4) / PAIRS
     assert small == pytest.approx(np.full(4, 0.25), abs=0.03)
 
 

@@ -77,9 +77,9 @@ class Backend:
         """The future of probabilities, float32 [pairs]. Raises what PyTorch raises."""
         if self._pipeline is not None:
             return self._pipeline.submit(batch)
-        dense, indices = batch.features
-        bags = self.tables.bags([torch.from_numpy(ids) for ids in indices])
-        return finished(self.network(torch.from_numpy(dense).to(self._dtype), bags.to(self._dtype)).numpy())
+        features = batch.features
+        bags = self.tables.bags([torch.from_numpy(ids) for ids in features.columns]).to(self._dtype)
+        return finished(self.network(torch.from_numpy(features.dense).to(self._dtype), bags).numpy())
 
     def close(self) -> None:
         """Frees the weights."""
@@ -93,7 +93,7 @@ class Backend:
 
 
 def _zeros(config: DlrmConfig, pairs: int) -> Batch:
-    """One sample of so many pairs."""
-    ids = np.zeros((pairs, 1), np.int32)
-    features = Features(np.zeros((pairs, config.dense), np.float32), (ids,) * len(config.rows))
-    return Batch(features, np.zeros(1, np.int64), np.array([pairs]))
+    """One sample of so many pairs, an index into each table."""
+    tables = len(config.rows)
+    dense, indices = np.zeros((pairs, config.dense), np.float32), np.zeros((pairs, tables), np.int32)
+    return Batch(Features(dense, indices, (1,) * tables), np.zeros(1, np.int64), np.array([pairs]))

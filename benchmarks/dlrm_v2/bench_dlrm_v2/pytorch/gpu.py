@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bench_dlrm_v2.batch import F32, Batch
 from bench_dlrm_v2.model import Dense
+from bench_dlrm_v2.official import DENSE_FEATURES
 from bench_dlrm_v2.pytorch.kernels import Lookup
 from bench_dlrm_v2.pytorch.source import Source
 from bench_dlrm_v2.pytorch.tables import Resident, spread
@@ -40,9 +41,8 @@ class Pipeline:
         self._config, self._main = source.config, devices[0]
         self._dtype: torch.dtype = next(network.parameters()).dtype
         shares = spread(source.config, len(devices))
-        self._parts = [
-            _Part(Resident(source, share, stored, device)) for share, device in zip(shares, devices, strict=True)
-        ]
+        residents = [Resident(source, share, stored, device) for share, device in zip(shares, devices, strict=True)]
+        self._parts = [_Part(tables, is_main=number == 0) for number, tables in enumerate(residents)]
         is_compiled = self._dtype != torch.float32
         self._network: Any = torch.compile(network, dynamic=True) if is_compiled else network
         pairs = options.max_cost or options.max_batch * _PAIRS_OF_A_SAMPLE
@@ -56,16 +56,15 @@ class Pipeline:
         self._turn = (self._turn + 1) % _SLOTS
         slot.wait()
         pairs = len(batch)
-        dense, *indices = slot.collect(batch, [part.tables.tables for part in self._parts])
+        dense, indices = slot.collect(batch)
         stream: Any = torch.cuda.current_stream(self._main)
         bags = torch.empty((pairs, len(self._config.rows) * self._config.dim), dtype=self._dtype, device=self._main)
-        hots = [ids.shape[1] for ids in batch.source.indices]
-        for part, ids in zip(self._parts, indices, strict=True):
-            part.look_up(ids, hots, bags, stream)
+        for part in self._parts:
+            part.look_up(indices, batch.hots, bags, stream)
         with torch.cuda.device(self._main):
             there = dense.to(self._main, non_blocking=True).to(self._dtype)  # together a CPU would convert, and wait
             answers = self._network(there, bags)
-            host = torch.empty(pairs, pin_memory=True).copy_(answers, non_blocking=True)
+            host = _page_locked((pairs,), torch.float32).copy_(answers, non_blocking=True)
             slot.done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             slot.done.record()
         return self._waiter.submit(_finish, slot.done, host)
@@ -85,38 +84,35 @@ def _finish(done: Any, answers: Tensor) -> F32:
 class _Part:
     """The tables of one GPU."""
 
-    def __init__(self, tables: Resident) -> None:
-        self.tables = tables
-        self._device = tables.rows.device
+    def __init__(self, tables: Resident, is_main: bool) -> None:
+        """is_main: does the rest of the model lie there too?"""
+        self._tables, self._is_main = tables, is_main
+        self._device, self._dim = tables.rows.device, tables.rows.shape[1]
         self._copying: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        self._lookups: dict[tuple[tuple[int, ...], bool], Lookup] = {}
+        self._lookups: dict[tuple[int, ...], Lookup] = {}
 
-    def look_up(self, indices: Tensor, hots: list[int], bags: Tensor, stream: Any) -> None:
-        """Write the tables' columns of `bags`, on the stream of the GPU that those are on."""
-        is_main = bags.device == self._device
+    def look_up(self, indices: Tensor, hots: tuple[int, ...], bags: Tensor, stream: Any) -> None:
+        """Write the tables' columns of `bags`, on the stream of the main GPU."""
+        tables = self._tables.tables
         with torch.cuda.device(self._device):
             with torch.cuda.stream(self._copying):
                 copied = indices.to(self._device, non_blocking=True)
             own: Any = torch.cuda.current_stream(self._device)
             own.wait_stream(self._copying)
             copied.record_stream(own)
-            dim = self.tables.rows.shape[1]
-            if is_main:
-                self._lookup(hots, dim, is_main)(copied, bags)
-                return
-            sums = torch.empty((len(bags), dim * len(self.tables.tables)), dtype=bags.dtype, device=self._device)
-            self._lookup(hots, dim, is_main)(copied, sums)
-        stream.wait_stream(own)
-        there = sums.to(bags.device, non_blocking=True)
-        for at, table in enumerate(self.tables.tables):
-            bags[:, table * dim : (table + 1) * dim] = there[:, at * dim : (at + 1) * dim]
+            sums = bags if self._is_main else bags.new_empty((len(bags), self._dim * len(tables)), device=self._device)
+            self._lookup(hots)(copied, sums)
+        if not self._is_main:
+            stream.wait_stream(own)
+            there = sums.to(bags.device, non_blocking=True)
+            for at, table in enumerate(tables):
+                bags[:, table * self._dim :][:, : self._dim] = there[:, at * self._dim :][:, : self._dim]
 
-    def _lookup(self, hots: list[int], dim: int, is_main: bool) -> Lookup:
-        own = tuple(hots[table] for table in self.tables.tables)
-        if (own, is_main) not in self._lookups:
-            places = self.tables.tables if is_main else range(len(own))
-            self._lookups[own, is_main] = Lookup(self.tables, list(own), [dim * place for place in places])
-        return self._lookups[own, is_main]
+    def _lookup(self, hots: tuple[int, ...]) -> Lookup:
+        if hots not in self._lookups:
+            places = self._tables.tables if self._is_main else range(len(self._tables.tables))
+            self._lookups[hots] = Lookup(self._tables, hots, [self._dim * place for place in places])
+        return self._lookups[hots]
 
 
 class _Slot:
@@ -124,7 +120,7 @@ class _Slot:
 
     def __init__(self, pairs: int) -> None:
         self._pairs = pairs
-        self._dense = self._indices = torch.empty(0)
+        self._dense = self._indices = torch.empty((0, 0))
         self.done: Any = None
 
     def wait(self) -> None:
@@ -132,34 +128,18 @@ class _Slot:
         if self.done is not None:
             self.done.synchronize()
 
-    def collect(self, batch: Batch, shares: Sequence[Sequence[int]]) -> list[Tensor]:
-        """dense [n, 13], and for each share of the tables its indices, table after table."""
-        pairs, source = len(batch), batch.source
-        self._make_room(pairs, source.dense.shape[1], sum(ids.shape[1] for ids in source.indices))
-        return collect(batch, shares, self._dense, self._indices)
-
-    def _make_room(self, pairs: int, features: int, hots: int) -> None:
-        if len(self._dense) < max(pairs, self._pairs) * features or len(self._indices) < self._pairs * hots:
+    def collect(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """dense [n, 13] and indices [n, sum of hots] of the batch's pairs."""
+        pairs, hots = len(batch), sum(batch.hots)
+        if len(self._dense) < pairs or self._indices.shape[1] != hots:
             self._pairs = max(pairs, self._pairs)
-            self._dense = torch.empty(self._pairs * features, pin_memory=True)
-            self._indices = torch.empty(self._pairs * hots, dtype=torch.int32, pin_memory=True)
+            self._dense = _page_locked((self._pairs, DENSE_FEATURES), torch.float32)
+            self._indices = _page_locked((self._pairs, hots), torch.int32)
+        dense, indices = self._dense[:pairs], self._indices[:pairs]
+        batch.collect(dense.numpy(), indices.numpy())
+        return dense, indices
 
 
-def collect(batch: Batch, shares: Sequence[Sequence[int]], dense: Tensor, indices: Tensor) -> list[Tensor]:
-    """Copy a batch out of the data into two flat buffers; PyTorch's threads share the work.
-
-    Returns their used parts: dense [n, 13], and for each share of the tables its indices, table after table.
-    """
-    pairs, rows = len(batch), torch.from_numpy(batch.rows)
-
-    def take(column: Any, out: Tensor) -> Tensor:
-        width = column.shape[1]
-        return torch.index_select(torch.from_numpy(column), 0, rows, out=out[: pairs * width].view(pairs, width))
-
-    parts, at = [take(batch.source.dense, dense)], 0
-    for share in shares:
-        begin = at
-        for table in share:
-            at += take(batch.source.indices[table], indices[at:]).numel()
-        parts.append(indices[begin:at])
-    return parts
+def _page_locked(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory that a GPU copies by itself; PyTorch keeps what is freed, as it is slow to get."""
+    return torch.empty(shape, dtype=dtype, pin_memory=torch.cuda.is_available())
