@@ -17,7 +17,7 @@ _ROW: Mapping[str, int] = MappingProxyType(
 """Bytes by `--dtype`; a row of 8 bits has a scale."""
 _PAIR = 4 * 3456 * 6
 """Bytes of a pair on its way: six times what is crossed, in float32."""
-_BASE_GB = 1.0  # PyTorch, and the dense weights
+_BASE_GB = 1.6  # PyTorch, the dense weights, and the samples of the profiles that are made
 
 
 def memory_gb(backend: str, dtype: str, batch: int, cap: int | None = None) -> float:

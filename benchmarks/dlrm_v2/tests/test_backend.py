@@ -19,6 +19,7 @@ from bench_dlrm_v2.batch import Batch, Files
 from bench_dlrm_v2.config import DlrmConfig, table_name, weight_shapes
 from bench_dlrm_v2.dataset import Dataset
 from bench_dlrm_v2.official import METADATA, SNAPSHOT
+from bench_dlrm_v2.pytorch import backend as module_backend
 from bench_dlrm_v2.pytorch import source as module_source
 from bench_dlrm_v2.pytorch import tables
 from bench_dlrm_v2.pytorch.backend import Backend
@@ -81,6 +82,18 @@ def test_merged_samples_are_answered_as_each_alone(model: Path, made: Any) -> No
     for start, count in zip(batch.starts.tolist(), batch.counts.tolist(), strict=True):
         one = Batch(batch.source, np.array([start]), np.array([count]))
         assert np.abs(backend.submit(one).result() - together[start : start + count]).max() < 1e-6
+
+
+def test_a_large_batch_is_computed_in_parts(
+    model: Path, made: Any, golden: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module_backend, "_PAIRS_AT_ONCE", 10)
+    sizes = []
+    backend = loaded(model)
+    backend.network.register_forward_hook(lambda network, given, found: sizes.append(len(found)))
+    answers = backend.submit(batch_of(made, counts=(7, 30, 11))).result()
+    assert np.abs(answers - golden["torchrec"]["small"]["probabilities"]).max() < 1e-6
+    assert sizes == [10, 10, 10, 10, 8]
 
 
 @pytest.mark.parametrize("copied_bytes", [0, 1 << 20])

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from bench_dlrm_v2.pytorch.gpu import Pipeline
 
 
+_PAIRS_AT_ONCE = 512  # by each thread of a CPU: more do not stay in its caches
+
+
 class Backend:
     """See `loadgen.contracts.Backend`. A CPU computes in `submit`, a GPU goes on computing after it."""
 
@@ -78,8 +81,12 @@ class Backend:
         if self._pipeline is not None:
             return self._pipeline.submit(batch)
         features = batch.features
-        bags = self.tables.bags([torch.from_numpy(ids) for ids in features.columns]).to(self._dtype)
-        return finished(self.network(torch.from_numpy(features.dense).to(self._dtype), bags).numpy())
+        size = _PAIRS_AT_ONCE * torch.get_num_threads()
+        dense = torch.split(torch.from_numpy(features.dense).to(self._dtype), size)
+        columns = zip(*(torch.split(torch.from_numpy(ids), size) for ids in features.columns), strict=True)
+        bags = (self.tables.bags(ids).to(self._dtype) for ids in columns)
+        parts = [self.network(*part) for part in zip(dense, bags, strict=True)]
+        return finished(torch.cat(parts).numpy())
 
     def close(self) -> None:
         """Frees the weights."""
