@@ -70,6 +70,7 @@ class Dataset:
         wanted = np.unique(np.asarray(indices, np.int64))
         wanted = wanted[np.argsort(self.starts[wanted], kind="stable")]  # as the files have them
         counts = self.counts[wanted]
+        self._memory = None  # the last ones go before these come
         self._memory = self._room(int(counts.sum()))
         self._places[:] = -1
         self._places[wanted] = self.starts[wanted] if self._memory is None else np.cumsum(counts) - counts
@@ -88,13 +89,13 @@ class Dataset:
 
     def _read(self, begin: int, end: int, at: int) -> None:
         """Check pairs [begin, end) of the files, and copy them to row `at` of the memory."""
-        rows = slice(at, at + end - begin)
-        for table, ids in enumerate(self.files.columns):
-            self._check_indices(table, ids[begin:end], begin)
-            if self._memory is not None:
-                self._memory.columns[table][rows] = ids[begin:end]
+        parts = [ids[begin:end] for ids in self.files.columns]
+        for table, ids in enumerate(parts):
+            self._check_indices(table, ids, begin)
         if self._memory is not None:
+            rows = slice(at, at + end - begin)
             self._memory.dense[rows] = self.files.dense[begin:end]
+            np.concatenate(parts, axis=1, out=self._memory.indices[rows])
         labels = self.labels[begin:end]
         if ((labels != 0) & (labels != 1)).any():
             raise InputError(f"{self._labels}: pairs {begin} to {end - 1} have labels beside 0 and 1: fetch it again")
@@ -121,7 +122,7 @@ class Dataset:
         places = self._places[indices]
         if len(places) and places.min() < 0:
             raise ValueError(f"sample {indices[int(places.argmin())]} is not loaded")
-        return Batch(self._memory or self.files, places, self.counts[indices])
+        return Batch(self.files if self._memory is None else self._memory, places, self.counts[indices])
 
     def costs(self, indices: I64) -> I64:
         """Pairs of each sample."""
