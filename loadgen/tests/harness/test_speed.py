@@ -13,6 +13,7 @@ import pytest
 
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
+from loadgen.harness.speed.pairs import Kept
 from loadgen.harness.speed.roofline import core_gflops, gpu_tflops, limit
 
 Make = Callable[..., Benchmark]
@@ -59,6 +60,18 @@ def test_a_benchmark_says_what_it_compares_with(
     assert invoke(made, ["speed", "--data", "d", "--samples", "10", "--pairs", "1"]) == 0
     assert seen == [1] * 20
     assert "GFLOP a second of a core" in capsys.readouterr().out
+
+
+def test_encode_finds_what_its_own_dataset_has() -> None:
+    class Own:
+        name, total_count, performance_count = "own", 1, 1
+        gather = costs = load = print
+        labels = (1,)
+
+    kept = Kept(Own())  # type: ignore[arg-type]
+    assert kept.labels == (1,)
+    with pytest.raises(AttributeError, match="other"):
+        _ = kept.other
 
 
 def test_a_sweep_runs_every_scenario_and_stops_after_two_invalid_rates(

@@ -1,0 +1,1 @@
+"""DLRM-DCNv2 click prediction on multi-hot Criteo, compatible with MLPerf Inference."""

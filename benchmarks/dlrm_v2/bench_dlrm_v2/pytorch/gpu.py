@@ -1,0 +1,145 @@
+"""A stream of batches through one GPU, or several that share the tables.
+
+While a batch is computed, the indices of the next one are collected in page-locked memory and copied. All tables of a
+GPU are one kernel. Each GPU sums its own tables' rows; the first gets the sums and computes the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench_dlrm_v2.batch import F32, Batch
+from bench_dlrm_v2.model import Dense
+from bench_dlrm_v2.official import DENSE_FEATURES
+from bench_dlrm_v2.pytorch.kernels import Lookup
+from bench_dlrm_v2.pytorch.source import Source
+from bench_dlrm_v2.pytorch.tables import Resident, spread
+from loadgen.contracts import BackendOptions
+
+_SLOTS = 3
+"""Batches on the way: one computed, one copied, one collected."""
+_PAIRS_OF_A_SAMPLE = 270  # on average: page-locked memory is taken for so many, and for more when they come
+
+
+class Pipeline:
+    """One thread calls `submit`; it waits for the GPU only if `_SLOTS` batches are under way."""
+
+    def __init__(
+        self,
+        network: Dense,
+        source: Source,
+        stored: torch.dtype,
+        devices: Sequence[torch.device],
+        options: BackendOptions,
+    ) -> None:
+        """Raises InputError for files, and if the tables do not fit."""
+        self._config, self._main = source.config, devices[0]
+        self._dtype: torch.dtype = next(network.parameters()).dtype
+        shares = spread(source.config, len(devices))
+        residents = [Resident(source, share, stored, device) for share, device in zip(shares, devices, strict=True)]
+        self._parts = [_Part(tables, is_main=number == 0) for number, tables in enumerate(residents)]
+        is_compiled = self._dtype != torch.float32
+        self._network: Any = torch.compile(network, dynamic=True) if is_compiled else network
+        pairs = options.max_cost or options.max_batch * _PAIRS_OF_A_SAMPLE
+        self._slots = [_Slot(pairs) for _ in range(_SLOTS)]
+        self._turn = 0
+        self._waiter = ThreadPoolExecutor(1, "gpu-answers")
+
+    def submit(self, batch: Batch) -> Future[F32]:
+        """The future of probabilities [pairs]."""
+        slot = self._slots[self._turn]
+        self._turn = (self._turn + 1) % _SLOTS
+        slot.wait()
+        pairs = len(batch)
+        dense, indices = slot.collect(batch)
+        stream: Any = torch.cuda.current_stream(self._main)
+        bags = torch.empty((pairs, len(self._config.rows) * self._config.dim), dtype=self._dtype, device=self._main)
+        for part in self._parts:
+            part.look_up(indices, batch.hots, bags, stream)
+        with torch.cuda.device(self._main):
+            there = dense.to(self._main, non_blocking=True).to(self._dtype)  # together a CPU would convert, and wait
+            answers = self._network(there, bags)
+            host = _page_locked((pairs,), torch.float32).copy_(answers, non_blocking=True)
+            slot.done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            slot.done.record()
+        return self._waiter.submit(_finish, slot.done, host)
+
+    def close(self) -> None:
+        """Waits for what is under way."""
+        self._waiter.shutdown()
+        self._parts.clear()
+
+
+def _finish(done: Any, answers: Tensor) -> F32:
+    done.synchronize()
+    values: F32 = answers.numpy()
+    return values
+
+
+class _Part:
+    """The tables of one GPU."""
+
+    def __init__(self, tables: Resident, is_main: bool) -> None:
+        """is_main: does the rest of the model lie there too?"""
+        self._tables, self._is_main = tables, is_main
+        self._device, self._dim = tables.rows.device, tables.rows.shape[1]
+        self._copying: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._lookups: dict[tuple[int, ...], Lookup] = {}
+
+    def look_up(self, indices: Tensor, hots: tuple[int, ...], bags: Tensor, stream: Any) -> None:
+        """Write the tables' columns of `bags`, on the stream of the main GPU."""
+        tables = self._tables.tables
+        with torch.cuda.device(self._device):
+            with torch.cuda.stream(self._copying):
+                copied = indices.to(self._device, non_blocking=True)
+            own: Any = torch.cuda.current_stream(self._device)
+            own.wait_stream(self._copying)
+            copied.record_stream(own)
+            sums = bags if self._is_main else bags.new_empty((len(bags), self._dim * len(tables)), device=self._device)
+            self._lookup(hots)(copied, sums)
+        if not self._is_main:
+            stream.wait_stream(own)
+            there = sums.to(bags.device, non_blocking=True)
+            for at, table in enumerate(tables):
+                bags[:, table * self._dim :][:, : self._dim] = there[:, at * self._dim :][:, : self._dim]
+
+    def _lookup(self, hots: tuple[int, ...]) -> Lookup:
+        if hots not in self._lookups:
+            places = self._tables.tables if self._is_main else range(len(self._tables.tables))
+            self._lookups[hots] = Lookup(self._tables, hots, [self._dim * place for place in places])
+        return self._lookups[hots]
+
+
+class _Slot:
+    """Page-locked memory of one batch on its way."""
+
+    def __init__(self, pairs: int) -> None:
+        self._pairs = pairs
+        self._dense = self._indices = torch.empty((0, 0))
+        self.done: Any = None
+
+    def wait(self) -> None:
+        """Until the last batch has been read from here."""
+        if self.done is not None:
+            self.done.synchronize()
+
+    def collect(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """dense [n, 13] and indices [n, sum of hots] of the batch's pairs."""
+        pairs, hots = len(batch), sum(batch.hots)
+        if len(self._dense) < pairs or self._indices.shape[1] != hots:
+            self._pairs = max(pairs, self._pairs)
+            self._dense = _page_locked((self._pairs, DENSE_FEATURES), torch.float32)
+            self._indices = _page_locked((self._pairs, hots), torch.int32)
+        dense, indices = self._dense[:pairs], self._indices[:pairs]
+        batch.collect(dense.numpy(), indices.numpy())
+        return dense, indices
+
+
+def _page_locked(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory that a GPU copies by itself; PyTorch keeps what is freed, as it is slow to get."""
+    return torch.empty(shape, dtype=dtype, pin_memory=torch.cuda.is_available())
