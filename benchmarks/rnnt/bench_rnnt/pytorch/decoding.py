@@ -84,7 +84,9 @@ class Greedy:
         layers = [[getattr(lstm, f"{name}_l{n}") for name in _PARTS] for n in range(lstm.num_layers)]
         self.biases = [ih + hh for _, _, ih, hh in layers]
         # what the first layer makes of each label, and of the zero vector that stands before the first one
-        embedded = torch.cat([model.prediction.embed.weight, model.prediction.embed.weight.new_zeros(1, lstm.input_size)])
+        embedded = torch.cat(
+            [model.prediction.embed.weight, model.prediction.embed.weight.new_zeros(1, lstm.input_size)]
+        )
         self.table = embedded @ layers[0][0].T + self.biases[0]
         self.recurrent = layers[0][1].T
         self.later = [torch.cat([inputs, hidden], dim=1).T for inputs, hidden, *_ in layers[1:]]

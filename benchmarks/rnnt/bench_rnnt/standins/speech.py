@@ -160,7 +160,7 @@ def _excitation(voiced: F64, samples: int, voice: Voice, rng: np.random.Generato
 
 def _filtered(x: F64, gain: npt.NDArray[np.floating]) -> F64:
     """x through filters [n, bins] that change every 5 ms."""
-    frames = np.lib.stride_tricks.sliding_window_view(np.pad(x, _FFT // 2), _FFT)[:: _HOP][: len(gain)]
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(x, _FFT // 2), _FFT)[::_HOP][: len(gain)]
     pieces = np.fft.irfft(np.fft.rfft(frames * _OVERLAP) * gain) * (_OVERLAP / _OVERLAP_GAIN)
     out = np.zeros(len(gain) * _HOP + _FFT)
     for offset in range(0, _FFT, _HOP):  # pieces that do not overlap are added together

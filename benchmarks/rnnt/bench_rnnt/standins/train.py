@@ -9,7 +9,6 @@ import argparse
 import math
 import multiprocessing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,13 @@ from bench_rnnt.features import SHORTEST
 from bench_rnnt.model import Rnnt
 from bench_rnnt.official import ALPHABET
 from bench_rnnt.pytorch.features import Featurizer
+from bench_rnnt.standins.miniature import WEIGHTS
 from bench_rnnt.standins.speech import Voice, Wave, sentence, speak
 from loadgen.harness.standins.training import Progress, train_and_write, words
 
 CONFIG = RnntConfig(
     encoder_hidden=112, pre_layers=2, post_layers=2, prediction_hidden=64, prediction_layers=2, joint_hidden=96
 )
-WEIGHTS = Path(__file__).parent / "weights.npz"
 BLANK = len(ALPHABET)
 _NEVER = -1e30  # a log-probability that stays finite when it is added up
 _NOISIEST = 5.0  # dB below the speech: more than the test's

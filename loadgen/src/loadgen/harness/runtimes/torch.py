@@ -66,8 +66,11 @@ def set_threads(options: BackendOptions) -> None:
         torch.set_num_threads(threads)
 
 
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file, on the CPU; nothing else that may be in it is run. Raises InputError naming the file."""
+def read_state_dict(path: Path, key: str = "") -> dict[str, torch.Tensor]:
+    """The tensors of a file, on the CPU; nothing else that may be in it is run. Raises InputError naming the file.
+
+    key: under which a checkpoint of a training holds them, beside other things; empty: the file holds nothing else.
+    """
     import torch
 
     if not path.is_file():
@@ -80,6 +83,10 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         said = str(error).splitlines() if isinstance(error, RuntimeError) else []
         reason = said[0] if said else type(error).__name__
         raise InputError(f"{path}: not a PyTorch state dict ({reason}). Fetch it again") from error
+    if key and isinstance(found, dict):
+        if key not in found:
+            raise InputError(f"{path}: no {key!r} in it. Fetch it again")
+        found = found[key]
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise InputError(f"{path}: holds a {type(found).__name__}, not a dict of tensors. Fetch it again")
     return found
