@@ -28,7 +28,7 @@ class Length(NamedTuple):
 
 
 _MOST = int(MAX_SECONDS * RATE)
-LONGEST = Length(_MOST, int(joined_frames(np.array(_MOST))))
+LONGEST = Length(_MOST, joined_frames(_MOST))
 """What a runtime that makes room ahead has to have room for."""
 
 

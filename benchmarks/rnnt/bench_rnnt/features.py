@@ -7,13 +7,13 @@ official `rnnt.toml`.
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 F32: TypeAlias = "npt.NDArray[np.float32]"
-I64: TypeAlias = "npt.NDArray[np.int64]"
+N = TypeVar("N")  # int, an array or a tensor
 
 RATE = 16_000  # samples a second
 HOP = 160  # samples: a frame every 10 ms
@@ -33,11 +33,12 @@ SHORTEST = 1 + max(FFT // 2, SPLICE * HOP)
 """Samples: the edges are mirrored over half an FFT, and a standard deviation needs two joined frames."""
 
 
-def joined_frames(samples: I64) -> I64:
-    """How many joined frames utterances of so many samples have: one for each begun 30 ms."""
-    single = -(-samples // HOP)
-    frames: I64 = -(-single // SPLICE)
-    return frames
+def joined_frames(samples: N) -> N:
+    """How many joined frames an utterance of so many samples has: one for each begun 30 ms. Also of a column."""
+    count: Any = samples
+    single = (count + HOP - 1) // HOP
+    joined: N = (single + SPLICE - 1) // SPLICE
+    return joined
 
 
 def hann() -> F32:

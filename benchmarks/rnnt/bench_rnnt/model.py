@@ -54,7 +54,7 @@ class Encoder(nn.Module):
     def stacked(self, x: Tensor) -> Tensor:
         """[T, B, H] -> [ceil(T / stack), B, stack * H], frames in order, zeros after the last."""
         x = nn.functional.pad(x, (0, 0, 0, 0, 0, -len(x) % self.stack))
-        time, batch, width = x.shape
+        _, batch, width = x.shape
         return x.view(-1, self.stack, batch, width).transpose(1, 2).reshape(-1, batch, self.stack * width)
 
 

@@ -29,8 +29,8 @@ class Featurizer(nn.Module):
         x = self.log_mel(waves, lengths)
         frames = 1 + lengths // constants.HOP
         x = _masked(x, frames)  # what is spliced in from behind the end is zero
-        joined = -(-(-(-lengths // constants.HOP)) // constants.SPLICE)
-        x = normalised(spliced(x)[:, : -(-(-(-waves.shape[1] // constants.HOP)) // constants.SPLICE)], joined)
+        joined = constants.joined_frames(lengths)
+        x = normalised(spliced(x)[:, : constants.joined_frames(waves.shape[1])], joined)
         return x.transpose(0, 1), joined
 
     def log_mel(self, waves: Tensor, lengths: Tensor) -> Tensor:

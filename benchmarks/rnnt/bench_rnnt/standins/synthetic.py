@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bench_rnnt.config import RnntConfig, weight_shapes
 from bench_rnnt.features import RATE
-from bench_rnnt.official import ALPHABET, MANIFEST
+from bench_rnnt.official import MANIFEST
 from bench_rnnt.standins import generate
 from bench_rnnt.standins.formats import WRITERS
 from bench_rnnt.standins.generate import Spoken
