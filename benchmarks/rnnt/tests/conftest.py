@@ -68,14 +68,14 @@ def librispeech(tmp_path: Path) -> Callable[..., Path]:
             path = tmp_path / "data" / "LibriSpeech" / "dev-clean" / f"{name}.flac"
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, np.asarray(wave), rate, subtype=subtype)
-            entries.append(entry(f"dev-clean-wav/{name}.wav", len(wave), text))
+            entries.append(_entry(f"dev-clean-wav/{name}.wav", len(wave), text))
         (tmp_path / "data" / MANIFEST).write_text(json.dumps(entries))
         return tmp_path
 
     return write
 
 
-def entry(name: str, samples: int, text: str) -> dict[str, Any]:
+def _entry(name: str, samples: int, text: str) -> dict[str, Any]:
     """What the official manifest says of an utterance, as far as it is read, and a little more."""
     file = {"channels": 1, "sample_rate": 16000.0, "fname": name, "speed": 1, "num_samples": samples}
     seconds = samples / RATE

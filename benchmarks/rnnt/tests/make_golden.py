@@ -5,6 +5,7 @@ librosa brings numba and 360 MB, so it is no package that the tests need each da
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ def features(wave: Any) -> Any:
     """[frames, 240] by librosa's functions, with the official constants."""
     y = librosa.effects.preemphasis(wave / 32768.0, coef=0.97, zi=np.array([0.0]))
     window = np.hanning(320)
-    spectrum = librosa.stft(y, n_fft=512, hop_length=160, win_length=320, window=window, center=True, pad_mode="reflect")
+    spectrum = librosa.stft(
+        y, n_fft=512, hop_length=160, win_length=320, window=window, center=True, pad_mode="reflect"
+    )
     power = np.abs(spectrum) ** 2 + 1e-10
     mel = np.log(filters() @ power + 1e-20)
     shifted = [np.pad(mel, ((0, 0), (0, n)))[:, n:] for n in range(3)]
     joined = np.concatenate(shifted)[:, ::3]
-    joined = joined[:, : -(-(-(-len(wave) // 160)) // 3)]
+    joined = joined[:, : math.ceil(math.ceil(len(wave) / 160) / 3)]
     mean, deviation = joined.mean(axis=1, keepdims=True), joined.std(axis=1, keepdims=True, ddof=1)
     return ((joined - mean) / (deviation + 1e-5)).T
 

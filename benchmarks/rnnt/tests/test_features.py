@@ -1,4 +1,4 @@
-"""Features are the official ones: beside librosa's, recorded by `make_golden.py`, and beside a plain NumPy reference."""
+"""Features are the official ones: beside librosa's, recorded by `make_golden.py`, and a plain NumPy reference."""
 
 from __future__ import annotations
 
