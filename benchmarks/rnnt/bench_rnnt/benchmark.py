@@ -25,7 +25,7 @@ MINI = Profile(
     samples=256,
     memory_gb=0.6,
     disk_gb=0.02,
-    reference={"accuracy": 90.0},  # FP32, of the committed weights; measured by tests/test_miniature.py
+    reference={"accuracy": 88.5996},  # FP32, of the committed weights; measured by tests/test_miniature.py
     settings={
         Scenario.SingleStream: {
             "single_stream_expected_latency_ns": 1_000_000.0,  # pre-generates enough for any machine

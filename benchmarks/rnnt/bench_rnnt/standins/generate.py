@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 
 from bench_rnnt.features import RATE
 from bench_rnnt.official import MANIFEST
@@ -71,6 +70,8 @@ def _name(speaker: int, number: int) -> str:
 
 
 def _write(path: Path, wave: Wave) -> None:
+    import soundfile  # not for the training, which writes no audio
+
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, wave, RATE, subtype="PCM_16")
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bench_rnnt.config import RnntConfig
-from bench_rnnt.features import MEL, SHORTEST, SPLICE
+from bench_rnnt.features import MEL, SPLICE
 from bench_rnnt.model import Rnnt
 from bench_rnnt.official import ALPHABET
 from bench_rnnt.pytorch.features import Featurizer
@@ -107,15 +107,20 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     """The trained tensors by their own names, in 16 bits."""
     jobs = [(1000 + part + 100_000 * args.seed, args.utterances // 64) for part in range(64)]
     with multiprocessing.Pool(args.workers) as pool:
-        spoken = [pair for part in pool.map(utterances, jobs) for pair in part if len(pair[0]) >= SHORTEST]
+        spoken = [pair for part in pool.map(utterances, jobs) for pair in part]
+    tensors = spread_channels(fitted(Corpus(spoken, args.device), args))
+    return {name: value.astype(np.float16) for name, value in tensors.items()}
+
+
+def fitted(corpus: Corpus, args: argparse.Namespace) -> dict[str, Any]:
+    """The tensors in 32 bits."""
     torch.manual_seed(args.seed)
-    corpus, featurizer = Corpus(spoken, args.device), Featurizer().to(args.device)
-    model = _initialised(args)
+    model, featurizer = _initialised(args), Featurizer().to(args.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=1e-3, betas=(0.9, 0.98))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, args.steps))
     rng, progress = np.random.default_rng(args.seed), Progress(args.steps)
     for _ in range(args.steps):
-        first = int(rng.integers(max(1, len(spoken) - args.batch)))
+        first = int(rng.integers(max(1, len(corpus.longest) - args.batch)))
         waves, lengths, labels, counts = corpus.batch(first, args.batch)
         with torch.no_grad():
             x, joined = featurizer(waves, lengths)
@@ -128,8 +133,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
         optimizer.step()
         scheduler.step()
         progress.step(loss.detach())
-    tensors = spread_channels({name: value.cpu().numpy() for name, value in model.state_dict().items()})
-    return {name: value.astype(np.float16) for name, value in tensors.items()}
+    return {name: value.cpu().numpy() for name, value in model.state_dict().items()}
 
 
 def spread_channels(tensors: Mapping[str, Any]) -> dict[str, Any]:
