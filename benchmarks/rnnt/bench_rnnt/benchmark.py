@@ -56,7 +56,7 @@ SYNTHETIC = Profile(
     reference={"accuracy": 0.0},  # nothing was learnt, so no score is expected
     settings={Scenario.SingleStream: {"single_stream_expected_latency_ns": 5_000_000.0}},
     samples=2_513,
-    memory_gb=3.0,
+    memory_gb="bench_rnnt.config:memory_gb",
     gflop=GFLOP,
     disk_gb=0.6,
 )
@@ -66,7 +66,7 @@ FULL = Profile(
     prepare="bench_rnnt.assets:prepare",
     is_official=True,
     samples=2_513,
-    memory_gb=3.0,
+    memory_gb="bench_rnnt.config:memory_gb",
     gflop=GFLOP,
     assets="bench_rnnt.assets:ASSETS",
 )

@@ -1,4 +1,5 @@
-"""A batch's labels are, one for one, those of the sequential rule; a GPU's recordings are run on the CPU."""
+"""A batch's labels are, one for one, those of the sequential rule. Where there is no GPU, the CPU does what a GPU's
+recordings would."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from bench_rnnt.official import MAX_SYMBOLS
 from bench_rnnt.pytorch import gpu
 from bench_rnnt.pytorch.decoding import BLANK, ROUNDS, Greedy, Labels, decode, decode_one
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Maker = Callable[..., Rnnt]
 CONFIGS = [
     RnntConfig(12, 1, 1, 10, 1, 16),
@@ -64,11 +66,12 @@ def test_500_random_utterances_are_decoded_as_one_by_one(random_model: Maker) ->
 def test_recordings_decode_the_same(most: int, random_model: Maker) -> None:
     """With fewer utterances than room, and again after another batch: nothing is left of that."""
     for seed in range(6):
-        model = random_model(seed, CONFIGS[seed % 3], blank=0.5 * seed - 1)
+        model = random_model(seed, CONFIGS[seed % 3], blank=0.5 * seed - 1).to(DEVICE)
         greedy = Greedy(model)
-        decoder = gpu.Decoder(greedy, most, 20, 20 * MAX_SYMBOLS, torch.device("cpu"))
+        decoder = gpu.Decoder(greedy, most, 20, 20 * MAX_SYMBOLS, DEVICE)
         for count in {most, max(1, most - 3)}:
-            encoded, frames = model.encoder(*speech(seed + count, count))
+            x, lengths = speech(seed + count, count)
+            encoded, frames = model.encoder(x.to(DEVICE), lengths.to(DEVICE))
             assert as_lists(decoder(encoded, frames)) == as_lists(decode(greedy, encoded, frames))
 
 
@@ -76,21 +79,20 @@ def test_recordings_decode_the_same(most: int, random_model: Maker) -> None:
 def test_utterances_that_still_run_move_to_smaller_recordings(
     random_model: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = random_model(3, CONFIGS[0])
-    decoder = gpu.Decoder(Greedy(model), 64, 20, 20 * MAX_SYMBOLS, torch.device("cpu"))
+    model = random_model(3, CONFIGS[0]).to(DEVICE)
+    decoder = gpu.Decoder(Greedy(model), 64, 20, 20 * MAX_SYMBOLS, DEVICE)
     used: list[int] = []
     replay = gpu._Recording.replay
     monkeypatch.setattr(gpu._Recording, "replay", lambda self: used.append(self.size) or replay(self))  # type: ignore[func-returns-value]
-    encoded, frames = model.encoder(*speech(3, 64))
-    decoder(encoded, frames)
+    x, lengths = speech(3, 64)
+    decoder(*model.encoder(x.to(DEVICE), lengths.to(DEVICE)))
     assert used == sorted(used, reverse=True)
     assert set(used) == {64, 32, 16}
 
 
 def test_too_large_a_batch_is_an_error(random_model: Maker) -> None:
     with torch.inference_mode():
-        model = random_model(0, CONFIGS[0])
-        decoder = gpu.Decoder(Greedy(model), 4, 10, 300, torch.device("cpu"))
+        decoder = gpu.Decoder(Greedy(random_model(0, CONFIGS[0]).to(DEVICE)), 4, 10, 300, DEVICE)
         with pytest.raises(ValueError, match="5 utterances of 3 frames, 4 of 10 fit"):
             decoder(torch.zeros(3, 5, 12).double(), torch.full((5,), 3))
         with pytest.raises(ValueError, match="1 utterances of 11 frames"):
