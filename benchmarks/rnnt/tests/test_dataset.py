@@ -49,14 +49,19 @@ def test_flac_is_read_in_the_manifests_order(librispeech: Writer) -> None:
     assert dataset.costs(np.array([2, 0])).tolist() == [11, 13]
 
 
-def test_wav_files_are_taken_where_they_are(librispeech: Writer) -> None:
-    """Written by Python's own module; the manifest names these, and they go before FLAC."""
-    folder, wave = librispeech([(noise(5_000), "one")]), noise(5_000, 7)
+def write_wav(folder: Path, wave: Any) -> None:
+    """By Python's own module, in the first utterance's place."""
     path = folder / "data" / "dev-clean-wav" / "84" / "121123" / "84-121123-0000.wav"
     path.parent.mkdir(parents=True)
     with wave_files.open(str(path), "wb") as file:
         file.setparams((1, 2, 16_000, 0, "NONE", ""))
         file.writeframes(wave.tobytes())
+
+
+def test_wav_files_are_taken_where_they_are(librispeech: Writer) -> None:
+    """The manifest names these, and they go before FLAC."""
+    folder, wave = librispeech([(noise(5_000), "one")]), noise(5_000, 7)
+    write_wav(folder, wave)
     dataset = Dataset(folder)
     dataset.load([0])
     assert (dataset.gather(np.array([0])).waves[0] == wave).all()
@@ -115,6 +120,13 @@ def test_other_samples_than_the_manifests_are_named(librispeech: Writer) -> None
     folder = librispeech([(noise(35 * 16_000), "one")])
     rewritten(folder, lambda document: document[0].update(original_duration=5.0, original_num_samples=80_000))
     with pytest.raises(InputError, match=rf"{FIRST}: 560,000 samples, the manifest says 80,000"):
+        Dataset(folder).load([0])
+
+
+def test_a_file_without_samples_is_named(librispeech: Writer) -> None:
+    folder = librispeech([(noise(5_000), "one")])
+    write_wav(folder, noise(0))
+    with pytest.raises(InputError, match=r"84-121123-0000.wav: 0 samples, the manifest says 5,000"):
         Dataset(folder).load([0])
 
 
