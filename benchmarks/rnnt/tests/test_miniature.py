@@ -79,12 +79,13 @@ def test_careful_int8_meets_the_target(accuracy: Scorer) -> None:
 
 
 def test_careless_int8_misses_the_target(accuracy: Scorer) -> None:
-    """One scale a tensor: the joint's channels differ by up to 2^8, so the small ones vanish."""
+    """One scale a tensor: the joint's channels differ by up to 2^6, so the small ones vanish."""
     assert accuracy(rounded(8, axis=None)) < TARGET - 2
 
 
-def test_4_bits_miss_the_target(accuracy: Scorer) -> None:
-    assert accuracy(rounded(4, axis=1, leave="joint.net.3")) < TARGET - 2
+def test_int8_of_the_last_layer_misses_the_target(accuracy: Scorer) -> None:
+    """Its channels are columns: a scale a row does not keep the small ones."""
+    assert accuracy(rounded(8, axis=1)) < TARGET - 0.5
 
 
 def test_without_normalisation_it_misses_the_target(accuracy: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:

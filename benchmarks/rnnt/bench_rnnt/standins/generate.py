@@ -19,7 +19,7 @@ from bench_rnnt.standins.speech import Voice, Wave, sentence, speak
 SEED = 3
 SPEAKERS, EACH = 16, 16
 """Of the miniature: 256 utterances."""
-NOISE = (14.0, 28.0)
+NOISE = (6.0, 20.0)
 """dB below the speech, of the miniature's voices."""
 _LONG = 2
 """Utterances of more than 15 s, which are no samples."""
