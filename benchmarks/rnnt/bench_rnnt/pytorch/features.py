@@ -35,24 +35,28 @@ class Featurizer(nn.Module):
 
     def log_mel(self, waves: Tensor, lengths: Tensor) -> Tensor:
         """[B, 1 + N // 160, 80]; behind an utterance's 1 + length // 160 frames stands whatever there is."""
-        x = preemphasised(waves.float() / 32768)
-        x = mirrored(x, lengths, constants.FFT // 2)
+        x = mirrored(preemphasised(waves.float() / 32768), lengths, constants.FFT // 2)
+        # one by one on a CPU: what an utterance's steps hand on then stays in its cache
+        parts = x.split(1) if x.device.type == "cpu" else (x,)
+        return torch.cat([self._log_mel(part) for part in parts])
+
+    def _log_mel(self, x: Tensor) -> Tensor:
         spectrum = torch.fft.rfft(x.unfold(1, constants.FFT, constants.HOP) * self.window)
-        power = spectrum.real.square() + spectrum.imag.square() + constants.DITHER**2
+        power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag) + constants.DITHER**2
         return torch.log(power @ self.filters + constants.LOG_FLOOR)
 
 
 def preemphasised(x: Tensor) -> Tensor:
     """[B, N]: each sample less 0.97 of the one before; the first stays."""
-    return torch.cat([x[:, :1], x[:, 1:] - constants.PREEMPHASIS * x[:, :-1]], dim=1)
+    return torch.cat([x[:, :1], torch.sub(x[:, 1:], x[:, :-1], alpha=constants.PREEMPHASIS)], dim=1)
 
 
 def mirrored(x: Tensor, lengths: Tensor, more: int) -> Tensor:
     """[B, N + 2 more]: each utterance continued on both sides by its mirror image, wherever it ends."""
-    positions = torch.arange(-more, x.shape[1] + more, device=x.device).abs()
-    last = lengths[:, None] - 1
-    back = torch.where(positions > last, 2 * last - positions, positions)
-    return x.gather(1, back.clamp(min=0))
+    padded = torch.nn.functional.pad(x, (more, more))
+    padded[:, :more] = x[:, 1 : more + 1].flip(1)
+    steps, ends = torch.arange(more, device=x.device), lengths[:, None]
+    return padded.scatter_(1, more + ends + steps, x.gather(1, ends - 2 - steps))
 
 
 def spliced(x: Tensor) -> Tensor:
