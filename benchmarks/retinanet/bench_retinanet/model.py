@@ -37,7 +37,14 @@ class RetinaNet(nn.Module):
 
     def forward(self, images: Tensor) -> list[Level]:
         """The reference would now resize to the size that images have already."""
-        features = self.backbone["fpn"](self.backbone["body"](normalised(images)))
+        return self.heads(self.features(normalised(images)))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Normalised images -> [n, channels, side, side] of each level."""
+        found: list[Tensor] = self.backbone["fpn"](self.backbone["body"](x))
+        return found
+
+    def heads(self, features: list[Tensor]) -> list[Level]:
         logits, deltas = (self.head[name] for name in HEADS)
         return [Level(logits(x), deltas(x)) for x in features]
 
