@@ -56,9 +56,11 @@ def read_annotations(path: Path, classes: int) -> Annotations:
         raise InputError(f"{path}: not JSON ({error}): {advice}") from error
     if not isinstance(document, dict):
         raise InputError(f"{path}: holds no JSON object: {advice}")
-    lists = (_entries(document, key, path, advice) for key in ("images", "categories", "annotations"))
+    images, categories, boxes = (
+        _entries(document, key, path, advice) for key in ("images", "categories", "annotations")
+    )
     try:
-        return _checked(*lists, classes)
+        return _checked(images, categories, boxes, classes)
     except ValueError as error:
         raise InputError(f"{path}: {error}: {advice}") from error
 
@@ -131,7 +133,7 @@ def _name(image: Mapping[str, Any]) -> str:
 
 
 def _whole(entry: Mapping[str, Any], key: str, where: str) -> int:
-    value = entry.get(key)
+    value: Any = entry.get(key)
     if not _is_number(value) or value != int(value):
         raise ValueError(f"{where} has {key} {value!r}, expected a whole number")
     return int(value)

@@ -5,10 +5,13 @@ The official file takes one image, so a batch is computed image by image; one th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from bench_retinanet.config import FILE, read_config
 from bench_retinanet.dataset import Batch
@@ -22,6 +25,9 @@ from loadgen.harness.standins.making import provide
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+
+
+Output: TypeAlias = npt.NDArray[Any]
 
 
 class Backend:
@@ -44,20 +50,21 @@ class Backend:
         self._session = runtime.open_session(path, self._options)
         shapes = runtime.named_interface(self._session, inputs=[INPUT], outputs=OUTPUTS, path=path)
         self.rows, *sizes = shapes[INPUT]
-        """Images that a file of a fixed batch takes at once; None: any number."""
-        if self.rows not in (None, 1) or any(size not in (None, wanted) for size, wanted in zip(sizes, (3, side, side))):
+        """Images that the file takes at once, 1; None: any number."""
+        wanted = (3, side, side)
+        if self.rows not in (None, 1) or any(s not in (None, w) for s, w in zip(sizes, wanted, strict=False)):
             raise InputError(
-                f"{path}: {INPUT} is {[self.rows, *sizes]}, expected [1 or any, 3, {side}, {side}]: use the official file"
+                f"{path}: {INPUT} is {[self.rows, *sizes]}, expected [1 or any number, 3, {side}, {side}]: "
+                "use the official file"
             )
-        shape = (1 if self.rows else 2, 3, side, side)
-        found = self._run(np.zeros(shape, np.float32))
-        _check(found, shape[0], path.name)
+        count = self.rows or 2
+        _check_outputs(path, self._run(np.zeros((count, *wanted), np.float32)), count)
         return runtime.loaded(self._session, self._options, "float32")
 
-    def _run(self, images: Images) -> list[np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+    def _run(self, images: Images) -> list[Output]:
         """Boxes, scores and labels, whatever the file's order is."""
         assert self._session is not None
-        found: list[np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = self._session.run(OUTPUTS, {INPUT: images})
+        found: list[Output] = self._session.run(OUTPUTS, {INPUT: images})
         return found
 
     def submit(self, batch: Batch) -> Future[Detections]:
@@ -66,8 +73,20 @@ class Backend:
         if self.rows is None:
             return finished(packed(*self._run(images)))
         parts = (self._run(images[place : place + 1]) for place in range(len(images)))
-        return finished(joined([packed(*(column[None] for column in found)) for found in parts]))
+        return finished(joined([packed(*(column[None] for column in part)) for part in parts]))
 
     def close(self) -> None:
         """Frees the session."""
         self._session = None
+
+
+def _check_outputs(file: Path, found: Sequence[Output], count: int) -> None:
+    """Raise InputError that names the file unless it gives [m, 4], [m] and [m] for one image, or, if it takes any
+    number, as many rows of these for each."""
+    boxes, scores, labels = (column.shape for column in found)
+    leading = 1 if count == 1 else 2
+    if len(scores) != leading or labels != scores or boxes != (*scores, 4) or (count > 1 and scores[0] != count):
+        raise InputError(
+            f"{file}: boxes, scores and labels are {[list(shape) for shape in (boxes, scores, labels)]} for {count} "
+            "image(s), expected [m, 4], [m] and [m], or of each image as many: use the official file"
+        )

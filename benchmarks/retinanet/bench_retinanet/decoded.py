@@ -78,7 +78,7 @@ class Decoded:
         """
         picture, status, stamp = self._pictures[index], self._status(index), self._stamp(index)
         pixels = self._bytes[self._starts[index] + _HEADER.size : self._starts[index + 1]]
-        if stamp == _Stamp(*status, zlib.crc32(pixels)):
+        if stamp == _Stamp(*status, zlib.crc32(pixels.data)):
             return pixels.reshape(picture.height, picture.width, 3)
         decoded = decode(self._files[index].read_bytes())
         height, width, _ = decoded.shape

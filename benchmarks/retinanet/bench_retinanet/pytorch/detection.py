@@ -36,7 +36,9 @@ def detect(levels: Sequence[Level], anchors: Sequence[Tensor], image: int) -> Ca
 
 
 def candidates(levels: Sequence[Level], anchors: Sequence[Tensor], image: int) -> Candidates:
-    """Best first; equal scores in the order of levels, locations, anchors and classes. Shapes depend on shapes alone."""
+    """Best first; equal scores in the order of levels, locations, anchors and classes.
+
+    Their number, and the shape of all between, does not depend on what images show."""
     found = [_of_level(level, boxes, image) for level, boxes in zip(levels, anchors, strict=True)]
     scores, boxes, labels = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
     scores, order = scores.sort(dim=1, descending=True, stable=True)
@@ -82,7 +84,11 @@ def decoded(deltas: Tensor, anchors: Tensor) -> Tensor:
 
 
 def suppressed(found: Candidates) -> Candidates:
-    """Without those that overlap a better one of their class, and without what lies behind the MOST best."""
+    """Without those that overlap a better one of their class, and without what lies behind the MOST best.
+
+    Raises ValueError if a score is not a number: no threshold would let it pass, and nothing detected be the answer."""
+    if bool(found.scores[:, :1].isnan().any()):  # sorts before all numbers
+        raise ValueError("a score is not a number; check the weights, or use another number format")
     most = int((found.scores > 0).sum(dim=1).max()) if found.scores.numel() else 0
     scores, boxes, labels = (column[:, :most] for column in found)
     apart = (boxes.amax(dim=(1, 2), keepdim=True) if most else boxes.sum(dim=(1, 2), keepdim=True)) + 1

@@ -3,7 +3,7 @@
 What has one shape whatever the images show, from normalisation to each level's best candidates, is recorded once for
 some sizes of a batch and launched as one (CUDA graphs); a batch of another size takes the next larger recording. The
 suppression of overlapping boxes depends on how many there are, so it follows launch by launch, on a thread and a
-stream of its own. Of an image's 31.7 million scores 5,000 leave the recording, and none the GPU but those of detections.
+stream of its own. Of an image's 31.7 million scores 5,000 leave the recording, and those of detections the GPU.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Pipeline:
     def _sorted_out(self, launched: _Launched) -> Detections:
         launched.slot.computed.synchronize()
         with torch.cuda.stream(self._sorting):
-            found = suppressed(Candidates(*(column[: launched.count] for column in launched.recording.kept)))
+            found = suppressed(Candidates(*(column[: launched.images] for column in launched.recording.kept)))
             return packed(*(column.cpu().numpy() for column in (found.boxes, found.scores, found.labels)))
 
     def close(self) -> None:
@@ -144,7 +144,7 @@ class _Slot:
 class _Launched(NamedTuple):
     slot: _Slot
     recording: _Recording
-    count: int
+    images: int
     future: Future[Detections]
 
 

@@ -37,7 +37,7 @@ class Canvas:
         return [Level(logits[:, :, rows, columns], deltas[:, :, rows, columns]) for rows, columns in self.places]
 
     def _head(self, head: nn.Module, last: str, x: Tensor) -> Tensor:
-        for layer in head.get_submodule("conv"):  # type: ignore[union-attr]
+        for layer in head.get_submodule("conv").children():
             x = layer(x)
             if isinstance(layer, nn.ReLU):
                 x = x * self.mask

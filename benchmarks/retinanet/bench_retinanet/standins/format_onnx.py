@@ -72,9 +72,7 @@ class _Graph:
         """inputs: names, or constants without one."""
         return self.nodes(operator, *inputs, outputs=[output or f"{operator}_{len(self.graph.node)}"], **attributes)[0]
 
-    def nodes(
-        self, operator: str, *inputs: str | npt.NDArray[Any], outputs: list[str], **attributes: Any
-    ) -> list[str]:
+    def nodes(self, operator: str, *inputs: str | npt.NDArray[Any], outputs: list[str], **attributes: Any) -> list[str]:
         from onnx import helper
 
         place = f"{operator}_{len(self.graph.node)}"
@@ -100,7 +98,12 @@ class _Graph:
         """With its bias, if it has one."""
         parts = [part for part in (f"{name}.weight", f"{name}.bias") if part in self.tensors]
         size = self.tensors[parts[0]].shape[-1]
-        shape = {"kernel_shape": [size] * 2, "strides": [stride] * 2, "pads": [size // 2] * 4, "group": groups}
+        shape: dict[str, Any] = {
+            "kernel_shape": [size] * 2,
+            "strides": [stride] * 2,
+            "pads": [size // 2] * 4,
+            "group": groups,
+        }
         return self.node("Conv", x, *(self.weight(part) for part in parts), **shape)
 
     def normalised(self, x: str, name: str, norm: str, stride: int = 1, groups: int = 1) -> str:

@@ -25,19 +25,19 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 
 def _square(u: Field, v: Field) -> Field:
-    return 1 - np.maximum(np.abs(u), np.abs(v))
+    return np.asarray(1 - np.maximum(np.abs(u), np.abs(v)), np.float32)
 
 
 def _diamond(u: Field, v: Field) -> Field:
-    return 1 - np.abs(u) - np.abs(v)
+    return np.asarray(1 - np.abs(u) - np.abs(v), np.float32)
 
 
 def _disc(u: Field, v: Field) -> Field:
-    return 1 - np.hypot(u, v)
+    return np.asarray(1 - np.hypot(u, v), np.float32)
 
 
 def _ring(u: Field, v: Field) -> Field:
-    return 0.22 - np.abs(np.hypot(u, v) - 0.78)
+    return np.asarray(0.22 - np.abs(np.hypot(u, v) - 0.78), np.float32)
 
 
 def _frame(u: Field, v: Field) -> Field:
@@ -50,11 +50,11 @@ def _triangle(u: Field, v: Field) -> Field:
 
 def _cross(u: Field, v: Field) -> Field:
     a, b = np.abs(u), np.abs(v)
-    return np.maximum(np.minimum(0.34 - a, 1 - b), np.minimum(1 - a, 0.34 - b))
+    return np.asarray(np.maximum(np.minimum(0.34 - a, 1 - b), np.minimum(1 - a, 0.34 - b)), np.float32)
 
 
 def _crescent(u: Field, v: Field) -> Field:
-    return np.minimum(1 - np.hypot(u, v), np.hypot(u - 0.5, v) - 0.72)
+    return np.asarray(np.minimum(1 - np.hypot(u, v), np.hypot(u - 0.5, v) - 0.72), np.float32)
 
 
 SHAPES: Mapping[str, Callable[[Field, Field], Field]] = {

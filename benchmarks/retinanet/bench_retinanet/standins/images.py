@@ -54,7 +54,7 @@ def _boxes(height: int, width: int, rng: np.random.Generator) -> list[Object]:
         wide, high = np.exp(rng.uniform(np.log(0.03), 0, 2)) * [width, height]
         left, top = rng.uniform(0, [width - wide, height - high])
         label, group = int(rng.integers(CLASSES)), bool(rng.random() < 0.1)
-        found.append(Object(label, *(float(value) for value in (left, top, wide, high)), group=group))
+        found.append(Object(label, float(left), float(top), float(wide), float(high), group))
     return found
 
 
@@ -73,10 +73,11 @@ def _write_one(folder: Path, number: int) -> tuple[dict[str, Any], list[Object]]
     """The image's entry in the annotations, and its boxes."""
     rng = np.random.default_rng([SEED, number])
     pixels = draw(rng)
+    height, width, _ = pixels.shape
     encoded: Any = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(80, 93))])[1]
     name = f"{number:016x}.jpg"
     (folder / IMAGE_FOLDERS[0] / name).write_bytes(bytes(encoded))
-    return image_entry(number + 1, name, pixels.shape[:2]), _boxes(*pixels.shape[:2], rng)
+    return image_entry(number + 1, name, (height, width)), _boxes(height, width, rng)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
