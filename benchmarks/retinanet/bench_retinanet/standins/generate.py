@@ -41,7 +41,7 @@ def _ring(u: Field, v: Field) -> Field:
 
 
 def _frame(u: Field, v: Field) -> Field:
-    return 0.2 - np.abs(np.maximum(np.abs(u), np.abs(v)) - 0.8)
+    return np.asarray(0.2 - np.abs(np.maximum(np.abs(u), np.abs(v)) - 0.8), np.float32)
 
 
 def _triangle(u: Field, v: Field) -> Field:
