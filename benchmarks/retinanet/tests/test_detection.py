@@ -100,14 +100,16 @@ def _p7_without_relu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _strides_of_powers_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    moved = [boxes * np.float32(128 / 96 if len(boxes) == 36 else 1) for boxes in level_anchors(MADE.CONFIG)]
-    monkeypatch.setitem(found_by.__globals__, "level_anchors", lambda config: moved)
+    moved = level_anchors(MADE.CONFIG)
+    assert strides(MADE.CONFIG)[4] == 96
+    moved[4] = moved[4] + np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float32).repeat(9, 0)[:, [0, 1, 0, 1]] * 32
+    monkeypatch.setitem(globals(), "level_anchors", lambda config: moved)
 
 
 def _half_a_stride(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = strides(MADE.CONFIG)
     moved = [boxes + np.float32(step / 2) for boxes, step in zip(level_anchors(MADE.CONFIG), steps, strict=True)]
-    monkeypatch.setitem(found_by.__globals__, "level_anchors", lambda config: moved)
+    monkeypatch.setitem(globals(), "level_anchors", lambda config: moved)
 
 
 def _without_nms(monkeypatch: pytest.MonkeyPatch) -> None:
