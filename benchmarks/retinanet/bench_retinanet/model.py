@@ -37,7 +37,7 @@ class RetinaNet(nn.Module):
 
     def forward(self, images: Tensor) -> list[Level]:
         """The reference would now resize to the size that images have already."""
-        return self.heads(self.features(normalised(images)))
+        return self.heads(self.features(normalised(images, normalisation(images.device))))
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Normalised images -> [n, channels, side, side] of each level."""
@@ -49,9 +49,15 @@ class RetinaNet(nn.Module):
         return [Level(logits(x), deltas(x)) for x in features]
 
 
-def normalised(images: Tensor) -> Tensor:
-    """By ImageNet's mean and deviation of red, green and blue."""
-    mean, deviation = (images.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
+def normalisation(device: torch.device) -> tuple[Tensor, Tensor]:
+    """ImageNet's mean and deviation of red, green and blue, [3, 1, 1]. A GPU's recordings cannot make them."""
+    mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, DEVIATION))
+    return mean, deviation
+
+
+def normalised(images: Tensor, constants: tuple[Tensor, Tensor]) -> Tensor:
+    """In float32, as the images are."""
+    mean, deviation = constants
     return (images - mean) / deviation
 
 

@@ -10,7 +10,7 @@ import torch
 from bench_retinanet.anchors import level_anchors
 from bench_retinanet.config import FILE, RetinaNetConfig, check_weights, read_config
 from bench_retinanet.dataset import Batch
-from bench_retinanet.model import RetinaNet, fold, normalised
+from bench_retinanet.model import RetinaNet, fold, normalisation, normalised
 from bench_retinanet.official import PICKLED, PYTORCH
 from bench_retinanet.postprocess import Detections, packed
 from bench_retinanet.pytorch.checkpoint import read_weights
@@ -47,6 +47,7 @@ class Backend:
             self._pipeline = Pipeline(model, config, self._options.max_batch, self._device)
         self._model, self._image = model, config.image
         self._anchors = [torch.from_numpy(boxes) for boxes in level_anchors(config)]
+        self._normalisation = normalisation(torch.device("cpu"))
         self.submit(Batch(torch.zeros((1, 3, config.image, config.image)).numpy())).result()
         return runtime.loaded(self._device, self._options.dtype)
 
@@ -71,7 +72,7 @@ class Backend:
         if self._pipeline is not None:
             return self._pipeline.submit(batch)
         assert self._model is not None
-        images = normalised(torch.from_numpy(batch.images))
+        images = normalised(torch.from_numpy(batch.images), self._normalisation)
         x = images.to(self._dtype, memory_format=torch.channels_last)
         found = detect(self._model.heads(self._model.features(x)), self._anchors, self._image)
         return finished(packed(*(column.numpy() for column in (found.boxes, found.scores, found.labels))))

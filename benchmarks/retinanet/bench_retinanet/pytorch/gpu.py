@@ -20,7 +20,7 @@ from torch import Tensor
 from bench_retinanet.anchors import level_anchors
 from bench_retinanet.config import RetinaNetConfig
 from bench_retinanet.dataset import Batch
-from bench_retinanet.model import RetinaNet, normalised
+from bench_retinanet.model import RetinaNet, normalisation, normalised
 from bench_retinanet.postprocess import Detections, packed
 from bench_retinanet.preprocess import Images
 from bench_retinanet.pytorch.detection import Candidates, candidates, suppressed
@@ -37,7 +37,7 @@ class Pipeline:
 
     def __init__(self, model: RetinaNet, config: RetinaNetConfig, max_batch: int, device: torch.device) -> None:
         self._model, self._config, self._device = model, config, device
-        self._canvas = Canvas(model, config)
+        self._canvas, self._normalisation = Canvas(model, config), normalisation(device)
         self._anchors = [torch.from_numpy(boxes).to(device) for boxes in level_anchors(config)]
         self._copying, self._computing, self._sorting = (_stream(device) for _ in range(3))
         self._locked = PageLocked()
@@ -66,7 +66,7 @@ class Pipeline:
 
     def _compute(self, images: Tensor) -> Candidates:
         dtype = next(self._model.parameters()).dtype
-        x = normalised(images).to(dtype, memory_format=torch.channels_last)
+        x = normalised(images, self._normalisation).to(dtype, memory_format=torch.channels_last)
         features = self._model.features(x)
         levels = self._canvas(features) if len(images) <= _CANVAS else self._model.heads(features)
         return candidates(levels, self._anchors, self._config.image)

@@ -1,7 +1,8 @@
 """Trains the miniature: `python -m bench_retinanet train-mini --output weights.npz`.
 
-A ResNeXt of 5 blocks and a pyramid of 48 channels. Batches of 32 from drawn images, mirrored or not; focal loss for
-classes and L1 for boxes, as the reference was trained.
+A ResNeXt of 5 blocks and a pyramid of 32 channels: 0.4 M parameters. 4,000 steps of 32 drawn images, mirrored or not,
+11 times through 12,000; focal loss for classes and L1 for boxes, as the reference was trained. About 5 minutes on an
+H200 that others used too.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from bench_retinanet.standins.miniature import WEIGHTS
 from loadgen.harness.standins.training import Progress, train_and_write, words
 
 CONFIG = RetinaNetConfig(
-    layers=(1, 2, 1, 1), stem=16, inner=16, groups=4, channels=48, convolutions=2, anchor=8, **SIZES
+    layers=(1, 2, 1, 1), stem=12, inner=16, groups=4, channels=32, convolutions=2, anchor=8, **SIZES
 )
 _BATCH = 32
 _SEED_STEP = 1000
@@ -184,8 +185,8 @@ def _encoded(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and write, as the words of a command line say. Raises InputError for a device that is not there."""
-    parser = words(__doc__, seed=1, steps=6_000)
-    parser.add_argument("--images", type=int, default=16_000)
+    parser = words(__doc__, seed=1, steps=4_000)
+    parser.add_argument("--images", type=int, default=12_000)
     parser.add_argument("--workers", type=int, default=2, help="processes that draw images")
     parser.add_argument("--rate", type=float, default=3e-3, help="greatest learning rate")
     train_and_write(parser, arguments, train, WEIGHTS)
