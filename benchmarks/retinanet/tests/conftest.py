@@ -55,7 +55,7 @@ def small_tensors() -> dict[str, Any]:
     """Of the network SMALL, which detects some hundred boxes of every class in noise, and none in what is plain."""
     tensors = random_tensors(SMALL, 1)
     tensors["head.classification_head.cls_logits.bias"] = np.full(9 * SMALL.classes, -5.5, np.float32)
-    tensors["head.classification_head.cls_logits.weight"] *= np.float32(2)
+    tensors["head.classification_head.cls_logits.weight"] *= np.float32(2.2)
     return tensors
 
 
@@ -110,7 +110,7 @@ def load() -> Iterator[Load]:
 def folder(tmp_path: Path) -> Folder:
     """Writes a profile's folder with these images, [height, width, 3], as PNG files named .jpg, which lose nothing."""
 
-    def write(images: list[npt.NDArray[np.uint8]], **changes: Any) -> Path:
+    def write(images: list[npt.NDArray[np.uint8]], /, **changes: Any) -> Path:
         place = tmp_path / "data" / IMAGE_FOLDERS[0]
         place.mkdir(parents=True, exist_ok=True)
         entries = []

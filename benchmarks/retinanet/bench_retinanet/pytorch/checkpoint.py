@@ -20,6 +20,8 @@ from torch import Tensor
 from loadgen.contracts import InputError
 
 _TAKEN = {
+    ("__builtin__", "set"),  # by the name that Python 2 had for it, which pickles keep
+    ("builtins", "set"),
     ("collections", "OrderedDict"),
     ("torch", "Size"),
     ("torch._utils", "_rebuild_parameter"),
@@ -46,6 +48,9 @@ class Stub:
         if isinstance(state, dict):
             self.__dict__.update(state)
 
+    def __call__(self, *_: Any, **__: Any) -> Stub:
+        return Stub()
+
     def __setitem__(self, key: Any, value: Any) -> None: ...
 
     def append(self, value: Any) -> None: ...
@@ -55,7 +60,7 @@ class Stub:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _TAKEN or (module == "builtins" and name in ("set", "frozenset", "slice")):
+        if (module, name) in _TAKEN:
             return super().find_class(module, name)
         return type(name, (Stub,), {"__module__": module})
 

@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from bench_retinanet.anchors import CLIP
 from bench_retinanet.config import ANCHORS
 from bench_retinanet.model import Level
 from bench_retinanet.postprocess import MOST, OVERLAP, PER_LEVEL, THRESHOLD
 
-_BLOCK = 512  # boxes that are compared with all before them at once: bounds the memory, and most images need one
+_BLOCK = 256  # boxes that are compared with all before them at once: bounds the memory, and most images need one
 
 
 class Candidates(NamedTuple):
@@ -31,8 +32,14 @@ class Candidates(NamedTuple):
 
 
 def detect(levels: Sequence[Level], anchors: Sequence[Tensor], image: int) -> Candidates:
-    """Of each image at most MOST, best first. anchors: [locations * 9, 4] of each level; image: pixels of a side."""
-    return suppressed(candidates(levels, anchors, image))
+    """Of each image at most MOST, best first. anchors: [locations * 9, 4] of each level; image: pixels of a side.
+
+    One image after another, because they differ in how many candidates they have: a CPU would wait for the most."""
+    found = candidates(levels, anchors, image)
+    images = range(len(found.scores))
+    parts = [suppressed(Candidates(*(column[place : place + 1] for column in found))) for place in images]
+    columns = zip(*parts, strict=True)
+    return Candidates(*(pad_sequence([one[0] for one in column], batch_first=True) for column in columns))
 
 
 def candidates(levels: Sequence[Level], anchors: Sequence[Tensor], image: int) -> Candidates:
@@ -123,8 +130,9 @@ def _settled(beats: Tensor, alive: Tensor) -> Tensor:
 
 def overlap(first: Tensor, second: Tensor) -> Tensor:
     """[n, a, 4] and [n, b, 4] -> bool [n, a, b]: is their intersection over OVERLAP of their union?"""
-    low = torch.maximum(first[:, :, None, :2], second[:, None, :, :2])
-    high = torch.minimum(first[:, :, None, 2:], second[:, None, :, 2:])
-    both = (high - low).clamp(min=0).prod(dim=-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(dim=-1) for boxes in (first, second)]
+    columns = [boxes.unbind(dim=-1) for boxes in (first, second)]
+    pairs = [(a[:, :, None], b[:, None, :]) for a, b in zip(*columns, strict=True)]
+    areas = [(right - left) * (bottom - top) for left, top, right, bottom in columns]
+    both = (torch.minimum(*pairs[2]) - torch.maximum(*pairs[0])).clamp_(min=0)
+    both *= (torch.minimum(*pairs[3]) - torch.maximum(*pairs[1])).clamp_(min=0)
     return both / (areas[0][:, :, None] + areas[1][:, None, :] - both) > OVERLAP
