@@ -31,7 +31,7 @@ SMALL = RetinaNetConfig(
     layers=(1, 2, 1, 1), stem=8, inner=16, groups=4, channels=16, convolutions=1, classes=6, image=160, anchor=8
 )
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # threads that wait for each other spin, where others want the cores
 
 
 @pytest.fixture(scope="session")

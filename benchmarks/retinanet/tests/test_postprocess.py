@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,7 @@ def answers(found: Detections, indices: list[int]) -> list[bytes]:
     data, offsets, _ = encode(found, np.array(indices), DATASET)
     whole = bytes(memoryview(np.ascontiguousarray(data)).cast("B")) if len(data) else b""
     assert offsets[-1] == len(whole)
-    return [whole[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [whole[start:end] for start, end in pairwise(offsets)]
 
 
 def test_rows_are_the_references() -> None:
