@@ -80,6 +80,7 @@ def _write_one(folder: Path, number: int) -> tuple[dict[str, Any], list[Object]]
     return image_entry(number + 1, name, (height, width)), _boxes(height, width, rng)
 
 
+# Twin of: benchmarks/resnet50/bench_resnet50/standins/images.py::main
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write as many as the words of a command line say."""
     parser = argparse.ArgumentParser(prog="images", description=__doc__)

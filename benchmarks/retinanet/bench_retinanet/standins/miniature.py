@@ -18,6 +18,7 @@ _ANCHOR = 8
 """Side in pixels of the smallest anchor: 32 of 800 pixels is as much as 6 of 160."""
 
 
+# Twin of: benchmarks/resnet50/bench_resnet50/standins/miniature.py::prepare
 def prepare(folder: Path) -> None:
     """Fill `folder/data`, and `folder/model` with the sizes only: `write_weights` makes what a backend reads.
 
@@ -26,6 +27,7 @@ def prepare(folder: Path) -> None:
     made_once(folder, version_of(*_SOURCES), _make)
 
 
+# Twin of: benchmarks/resnet50/bench_resnet50/standins/miniature.py::_make
 def _make(folder: Path) -> None:
     generate.write(folder / "data")
     model = folder / "model"
