@@ -44,6 +44,7 @@ class Dataset:
         Raises InputError that names the file and the fault."""
         self.feature_side = feature_side
         configs = read_configs(folder / "model")
+        self.side = configs.side
         self.captions = read_captions(folder / "data" / CAPTIONS, count)
         self.latents = read_latents(folder / "data", configs.latent_shape)
         self.statistics = read_statistics(folder / "data" / STATISTICS)

@@ -65,7 +65,8 @@ class Tokenizer:
         self.ids = _vocabulary(folder / "vocab.json")
         self._ranks = _merges(folder / "merges.txt")
         pad = read_object(folder / "tokenizer_config.json").get("pad_token")
-        self.pad = self._special(pad["content"] if isinstance(pad, dict) else str(pad), folder)
+        self._padding = str(pad["content"] if isinstance(pad, dict) else pad)
+        self.pad = self._special(self._padding, folder)
         self.begin, self.end = self._special(BEGIN, folder), self._special(END, folder)
         self._known: dict[str, tuple[int, ...]] = {}
 
@@ -80,8 +81,13 @@ class Tokenizer:
         return [self.begin, *pieces, self.end] + [self.pad] * (length - 2 - len(pieces))
 
     def pieces(self, text: str) -> list[int]:
-        """Ids of any text; what the vocabulary lacks becomes the end token, as in the reference."""
-        return [number for word in words(cleaned(text)) for number in self._word(word)]
+        """Ids of any text; as in the reference, what the vocabulary lacks becomes the end token, and what is the
+        padding, an exclamation mark for the second encoder, stays that."""
+        found: list[int] = []
+        for number, part in enumerate(text.split(self._padding)):
+            found += [self.pad] if number else []
+            found += [piece for word in words(cleaned(part)) for piece in self._word(word)]
+        return found
 
     def _word(self, word: str) -> tuple[int, ...]:
         if word not in self._known:

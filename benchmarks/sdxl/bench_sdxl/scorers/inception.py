@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loadgen.contracts import InputError
 from loadgen.harness.runtimes import torch as runtime
+from loadgen.harness.runtimes.checkpoints import check_shapes
 
 SIDE = 299
 """Pixels of a side that images are resized to."""
@@ -168,17 +168,16 @@ class Inception(nn.Module):
 
 def read_inception(path: Path, device: str) -> Inception:
     """The network of the file, in float32 on a device. Raises InputError naming the file and what it lacks."""
-    state = {name: value.float() for name, value in runtime.read_state_dict(path).items()}
-    state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    try:
-        first, classes = len(state["Conv2d_1a_3x3.conv.weight"]), len(state["fc.bias"])
-        with torch.device("meta"):
-            model = Inception(first, classes)
-        for part in model.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.num_batches_tracked = None  # counts training steps; files have it or not
-        model.load_state_dict(state, strict=True, assign=True)
-    except (KeyError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"{path}: not the Inception network of FID ({first_line}): fetch it again") from error
+    state = {name: value.float() for name, value in runtime.read_state_dict(path).items() if not _counts(name)}
+    first, classes = (len(state.get(name, ())) for name in ("Conv2d_1a_3x3.conv.weight", "fc.bias"))
+    with torch.device("meta"):
+        model = Inception(first or _WIDTH, classes)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items() if not _counts(name)}
+    check_shapes({name: tuple(value.shape) for name, value in state.items()}, expected, str(path), "network")
+    model.load_state_dict(state, strict=False, assign=True)  # all but the counters
     return model.eval().requires_grad_(False).to(device)
+
+
+def _counts(name: str) -> bool:
+    """Is it a counter of training steps? Files have them or not."""
+    return name.endswith("num_batches_tracked")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,26 @@ import numpy.typing as npt
 
 from bench_sdxl.config import Configs, TextConfig, UNetConfig, VAEConfig
 from bench_sdxl.dataset import Statistics
+from bench_sdxl.official import CAPTIONS, CLIP, INCEPTION, LATENTS, PIPE, STATISTICS
+from bench_sdxl.official import WEIGHTS as PARTS
 from bench_sdxl.scorers.frechet import Moments
-from bench_sdxl.standins.formats import write_tokenizer
-from bench_sdxl.standins.generate import COUNTS, vocabulary
+from bench_sdxl.standins import SIZES
+from bench_sdxl.standins.formats import (
+    clip_shapes,
+    write_captions,
+    write_clip,
+    write_configs,
+    write_inception,
+    write_part,
+    write_tokenizer,
+)
+from bench_sdxl.standins.generate import COUNTS, caption, chosen, latents, vocabulary
 from bench_sdxl.tokenizer import END
+from loadgen.harness.standins.making import made_once, version_of
 
 WEIGHTS = Path(__file__).with_name("weights.npz")
+_SOURCES = [WEIGHTS, *(WEIGHTS.with_name(f"{name}.py") for name in ("generate", "formats", "miniature"))]
+"""All that the files follow from."""
 LENGTH = 20
 """Tokens of a prompt: the negative prompt has 19 with both ends."""
 _PIECES = len(vocabulary()[0])
@@ -40,49 +53,36 @@ CONFIGS = Configs(
     ),
     vae=VAEConfig(block_out_channels=(8, 16, 24), layers_per_block=1, norm_num_groups=4),
 )
-CLIP_WIDTH = 32
-_LAYERS = {"visual.transformer": 2, "transformer": 2}
-_PATCH, _GRID = 4, 8
+
+
+def prepare(folder: Path) -> None:
+    """Fill `folder/data` and `folder/model`; at once if an earlier call of this version did. Needs PyTorch."""
+    made_once(folder, version_of(*_SOURCES), _make)
+
+
+def _make(folder: Path) -> None:
+    model, data = folder / "model", folder / "data"
+    weights = read_weights()
+    write_configs(model, CONFIGS)
+    write_tokenizers(model / PIPE)
+    for part, stem in PARTS.items():
+        write_part(model / PIPE / part / f"{stem}.safetensors", weights[part])
+    (model / CLIP).parent.mkdir(parents=True, exist_ok=True)
+    write_clip(model / CLIP, weights["clip"])
+    write_inception(model / INCEPTION, weights["inception"])
+    write_captions(data / CAPTIONS, [caption(spec) for spec in chosen(SIZES["count"])], CONFIGS.side)
+    (data / LATENTS[0]).parent.mkdir(parents=True, exist_ok=True)
+    np.save(data / LATENTS[0], latents())
+    statistics = read_committed_statistics()
+    np.savez(data / STATISTICS, mu=statistics.mean, sigma=statistics.covariance)
+
+
 FILES = ("text_encoder", "text_encoder_2", "unet", "vae", "clip", "inception")
 """Networks, each one row of 16-bit numbers in the committed file."""
-
-
-def clip_shapes() -> dict[str, tuple[int, ...]]:
-    """Of the miniature's CLIP: two layers each for drawings of 32 x 32 pixels and for sentences."""
-    w = CLIP_WIDTH
-    shapes: dict[str, tuple[int, ...]] = {
-        "positional_embedding": (LENGTH, w),
-        "text_projection": (w, w),
-        "logit_scale": (),
-        "visual.class_embedding": (w,),
-        "visual.positional_embedding": (_GRID * _GRID + 1, w),
-        "visual.proj": (w, w),
-        "visual.conv1.weight": (w, 3, _PATCH, _PATCH),
-        "token_embedding.weight": (_PIECES, w),
-    }
-    for norm in ("visual.ln_pre", "visual.ln_post", "ln_final"):
-        shapes |= {f"{norm}.weight": (w,), f"{norm}.bias": (w,)}
-    for part, count in _LAYERS.items():
-        for number in range(count):
-            shapes |= {f"{part}.resblocks.{number}.{name}": shape for name, shape in _block(w).items()}
-    return shapes
-
-
-def _block(w: int) -> dict[str, tuple[int, ...]]:
-    return {
-        "attn.in_proj_weight": (3 * w, w),
-        "attn.in_proj_bias": (3 * w,),
-        "attn.out_proj.weight": (w, w),
-        "attn.out_proj.bias": (w,),
-        "ln_1.weight": (w,),
-        "ln_1.bias": (w,),
-        "mlp.c_fc.weight": (4 * w, w),
-        "mlp.c_fc.bias": (4 * w,),
-        "mlp.c_proj.weight": (w, 4 * w),
-        "mlp.c_proj.bias": (w,),
-        "ln_2.weight": (w,),
-        "ln_2.bias": (w,),
-    }
+CLIP_SHAPES = clip_shapes(
+    width=32, text_width=32, size=32, layers=2, patch=4, grid=8, context=LENGTH, pieces=_PIECES
+)
+"""Two layers each for drawings of 32 x 32 pixels and for sentences."""
 
 
 def write_tokenizers(pipe: Path) -> None:
@@ -133,7 +133,7 @@ def read_weights(path: Path = WEIGHTS) -> dict[str, dict[str, npt.NDArray[np.flo
 
     with torch.device("meta"):
         pipeline = Pipeline(CONFIGS, encodes=True)
-        networks = {"clip": CLIP(clip_shapes()), "inception": Inception(2, sum(COUNTS))}
+        networks = {"clip": CLIP(CLIP_SHAPES), "inception": Inception(2, sum(COUNTS))}
     networks |= {name: getattr(pipeline, name) for name in FILES[:4]}
     with np.load(path) as stored:
         return {name: _cut(stored[name], _stored(network)) for name, network in networks.items()}

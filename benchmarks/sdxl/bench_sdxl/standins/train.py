@@ -30,7 +30,7 @@ from bench_sdxl.scorers.inception import Inception
 from bench_sdxl.scorers.judge import Judge
 from bench_sdxl.standins import SIZES
 from bench_sdxl.standins.generate import COUNTS, caption, chosen, draw, every_spec, latents
-from bench_sdxl.standins.miniature import CONFIGS, LENGTH, WEIGHTS, clip_shapes, features_of, pack, write_tokenizers
+from bench_sdxl.standins.miniature import CLIP_SHAPES, CONFIGS, LENGTH, WEIGHTS, features_of, pack, write_tokenizers
 from bench_sdxl.tokenizer import NEGATIVE, Tokenizer
 from loadgen.harness.standins.training import Progress, train_and_write, words
 
@@ -97,7 +97,7 @@ def fit(name: str, parts: Sequence[nn.Module], steps: int, rate: float, loss: Ca
 
 def train_clip(world: World, steps: int, batch: int) -> CLIP:
     """Contrastive: each drawing finds its sentence among the batch's, and each sentence its drawing."""
-    model = CLIP(clip_shapes())
+    model = CLIP(CLIP_SHAPES)
     for name, parameter in model.named_parameters():
         _initialise(name, parameter)
     model.to(world.device)

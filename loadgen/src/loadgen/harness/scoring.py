@@ -29,7 +29,7 @@ def score_log(plan: Plan, dataset: Dataset[Any], log: Path) -> tuple[Accuracy, .
     Raises InputError for a damaged log, or one of other samples.
     """
     module = plan.imported(plan.benchmark.accuracy, "the accuracy metric")
-    at = Scoring(plan.folder, plan.device)
+    at = Scoring(plan.folder, plan.device, log.parent)
     answers = entries(log, dataset.total_count)
     values = module.score(answers, dataset, at)
     for _ in answers:  # what a metric did not read is checked all the same
