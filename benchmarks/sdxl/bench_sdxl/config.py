@@ -1,4 +1,4 @@
-"""The sizes of the networks and the numbers of the scheduler, as the `*config.json` of the official folder hold them."""
+"""The sizes of the networks and the numbers of the scheduler, as the official folder's `config.json` files hold them."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def _value(document: Mapping[str, Any], key: str, hint: Any, path: Path) -> Any:
 def _fits(value: Any, kind: type) -> bool:
     if kind is float:
         return type(value) in (int, float)
-    return type(value) is kind and (kind is not int or value >= 0)
+    return type(value) is kind and not (isinstance(value, int) and value < 0)
 
 
 def write_config(path: Path, config: Any, **more: Any) -> None:

@@ -15,6 +15,7 @@ from bench_sdxl.layout import read_configs, read_tokenizers
 from bench_sdxl.official import CAPTIONS, LATENTS, STATISTICS
 from loadgen.contracts import I64, InputError
 
+
 @dataclass(frozen=True)
 class Batch:
     """Prompts of n samples, as token ids of both tokenizers."""

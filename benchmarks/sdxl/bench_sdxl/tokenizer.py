@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from loadgen.contracts import InputError
@@ -100,7 +101,7 @@ class Tokenizer:
     def _merged(self, parts: tuple[str, ...]) -> tuple[str, ...]:
         """Joins the neighbours of the best rank, wherever they stand, until no pair has one."""
         while len(parts) > 1:
-            rank, pair = min((self._ranks.get(pair, 1 << 30), pair) for pair in zip(parts, parts[1:], strict=False))
+            rank, pair = min((self._ranks.get(pair, 1 << 30), pair) for pair in pairwise(parts))
             if rank == 1 << 30:
                 break
             parts = joined(parts, pair)

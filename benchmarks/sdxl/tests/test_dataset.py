@@ -70,7 +70,7 @@ def test_a_row_is_cut_and_padded_as_officially(tokenizers: list[tuple[Tokenizer,
         rows = first.row(text, 77), second.row(text, 77)
         assert {len(row) for row in rows} == {77}
         assert {row[0] for row in rows} == {first.ids[BEGIN]}
-        assert first.ids[END] in rows[0] and first.ids[END] in rows[1]
+        assert all(first.ids[END] in row for row in rows)
     assert rows[0][-1] == first.ids[END], "the first pads with the end"
     assert rows[1][-1] == 0, "the second with an exclamation mark, number 0"
 

@@ -28,7 +28,12 @@ from loadgen.contracts import BackendOptions, InputError
 from .test_networks import UNET
 
 TEXT = TextConfig(
-    vocab_size=2_000, hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, projection_dim=24
+    vocab_size=2_000,
+    hidden_size=16,
+    intermediate_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    projection_dim=24,
 )
 SMALL = Configs(
     text=TEXT,

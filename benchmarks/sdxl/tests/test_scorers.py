@@ -93,7 +93,10 @@ def _as_transformers(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         "vision_model.embeddings.patch_embedding.weight": state["visual.conv1.weight"],
     }
     words = {"ln_final": "text_model.final_layer_norm", "visual.ln_pre": "vision_model.pre_layrnorm"}
-    words |= {"visual.ln_post": "vision_model.post_layernorm", "visual.transformer.resblocks": "vision_model.encoder.layers"}
+    words |= {
+        "visual.ln_post": "vision_model.post_layernorm",
+        "visual.transformer.resblocks": "vision_model.encoder.layers",
+    }
     words |= {"transformer.resblocks": "text_model.encoder.layers"}
     inner = {"attn.out_proj": "self_attn.out_proj", "ln_1": "layer_norm1", "ln_2": "layer_norm2"}
     inner |= {"mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}

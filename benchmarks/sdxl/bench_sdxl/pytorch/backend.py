@@ -47,13 +47,13 @@ class Backend:
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.schedule = schedule(configs.scheduler)
         rows = [one.row(NEGATIVE, configs.text.max_position_embeddings) for one in read_tokenizers(self.options.model)]
-        self.negative_ids = tuple(torch.tensor([row], device=self.device) for row in rows)
+        self.negative_ids = [torch.tensor([row], device=self.device) for row in rows]
         self.negative = self.pipeline.tell(*self.negative_ids)
         self.waiter = ThreadPoolExecutor(1, "gpu-images")  # starts its thread with the first batch of a GPU
         # A GPU's first batch chooses its kernels and takes its memory: here, not while the clock runs.
         size = self.options.max_batch if self.device.type == "cuda" else 1
-        first = (np.repeat(ids.cpu().numpy(), size, axis=0) for ids in self.negative_ids)
-        self.submit(Batch(*first, np.zeros(configs.latent_shape, np.float32))).result()
+        ids, ids_2 = (np.repeat(row.cpu().numpy(), size, axis=0) for row in self.negative_ids)
+        self.submit(Batch(ids, ids_2, np.zeros(configs.latent_shape, np.float32))).result()
         return runtime.loaded(self.device, self.options.dtype)
 
     @torch.inference_mode()
@@ -72,7 +72,7 @@ class Backend:
         ids, ids_2 = (torch.from_numpy(column).to(self.device) for column in (batch.ids, batch.ids_2))
         prompts = self.pipeline.tell(ids, ids_2)
         latents = self.pipeline.denoise(prompts, negative, torch.from_numpy(batch.latents), self.schedule)
-        return torch.cat([self.pipeline.paint(part) for part in latents.split(_PAINTED)])
+        return torch.cat([self.pipeline.paint(part) for part in torch.split(latents, _PAINTED)])
 
     def close(self) -> None:
         """Frees the weights."""

@@ -6,6 +6,7 @@ that order, and what differs is taken eight times.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -66,7 +67,7 @@ class Pipeline(nn.Module):
         timesteps = torch.from_numpy(schedule.timesteps).to(device)
         sigmas = schedule.sigmas.tolist()
         x = latents.to(device, torch.float32).expand(len(prompts.pooled), -1, -1, -1) * schedule.first_scale
-        for step, (sigma, following) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+        for step, (sigma, following) in enumerate(pairwise(sigmas)):
             scaled = (x / (sigma * sigma + 1) ** 0.5).to(dtype)
             noise = self.unet(torch.cat([scaled, scaled]), timesteps[step : step + 1], told.context, added).float()
             without, within = noise.chunk(2)

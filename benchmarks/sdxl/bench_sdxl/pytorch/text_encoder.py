@@ -6,6 +6,8 @@ output: the final layer's, normalised, at the first end-of-text token, projected
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
 
 
 class SelfAttention(nn.Module):
@@ -99,7 +101,7 @@ class TextEncoder(nn.Module):
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """int64 [n, S] -> hidden states [n, S, hidden_size] of the last layer but one; pooled [n, projection_dim]."""
         model = self.text_model
-        *layers, last = model.encoder.layers  # type: ignore[misc,operator]
+        *layers, last = model.encoder.layers  # type: ignore[misc]
         hidden = model.embeddings(ids)
         for layer in layers:
             hidden = layer(hidden)

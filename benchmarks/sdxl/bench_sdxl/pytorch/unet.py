@@ -106,7 +106,8 @@ class Transformer(nn.Module):
         tokens = self.proj_in(self.norm(x).permute(0, 2, 3, 1).reshape(n, height * width, -1))
         for block in self.transformer_blocks:
             tokens = block(tokens, context)
-        return x + self.proj_out(tokens).reshape(n, height, width, -1).permute(0, 3, 1, 2)
+        out: Tensor = x + self.proj_out(tokens).reshape(n, height, width, -1).permute(0, 3, 1, 2)
+        return out
 
 
 class Level(nn.Module):

@@ -27,7 +27,8 @@ class Attention(nn.Module):
         tokens = self.group_norm(x).flatten(2).transpose(1, 2)
         q, k, v = (part(tokens)[:, None] for part in (self.to_q, self.to_k, self.to_v))
         attended = self.to_out[0](F.scaled_dot_product_attention(q, k, v)[:, 0])
-        return x + attended.transpose(1, 2).reshape(x.shape)
+        out: Tensor = x + attended.transpose(1, 2).reshape(x.shape)
+        return out
 
 
 class Middle(nn.Module):

@@ -29,14 +29,14 @@ class Attention(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.heads = max(1, width // _HEAD)
-        self.in_proj_weight, self.in_proj_bias = nn.Parameter(torch.empty(3 * width, width)), nn.Parameter(
-            torch.empty(3 * width)
-        )
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, causal: bool) -> Tensor:
         together = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in together.chunk(3, dim=-1))
+        parts = together.unflatten(-1, (3, self.heads, -1))  # type: ignore[no-untyped-call]
+        q, k, v = (part.transpose(1, 2) for part in parts.unbind(2))
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return out

@@ -22,7 +22,9 @@ SIDE = 299
 """Pixels of a side that images are resized to."""
 _WIDTH = 32  # channels of the first convolution; a file with fewer is of a network that is narrower throughout
 
-_average: Callable[[Tensor], Tensor] = partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+_average: Callable[[Tensor], Tensor] = partial(
+    F.avg_pool2d, kernel_size=3, stride=1, padding=1, count_include_pad=False
+)
 _greatest: Callable[[Tensor], Tensor] = partial(F.max_pool2d, kernel_size=3, stride=1, padding=1)
 _halved: Callable[[Tensor], Tensor] = partial(F.max_pool2d, kernel_size=3, stride=2)
 
@@ -159,10 +161,9 @@ class Inception(nn.Module):
         x = 2 * F.interpolate(images, (side, side), mode="bilinear", align_corners=False) - 1
         x = _halved(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))))
         x = _halved(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)))
-        for block in (self.Mixed_5b, self.Mixed_5c, self.Mixed_5d, self.Mixed_6a, self.Mixed_6b, self.Mixed_6c):
-            x = block(x)
-        for block in (self.Mixed_6d, self.Mixed_6e, self.Mixed_7a, self.Mixed_7b, self.Mixed_7c):
-            x = block(x)
+        for name, block in self.named_children():
+            if name.startswith("Mixed_"):
+                x = block(x)
         return x.mean(dim=(2, 3))
 
 

@@ -166,7 +166,7 @@ def write_clip(path: Path, tensors: Tensors) -> None:
     for name, number in numbers.items():
         root.register_buffer(name, torch.tensor(number))
     with whole_file(path) as part:
-        torch.jit.save(torch.jit.script(root), str(part))  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.script(root), str(part))
 
 
 def write_inception(path: Path, tensors: Tensors) -> None:

@@ -72,8 +72,9 @@ def draw(specs: Specs, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
 def _drawn(specs: Specs, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     n = len(specs)
     size, colour, shape, place, background = specs.T
-    radius = np.float32(np.array(list(SIZES.values()))[size] * rng.uniform(0.93, 1.07, n))
-    rows, columns = np.float32(8 + 8 * np.array([place // 3, place % 3]) + rng.uniform(-0.7, 0.7, (2, n)))
+    radius = (np.array(list(SIZES.values()))[size] * rng.uniform(0.93, 1.07, n)).astype(np.float32)
+    middles = 8 + 8 * np.array([place // 3, place % 3]) + rng.uniform(-0.7, 0.7, (2, n))
+    rows, columns = middles.astype(np.float32)
     points = (np.arange(SIDE * _FINE, dtype=np.float32) + 0.5) / _FINE
     y = ((points[None, :] - rows[:, None]) / radius[:, None])[:, :, None]
     x = ((points[None, :] - columns[:, None]) / radius[:, None])[:, None, :]
@@ -84,7 +85,7 @@ def _drawn(specs: Specs, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     share = covered.reshape(n, SIDE, _FINE, SIDE, _FINE).mean(axis=(2, 4))[..., None]
     ink = np.array(list(COLOURS.values()))[colour] + rng.uniform(-12, 12, (n, 1))
     pixels = _paper(background, rng) * (1 - share) + ink[:, None, None, :] * share
-    return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.round(pixels), 0, 255), np.uint8)
 
 
 def _cross(x: Points, y: Points) -> Points:

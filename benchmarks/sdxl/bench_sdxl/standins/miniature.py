@@ -79,9 +79,7 @@ def _make(folder: Path) -> None:
 
 FILES = ("text_encoder", "text_encoder_2", "unet", "vae", "clip", "inception")
 """Networks, each one row of 16-bit numbers in the committed file."""
-CLIP_SHAPES = clip_shapes(
-    width=32, text_width=32, size=32, layers=2, patch=4, grid=8, context=LENGTH, pieces=_PIECES
-)
+CLIP_SHAPES = clip_shapes(width=32, text_width=32, size=32, layers=2, patch=4, grid=8, context=LENGTH, pieces=_PIECES)
 """Two layers each for drawings of 32 x 32 pixels and for sentences."""
 
 

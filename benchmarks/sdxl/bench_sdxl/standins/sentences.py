@@ -11,8 +11,8 @@ from bench_sdxl.tokenizer import BEGIN, END, byte_letters
 _ONSETS = ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "ch", "st")
 _VOWELS = ("a", "e", "i", "o", "u")
 _CODAS = ("", "n", "r", "s", "l")
-_LENGTHS = (8, 18)
-"""Words of a caption, least and most but one: with both ends about as many tokens as COCO's captions have."""
+_LENGTHS = (2, 4)
+"""Words of a caption, least and most but one: some 12 tokens, as COCO's captions have."""
 
 
 def all_words() -> list[str]:

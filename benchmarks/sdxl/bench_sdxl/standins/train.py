@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,12 +25,20 @@ from bench_sdxl.pytorch.euler import noise_levels, schedule
 from bench_sdxl.pytorch.pipeline import GUIDANCE, Pipeline
 from bench_sdxl.pytorch.vae import VAE
 from bench_sdxl.scorers.clip import CLIP, normalised
-from bench_sdxl.scorers.frechet import Moments
 from bench_sdxl.scorers.inception import Inception
 from bench_sdxl.scorers.judge import Judge
 from bench_sdxl.standins import SIZES
 from bench_sdxl.standins.generate import COUNTS, caption, chosen, draw, every_spec, latents
-from bench_sdxl.standins.miniature import CLIP_SHAPES, CONFIGS, LENGTH, WEIGHTS, features_of, pack, write_tokenizers
+from bench_sdxl.standins.miniature import (
+    CLIP_SHAPES,
+    CONFIGS,
+    LENGTH,
+    WEIGHTS,
+    features_of,
+    pack,
+    read_weights,
+    write_tokenizers,
+)
 from bench_sdxl.tokenizer import NEGATIVE, Tokenizer
 from loadgen.harness.standins.training import Progress, train_and_write, words
 
@@ -69,7 +77,7 @@ class World:
 def fit(name: str, parts: Sequence[nn.Module], steps: int, rate: float, loss: Callable[[], Tensor]) -> None:
     """AdamW with one cosine cycle; afterwards the parts hold the running average of their last steps."""
     print(f"training {name}", flush=True)
-    parameters = [p for part in parts for p in part.parameters()]
+    parameters: list[Tensor] = [p for part in parts for p in part.parameters()]
     averages = [p.detach().clone() for p in parameters]
     fused = parameters[0].is_cuda
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-3, betas=(0.9, 0.98), fused=fused)
@@ -172,9 +180,11 @@ def train_vae(world: World, steps: int, batch: int) -> VAE:
         deviation = vae.encode(_signed(world.draws(512)[1]))[0].std()
         factor = 1 / (CONFIGS.vae.scaling_factor * float(deviation))
         half = CONFIGS.vae.latent_channels
+        bias = vae.quant_conv.bias
+        assert bias is not None
         vae.quant_conv.weight[:half] *= factor
-        vae.quant_conv.bias[:half] *= factor
-        vae.quant_conv.bias[half:] += 2 * math.log(factor)
+        bias[:half] *= factor
+        bias[half:] += 2 * math.log(factor)
         vae.post_quant_conv.weight /= factor
         for parameter in vae.parameters():
             parameter.copy_(parameter.half().float())
@@ -219,16 +229,34 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     world = World(args.each, args.seed, args.device)
-    share = args.steps / 8000
-    clip = train_clip(world, max(2, round(2500 * share)), args.batch)
-    features = train_features(world, max(2, round(1500 * share)), args.batch // 2)
     pipeline = Pipeline(CONFIGS, encodes=True).to(args.device)
-    pipeline.vae = train_vae(world, max(2, round(4000 * share)), args.batch // 2)
+    clip, features = _started(pipeline, args) if args.start else _scorers_and_vae(pipeline, world, args)
     train_diffusion(world, pipeline, args.steps, args.batch)
     statistics = features_of(lambda pixels: features(pixels, SIZES["feature_side"]), world.images[:, :3].flatten(0, 1))
     with torch.inference_mode():
         report(world, pipeline, clip, features, statistics)
     return pack(pipeline, clip, features, statistics)
+
+
+def _scorers_and_vae(pipeline: Pipeline, world: World, args: argparse.Namespace) -> tuple[CLIP, Inception]:
+    share = args.steps / 8000
+    clip = train_clip(world, max(2, round(2500 * share)), args.batch)
+    features = train_features(world, max(2, round(1500 * share)), args.batch // 2)
+    pipeline.vae = train_vae(world, max(2, round(4000 * share)), args.batch // 2)
+    return clip, features
+
+
+def _started(pipeline: Pipeline, args: argparse.Namespace) -> tuple[CLIP, Inception]:
+    """The scorers and the VAE of a file, so that its scores can be compared with the next one's."""
+    tensors = {
+        part: {name: torch.from_numpy(value) for name, value in found.items()}
+        for part, found in read_weights(args.start).items()
+    }
+    clip, features = CLIP(CLIP_SHAPES).to(args.device), Inception(2, sum(COUNTS)).to(args.device)
+    clip.load_state_dict(tensors["clip"])
+    features.load_state_dict(tensors["inception"], strict=False)  # without its counters of steps
+    pipeline.vae.load_state_dict(tensors["vae"])
+    return clip.eval(), features.eval()
 
 
 def report(world: World, pipeline: Pipeline, clip: CLIP, features: Inception, statistics: Statistics) -> None:
@@ -279,6 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = words(__doc__, seed=1, steps=8_000)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--each", type=int, default=10, help="drawings of each sentence")
+    parser.add_argument("--start", type=Path, help="take scorers and VAE from this file, and train the diffusion only")
     train_and_write(parser, arguments, train, WEIGHTS)
 
 
