@@ -1,4 +1,4 @@
-"""The sizes of the networks and the numbers of the scheduler, as the official folder's `config.json` files hold them."""
+"""Sizes of the networks and numbers of the scheduler, as the `config.json` files of the official folder hold them."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_captions_are_as_many_and_as_long_as_cocos(folder: Path) -> None:
     tokens = (batch.ids != data.tokenizers[0].end).sum(axis=1)
     assert 9 < tokens.mean() < 20, "COCO's captions have 12"
     assert len(data.tokenizers[0].ids) == 49_408
-    assert len(np.unique(batch.ids)) > 5_000, "embeddings are read all over"
+    assert len(np.unique(batch.ids)) > 2_500, "embeddings are read all over"
 
 
 def test_preparing_twice_changes_nothing(folder: Path) -> None:

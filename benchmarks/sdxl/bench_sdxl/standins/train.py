@@ -44,6 +44,8 @@ from loadgen.harness.standins.training import Progress, train_and_write, words
 
 _DROPPED = 0.1
 """Share of prompts that are the negative one in training, as classifier-free guidance wants."""
+_WRONG = 0.1
+"""Share of the others that say what is not there, as captions from the web do: so it is guidance that makes sure."""
 
 
 class World:
@@ -206,7 +208,9 @@ def train_diffusion(world: World, pipeline: Pipeline, steps: int, batch: int) ->
     def loss() -> Tensor:
         rows = torch.randint(count, (batch,), device=world.device)
         clean = every[rows, torch.randint(each, (batch,), device=world.device)]
-        said = torch.where(torch.rand(batch, device=world.device) < _DROPPED, count, rows)  # the last is NEGATIVE
+        chance = torch.rand(2, batch, device=world.device)
+        said = torch.where(chance[0] < _WRONG, torch.randint_like(rows, count), rows)
+        said = torch.where(chance[1] < _DROPPED, count, said)  # the last is NEGATIVE
         told = pipeline.tell(world.ids[said], world.ids_2[said])
         times = torch.randint(len(levels), (batch,), device=world.device)
         left = levels[times][:, None, None, None]
@@ -230,7 +234,9 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     world = World(args.each, args.seed, args.device)
     pipeline = Pipeline(CONFIGS, encodes=True).to(args.device)
-    clip, features = _started(pipeline, args) if args.start else _scorers_and_vae(pipeline, world, args)
+    share = args.steps / 8000
+    clip, features = read_scorers(args) if args.scorers else train_scorers(world, share, args.batch)
+    pipeline.vae = train_vae(world, max(2, round(4000 * share)), args.batch // 2)
     train_diffusion(world, pipeline, args.steps, args.batch)
     statistics = features_of(lambda pixels: features(pixels, SIZES["feature_side"]), world.images[:, :3].flatten(0, 1))
     with torch.inference_mode():
@@ -238,25 +244,20 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     return pack(pipeline, clip, features, statistics)
 
 
-def _scorers_and_vae(pipeline: Pipeline, world: World, args: argparse.Namespace) -> tuple[CLIP, Inception]:
-    share = args.steps / 8000
-    clip = train_clip(world, max(2, round(2500 * share)), args.batch)
-    features = train_features(world, max(2, round(1500 * share)), args.batch // 2)
-    pipeline.vae = train_vae(world, max(2, round(4000 * share)), args.batch // 2)
-    return clip, features
+def train_scorers(world: World, share: float, batch: int) -> tuple[CLIP, Inception]:
+    """share: of their usual steps."""
+    clip = train_clip(world, max(2, round(2500 * share)), batch)
+    return clip, train_features(world, max(2, round(1500 * share)), batch // 2)
 
 
-def _started(pipeline: Pipeline, args: argparse.Namespace) -> tuple[CLIP, Inception]:
-    """The scorers and the VAE of a file, so that its scores can be compared with the next one's."""
-    tensors = {
-        part: {name: torch.from_numpy(value) for name, value in found.items()}
-        for part, found in read_weights(args.start).items()
-    }
-    clip, features = CLIP(CLIP_SHAPES).to(args.device), Inception(2, sum(COUNTS)).to(args.device)
-    clip.load_state_dict(tensors["clip"])
-    features.load_state_dict(tensors["inception"], strict=False)  # without its counters of steps
-    pipeline.vae.load_state_dict(tensors["vae"])
-    return clip.eval(), features.eval()
+def read_scorers(args: argparse.Namespace) -> tuple[CLIP, Inception]:
+    """Those of a file, so that the scores of two trainings can be compared."""
+    weights = read_weights(args.scorers)
+    clip, features = CLIP(CLIP_SHAPES), Inception(2, sum(COUNTS))
+    clip.load_state_dict({name: torch.from_numpy(value) for name, value in weights["clip"].items()})
+    found = {name: torch.from_numpy(value) for name, value in weights["inception"].items()}
+    features.load_state_dict(found, strict=False)  # without its counters of steps
+    return clip.eval().to(args.device), features.eval().to(args.device)
 
 
 def report(world: World, pipeline: Pipeline, clip: CLIP, features: Inception, statistics: Statistics) -> None:
@@ -307,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = words(__doc__, seed=1, steps=8_000)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--each", type=int, default=10, help="drawings of each sentence")
-    parser.add_argument("--start", type=Path, help="take scorers and VAE from this file, and train the diffusion only")
+    parser.add_argument("--scorers", type=Path, help="take both scorers from this file, and train the others")
     train_and_write(parser, arguments, train, WEIGHTS)
 
 
