@@ -73,7 +73,6 @@ _HALF, _WHOLE = ("float16",), ("bfloat16", "float32")
 _TABLE = "9fd691f7c8039210e0fced15865466c65820d09b63988b0174bfe25de299051a"
 _WORDS = "e089ad92ba36837a0d31433e555c8f45fe601ab5c221d4f607ded32d9f7a4349"
 MODEL = (
-    _part("model_index.json", 609, "6d7b93508390ab91ac5bfbe4aeb4dc2d83f7bb1b05fb069d714b5b0c75f70d44"),
     _part("scheduler/scheduler_config.json", 479, "af3e45a949aff8b8341ab8b811429ec03fee857a700a1d9477363e4fff9666e2"),
     _part("text_encoder/config.json", 565, "39b8b2e4b1949e36969caa425b6c81c68bace99198dd9078ce05d16ad401fe7f"),
     _part("text_encoder_2/config.json", 575, "a892d1c3a69a7e9247a24de2bc1d5891e3109a54696e53be20093af671072c34"),
@@ -163,9 +162,9 @@ def prepare(folder: Path) -> None:
 
 
 def _is_elsewhere(folder: Path, asset: Asset) -> bool:
-    """Does the folder have it in Hugging Face's place, or does nothing read it?"""
+    """Does the folder have it in Hugging Face's place?"""
     plain = asset.path.replace(f"{PIPE}/", "").replace(SCHEDULERS[0], SCHEDULERS[1])
-    return (folder / plain).is_file() or asset.path.endswith("model_index.json")
+    return (folder / plain).is_file()
 
 
 def _is_there(folder: Path, asset: Asset) -> bool:

@@ -1,7 +1,7 @@
 """Stable Diffusion XL on captions of COCO 2014, all in one literal. Targets and limits are the rules'
 (`loadgen.rules`).
 
-nox -s sdxl                                          the miniature: two minutes on 2 cores, CLIP score X, FID X
+nox -s sdxl                                          the miniature: a minute and a half, CLIP score 90.42, FID 5.95
 nox -s sdxl -- run --profile synthetic --device cuda --dtype bfloat16
                                                      random weights: 45 minutes and more, no score
 nox -s sdxl -- run --profile full --data FOLDER ...  official files: as long, CLIP score 31.7, FID 23.5 in FP32
@@ -19,14 +19,17 @@ _WHOLE = {"performance_sample_count_override": 0}  # the rules' 5,000 are more t
 GFLOP = 282_000.0  # 40 passes of the U-Net at 6,760, the VAE's decoder 10,500, the text encoders 900
 
 MINI = Profile(
-    summary="a latent diffusion model of 0.75 M parameters on captions from a grammar, embedded",
+    summary="a latent diffusion of 0.75 M parameters on captions from a grammar, embedded",
     prepare="bench_sdxl.standins.miniature:prepare",
     dataset_options=SIZES,
+    model_options={"threads": 1},  # unless --threads says more: a net so small gains little from a second core
     samples=SIZES["count"],
     memory_gb=0.8,
     disk_gb=0.01,
-    reference={"CLIP_SCORE": 90.0, "FID_SCORE": 2.0},
-    limits={"CLIP_SCORE": (0, 100), "FID_SCORE": (0, 100)},
+    # FP32, of the committed weights; measured by tests/test_miniature.py. The rules' shares of it, 0.2 % and 2 %, are
+    # the windows: weights changed by as much as bfloat16 rounds them move the scores by 0.04 % and 0.43 % (one standard
+    # deviation of 10 trials), so each window is nearly 5 of these wide on both sides, though it has 200 images only.
+    reference={"CLIP_SCORE": 90.4163, "FID_SCORE": 5.9466},
     settings={
         Scenario.SingleStream: {
             "single_stream_expected_latency_ns": 10_000_000.0,  # pre-generates enough for any machine
@@ -35,16 +38,16 @@ MINI = Profile(
             **_WHOLE,
         },
         Scenario.Server: {
-            "server_target_qps": 4.0,
+            "server_target_qps": 20.0,
             "server_target_latency_ns": 20_000_000_000,  # the benchmark's own limit
-            "min_duration_ms": 5_000,
-            "min_query_count": 24,
+            "min_duration_ms": 20_000,
+            "min_query_count": 470,  # early stopping wants 459 at the 99th percentile if none is late
             **_WHOLE,
         },
         Scenario.Offline: {
-            "offline_expected_qps": 20.0,
+            "offline_expected_qps": 100.0,  # 110 samples: one core takes 3 s
             "min_duration_ms": 1_000,
-            "min_query_count": 64,
+            "min_query_count": 1,
             **_WHOLE,
         },
     },

@@ -86,7 +86,7 @@ def test_fetch_knows_the_files_of_each_dtype(tmp_path: Path, capfd: pytest.Captu
     for dtype in ("float32", "float16", "bfloat16"):
         assert invoke(BENCHMARK, ["fetch", "--check", "--dtype", dtype, "--data", str(tmp_path)]) == 2
         printed = capfd.readouterr()
-        assert printed.out.count(": missing") == 3 + 12 + 4 + 2  # data, configs and tokenizers, weights, scorers
+        assert printed.out.count(": missing") == 3 + 11 + 4 + 2  # data, configs and tokenizers, weights, scorers
         assert ("unet/diffusion_pytorch_model.fp16.safetensors" in printed.out) == (dtype == "float16")
 
 

@@ -21,11 +21,12 @@ from bench_sdxl.standins import generate
 from bench_sdxl.standins.miniature import CONFIGS, LENGTH, WEIGHTS, prepare, read_committed_statistics, read_weights
 from loadgen.contracts import BackendOptions
 from loadgen.harness.cli import invoke
-from loadgen.rules import Accuracy
+from loadgen.rules import Accuracy, load_round
 
 from .conftest import Images, Scored, made
 
-REFERENCE, LIMITS = MINI.reference, MINI.limits
+REFERENCE = MINI.reference
+LIMITS: Any = load_round("v4.0").model(BENCHMARK.model).limits(0.99, REFERENCE)
 
 
 def met(values: dict[str, float]) -> bool:
@@ -39,12 +40,14 @@ def test_the_reference_is_the_score_in_float32(images: Images, scored: Scored) -
     assert met(values)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_16_bits_meet_the_target(dtype: str, mini: Path, batch: Batch, scored: Scored) -> None:
-    backend = Backend(BackendOptions(mini / "model", threads=1, dtype=dtype))
+def test_bfloat16_meets_the_target(mini: Path, batch: Batch, scored: Scored) -> None:
+    """float16 too, but a CPU takes a minute for it (see the README)."""
+    backend = Backend(BackendOptions(mini / "model", threads=1, dtype="bfloat16"))
     backend.load()
-    assert met(scored(made(backend, batch)))
+    values = scored(made(backend, batch))
     backend.close()
+    assert met(values)
+    assert values != REFERENCE
 
 
 @contextmanager
@@ -106,12 +109,11 @@ def test_images_of_the_next_caption_miss_it_by_the_clip_score_alone(images: Imag
     assert values["FID_SCORE"] == pytest.approx(REFERENCE["FID_SCORE"], abs=0.02)
 
 
-@pytest.mark.parametrize("factor", [0.18215, 1.0])
-def test_a_wrong_latent_scale_misses_it(factor: float, backend: Backend, batch: Batch, scored: Scored) -> None:
-    """0.18215 is that of earlier Stable Diffusion models."""
+def test_a_wrong_latent_scale_misses_it(backend: Backend, batch: Batch, scored: Scored) -> None:
+    """That of earlier Stable Diffusion models."""
     pipeline = backend.pipeline
     right = pipeline.configs
-    pipeline.configs = replace(right, vae=replace(right.vae, scaling_factor=factor))
+    pipeline.configs = replace(right, vae=replace(right.vae, scaling_factor=0.18215))
     try:
         assert not met(scored(made(backend, batch)))
     finally:
@@ -175,7 +177,7 @@ def test_prepare_makes_the_files_once(mini: Path) -> None:
 
 
 def test_the_miniature_can_be_trained(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    few = ["--steps", "2", "--batch", "8", "--each", "1", "--device", "cpu"]
+    few = ["--steps", "2", "--batch", "8", "--each", "1", "--scored", "4", "--device", "cpu"]
     assert invoke(BENCHMARK, ["train-mini", "--output", str(tmp_path / "w.npz"), *few]) == 0
     said = capfd.readouterr().out
     assert "standins/weights.npz is the file that the miniature uses" in said

@@ -2,8 +2,8 @@
 
 Four trainings, one after another, on drawings of the grammar in `generate.py`: the scorers (CLIP, then the feature
 network, an Inception-v3 of a sixteenth of the width), the VAE, and the U-Net together with both text encoders.
-0.92 M parameters, rounded to 16 bits; 3,000 steps of 96 latents and 3,000 of the others, 27 minutes of one CPU core that
-others used too.
+0.92 M parameters, rounded to 16 bits; 3,000 steps of 96 latents and 3,000 of the others, 27 minutes on one CPU core
+that others used too.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     train_diffusion(world, pipeline, args.steps, args.batch)
     statistics = features_of(lambda pixels: features(pixels, SIZES["feature_side"]), world.images[:, :3].flatten(0, 1))
     with torch.inference_mode():
-        report(world, pipeline, clip, features, statistics)
+        report(world, pipeline, clip, features, statistics, args.scored)
     return pack(pipeline, clip, features, statistics)
 
 
@@ -257,9 +257,11 @@ def read_scorers(args: argparse.Namespace) -> tuple[CLIP, Inception]:
     return clip.eval().to(args.device), features.eval().to(args.device)
 
 
-def report(world: World, pipeline: Pipeline, clip: CLIP, features: Inception, statistics: Statistics) -> None:
+def report(
+    world: World, pipeline: Pipeline, clip: CLIP, features: Inception, statistics: Statistics, count: int
+) -> None:
     """Prints CLIP score and FID of drawings, of drawings through the VAE, and of images made in several ways."""
-    specs = chosen(SIZES["count"])
+    specs = chosen(count)
     captions = [caption(spec) for spec in specs]
     real = draw(specs, np.random.default_rng(5))
     told = pipeline.tell(*(_rows(world, ids, specs) for ids in (world.ids, world.ids_2)))
@@ -275,7 +277,7 @@ def report(world: World, pipeline: Pipeline, clip: CLIP, features: Inception, st
     judged("real drawings, captions of the next", real, [*captions[1:], captions[0]])
     through = pipeline.paint(_latents(pipeline, torch.from_numpy(real).to(world.device)))
     judged("through the VAE", through.cpu())
-    for guidance, steps in ((GUIDANCE, 20), (5.0, 20), (3.0, 20), (1.0, 20), (GUIDANCE, 10)):
+    for guidance, steps in ((GUIDANCE, 20), (3.0, 20), (1.0, 20), (GUIDANCE, 10)):
         made = pipeline.denoise(told, negative, start, schedule(CONFIGS.scheduler, steps), guidance)
         judged(f"made with guidance {guidance:g} in {steps} steps", pipeline.paint(made).cpu())
     with int4(pipeline.unet):
@@ -305,6 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = words(__doc__, seed=1, steps=3_000)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--each", type=int, default=3, help="drawings of each sentence")
+    parser.add_argument("--scored", type=int, default=SIZES["count"], help="images of each line of the report")
     parser.add_argument("--scorers", type=Path, help="take both scorers from this file, and train the others")
     train_and_write(parser, arguments, train, WEIGHTS)
 
