@@ -19,6 +19,7 @@ from bench_sdxl.dataset import Batch, Dataset
 from bench_sdxl.layout import weights_file
 from bench_sdxl.official import CAPTIONS, CLIP, INCEPTION, PIPE, WEIGHTS
 from bench_sdxl.pytorch.backend import Backend, as_the_reference
+from bench_sdxl.pytorch.checkpoint import read_pipeline
 from bench_sdxl.pytorch.pipeline import GUIDANCE
 from bench_sdxl.pytorch.shapes import shapes
 from bench_sdxl.standins import formats, synthetic
@@ -115,11 +116,10 @@ def test_16_bits_come_near(dtype: str, limit: float, folder: Path, batch: Batch,
 
 
 def test_float16_decodes_in_float32(folder: Path) -> None:
-    backend = Backend(BackendOptions(folder / "model", threads=1, dtype="float16"))
-    backend.load()
-    assert next(backend.pipeline.vae.parameters()).dtype == torch.float32
-    assert next(backend.pipeline.unet.parameters()).dtype == torch.float16
-    backend.close()
+    options = BackendOptions(folder / "model", dtype="float16")
+    pipeline = read_pipeline(options, SMALL, torch.device("cpu"))
+    assert next(pipeline.vae.parameters()).dtype == torch.float32
+    assert next(pipeline.unet.parameters()).dtype == torch.float16
 
 
 def test_both_official_names_of_weights_are_read(folder: Path, batch: Batch, expected: Any, tmp_path: Path) -> None:

@@ -41,10 +41,9 @@ class Backend:
         runtime.set_threads(self.options)
         configs = read_configs(self.options.model)
         self.pipeline = read_pipeline(self.options, configs, self.device)
-        if self.device.type == "cuda":
-            torch.backends.cudnn.allow_tf32 = False  # float32 is float32
-            for network in (self.pipeline.unet, self.pipeline.vae):
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        torch.backends.cudnn.allow_tf32 = False  # float32 is float32
+        for network in (self.pipeline.unet, self.pipeline.vae):  # convolutions want channels last, on CPUs too
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.schedule = schedule(configs.scheduler)
         rows = [one.row(NEGATIVE, configs.text.max_position_embeddings) for one in read_tokenizers(self.options.model)]
         self.negative_ids = [torch.tensor([row], device=self.device) for row in rows]
