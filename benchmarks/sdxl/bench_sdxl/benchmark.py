@@ -1,7 +1,7 @@
 """Stable Diffusion XL on captions of COCO 2014, all in one literal. Targets and limits are the rules'
 (`loadgen.rules`).
 
-nox -s sdxl                                          the miniature: a minute and a half, CLIP score 90.42, FID 5.95
+nox -s sdxl                                          the miniature: 1 to 2 minutes, CLIP score 90.42, FID 5.95
 nox -s sdxl -- run --profile synthetic --device cuda --dtype bfloat16
                                                      random weights: 45 minutes and more, no score
 nox -s sdxl -- run --profile full --data FOLDER ...  official files: as long, CLIP score 31.7, FID 23.5 in FP32
