@@ -246,6 +246,8 @@ class Scoring:
     folder: Path
     """The profile's, with `data/` and `model/` below it."""
     device: str = "cpu"
+    output: Path | None = None
+    """The accuracy log's folder, for files that the rules want beside the score; None: write none."""
     dtype: str = ""
     """Of the log's numbers, where another system wrote it and somebody says so; empty: the benchmark's own.
 

@@ -102,6 +102,7 @@ def test_a_wide_model_lies_on_several_devices_and_gives_large_answers() -> None:
     assert sizes == {3_145_728}
     (judged,) = tests["Offline accuracy"]["accuracy"]["judged"]
     assert judged["limits"]["FID_SCORE"] == [23.01085758, 23.95007626]
+    assert Path("out/Offline/accuracy/shown.txt").is_file()
 
 
 def test_both_ends_of_a_window_are_judged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

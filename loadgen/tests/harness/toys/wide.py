@@ -62,7 +62,9 @@ def decode(data: bytes) -> Pictures:
 
 
 def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, float]:
-    """The distance grows with each wrong picture."""
+    """The distance grows with each wrong picture. What it wants beside the score is written beside the log."""
+    if at.output:
+        (at.output / "shown.txt").write_text("sample 0\n")
     wrong = sum(bool((decode(entry.data) != 3 * entry.index).any()) for entry in entries)
     return {"CLIP_SCORE": 31.75, "FID_SCORE": FID + wrong}
 

@@ -1,0 +1,78 @@
+"""What several tests read: the miniature, written once, and its backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from bench_sdxl.accuracy import score
+from bench_sdxl.dataset import Batch, Dataset
+from bench_sdxl.postprocess import encode
+from bench_sdxl.pytorch.backend import Backend
+from bench_sdxl.standins import SIZES
+from bench_sdxl.standins.miniature import prepare
+from loadgen.contracts import BackendOptions, Entry, Scoring
+
+Images = npt.NDArray[np.uint8]
+Scored = Callable[[Images], dict[str, float]]
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature's folder; tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("mini")
+    prepare(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(mini: Path) -> Dataset:
+    return Dataset(mini, **SIZES)
+
+
+@pytest.fixture(scope="session")
+def backend(mini: Path) -> Iterator[Backend]:
+    """In float32."""
+    made = Backend(BackendOptions(mini / "model", threads=1))
+    made.load()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def batch(dataset: Dataset) -> Batch:
+    """All samples."""
+    return dataset.gather(np.arange(dataset.total_count))
+
+
+@pytest.fixture(scope="session")
+def images(backend: Backend, batch: Batch) -> Images:
+    """Of all samples, as the backend makes them."""
+    return made(backend, batch)
+
+
+def made(backend: Any, batch: Batch, size: int = 40) -> Images:
+    """What a backend makes of a batch, so many at a time."""
+    parts = [
+        Batch(batch.ids[at : at + size], batch.ids_2[at : at + size], batch.latents)
+        for at in range(0, len(batch.ids), size)
+    ]
+    return np.concatenate([backend.submit(part).result() for part in parts])
+
+
+@pytest.fixture(scope="session")
+def scored(mini: Path, dataset: Dataset) -> Scored:
+    """`scored(images)`: both scores, of images in the data's order."""
+
+    def scored(images: Images) -> dict[str, float]:
+        answers = encode(images, np.arange(len(images)), dataset)
+        rows = np.asarray(answers.data)
+        entries = (Entry(index, rows[index].tobytes()) for index in range(len(rows)))
+        return score(entries, dataset, Scoring(mini))
+
+    return scored

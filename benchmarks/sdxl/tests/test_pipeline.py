@@ -1,0 +1,182 @@
+"""The whole way from captions to images beside diffusers' StableDiffusionXLPipeline, on one official folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bench_sdxl.config import Configs, TextConfig, VAEConfig
+from bench_sdxl.dataset import Batch, Dataset
+from bench_sdxl.layout import weights_file
+from bench_sdxl.official import CAPTIONS, CLIP, INCEPTION, PIPE, WEIGHTS
+from bench_sdxl.pytorch.backend import Backend, as_the_reference
+from bench_sdxl.pytorch.checkpoint import read_pipeline
+from bench_sdxl.pytorch.pipeline import GUIDANCE
+from bench_sdxl.pytorch.shapes import shapes
+from bench_sdxl.standins import formats, synthetic
+from bench_sdxl.tokenizer import NEGATIVE
+from loadgen.contracts import BackendOptions, InputError
+
+from .test_networks import UNET
+
+TEXT = TextConfig(
+    vocab_size=2_000,
+    hidden_size=16,
+    intermediate_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    projection_dim=24,
+)
+SMALL = Configs(
+    text=TEXT,
+    text_2=replace(TEXT, hidden_size=24, hidden_act="gelu"),
+    unet=replace(UNET, sample_size=8),
+    vae=VAEConfig(block_out_channels=(8, 16, 24, 24), norm_num_groups=4),
+)
+MAKER = {"weights": "bench_sdxl.standins.synthetic:write_weights"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SDXL's form with three levels, every kind of block, images of 64 x 64 pixels; random weights in 32 bits."""
+    folder = tmp_path_factory.mktemp("small")
+    formats.write_configs(folder / "model", SMALL)
+    synthetic.prepare(folder)
+    formats.write_captions(folder / "data" / CAPTIONS, SAID, 64)
+    for number, (part, found) in enumerate(shapes(SMALL).items()):
+        path = folder / "model" / PIPE / part / f"{WEIGHTS[part]}.safetensors"
+        draw = synthetic.drawn(found, number)
+        formats.write_safetensors(path, found, lambda name, draw=draw: draw(name) * _louder(name), "float32")
+    return folder
+
+
+def _louder(name: str) -> float:
+    """What the prompt says counts for more than in a full-size model with random weights."""
+    return 20.0 if "attn2.to_out.0.weight" in name else 1.0
+
+
+SAID = ["bababe dan.", "It's a dog! and a cat " * 9, "x"]
+
+
+@pytest.fixture(scope="module")
+def batch(folder: Path) -> Batch:
+    return Dataset(folder, count=len(SAID)).gather(np.arange(len(SAID)))
+
+
+def ours(model: Path, batch: Batch, **options: Any) -> Any:
+    backend = Backend(BackendOptions(model, threads=1, **options))
+    backend.load()
+    images = backend.submit(batch).result()
+    backend.close()
+    return images
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> Any:
+    theirs: Any = diffusers.StableDiffusionXLPipeline.from_pretrained(str(folder / "model" / PIPE))
+    theirs.set_progress_bar_config(disable=True)
+    latents = torch.from_numpy(np.load(folder / "data" / "latents" / "latents.npy"))
+    told = {"negative_prompt": [NEGATIVE], "num_inference_steps": 20, "guidance_scale": GUIDANCE}
+    made = [theirs([caption], latents=latents.clone(), output_type="np", **told).images[0] for caption in SAID]
+    return np.round(255 * np.stack(made)).astype(np.uint8)
+
+
+def test_images_are_diffusers(folder: Path, batch: Batch, expected: Any) -> None:
+    found = ours(folder / "model", batch)
+    assert found.shape == expected.shape == (3, 64, 64, 3)
+    assert found.std(axis=(1, 2, 3)).min() > 20, "images with something in them"
+    assert np.abs(found[0].astype(int) - found[2]).max() > 30, "the caption matters"
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_a_batch_is_its_samples_one_by_one(folder: Path, batch: Batch, expected: Any) -> None:
+    backend = Backend(BackendOptions(folder / "model", threads=1))
+    backend.load()
+    for row in range(len(SAID)):
+        one = Batch(batch.ids[row : row + 1], batch.ids_2[row : row + 1], batch.latents)
+        for image in (backend.submit(one).result()[0], as_the_reference(backend, one)[0]):
+            assert np.abs(image.astype(int) - expected[row]).max() <= 1
+    backend.close()
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("bfloat16", 12), ("float16", 4)])
+def test_16_bits_come_near(dtype: str, limit: float, folder: Path, batch: Batch, expected: Any) -> None:
+    one = Batch(batch.ids[:1], batch.ids_2[:1], batch.latents)
+    difference = np.abs(ours(folder / "model", one, dtype=dtype).astype(int) - expected[:1])
+    assert 0 < difference.mean() < limit
+
+
+def test_float16_decodes_in_float32(folder: Path) -> None:
+    options = BackendOptions(folder / "model", dtype="float16")
+    pipeline = read_pipeline(options, SMALL, torch.device("cpu"))
+    assert next(pipeline.vae.parameters()).dtype == torch.float32
+    assert next(pipeline.unet.parameters()).dtype == torch.float16
+
+
+def test_both_official_names_of_weights_are_read(folder: Path, batch: Batch, expected: Any, tmp_path: Path) -> None:
+    shutil.copytree(folder / "model", tmp_path, dirs_exist_ok=True)
+    pipe = tmp_path / PIPE
+    for part in WEIGHTS:
+        plain = weights_file(pipe, part, "float32")
+        plain.rename(plain.with_name(plain.name.replace(".safetensors", ".fp16.safetensors")))
+        assert weights_file(pipe, part, "float16") == weights_file(pipe, part, "float32") != plain
+    assert np.abs(ours(tmp_path, batch).astype(int) - expected).max() <= 1
+
+
+def test_missing_weights_are_made_once_in_16_bits(folder: Path, batch: Batch, tmp_path: Path) -> None:
+    shutil.copytree(folder / "model", tmp_path, dirs_exist_ok=True)
+    for part in WEIGHTS:
+        weights_file(tmp_path / PIPE, part, "float32").unlink()
+    for scorer in (CLIP, INCEPTION):  # they are of full size, and here already
+        (tmp_path / scorer).parent.mkdir(exist_ok=True)
+        (tmp_path / scorer).touch()
+    first = ours(tmp_path, batch, extra=MAKER)
+    state = load_file(weights_file(tmp_path / PIPE, "unet", "float32"))
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    np.testing.assert_array_equal(ours(tmp_path, batch, extra=MAKER), first)
+    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+def test_damaged_weights_are_named(part: str, folder: Path, batch: Batch, tmp_path: Path) -> None:
+    shutil.copytree(folder / "model", tmp_path, dirs_exist_ok=True)
+    file = weights_file(tmp_path / PIPE, part, "float32")
+    whole = file.read_bytes()
+    for bad in (whole[: len(whole) // 2], b"no weights" * 9, b""):
+        file.write_bytes(bad)
+        with pytest.raises(InputError, match=rf"{part}/{file.name}: not a safetensors file"):
+            ours(tmp_path, batch)
+    file.unlink()
+    with pytest.raises(InputError, match=rf"{part}/{file.name}: no such file"):
+        ours(tmp_path, batch)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "fault"),
+    [
+        ("unet", "cross_attention_dim", 48, "hidden_size together: 48 is not 40"),
+        ("unet", "block_out_channels", [16, "32"], r"'block_out_channels' is \[16, '32'\], expected a list"),
+        ("vae", "scaling_factor", None, "'scaling_factor' is None, expected a number"),
+        ("vae", "latent_channels", 8, "unet in_channels = vae latent_channels: 4 is not 8"),
+        ("unet", "layers_per_block", 1, "tensor 'up_blocks.0.resnets.1.norm1.weight' has shape"),
+        ("text_encoder_2", "num_hidden_layers", 2, "tensor 'text_model.encoder.layers.2.* is unknown to this model"),
+    ],
+)
+def test_wrong_sizes_are_named(
+    part: str, key: str, value: Any, fault: str, folder: Path, batch: Batch, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "model", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / PIPE / part / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(InputError, match=fault):
+        ours(tmp_path, batch)
