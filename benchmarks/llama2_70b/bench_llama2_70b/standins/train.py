@@ -1,0 +1,148 @@
+"""Trains the miniature: `python -m bench_llama2_70b train-mini --output weights.npz`.
+
+A SentencePiece tokenizer of 576 pieces, then 4 layers of width 96: 0.47 M parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import random
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import sentencepiece
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench_llama2_70b.config import LlamaConfig
+from bench_llama2_70b.official import BOS, EOS
+from bench_llama2_70b.pytorch.model import Llama
+from bench_llama2_70b.pytorch.weights import official
+from bench_llama2_70b.standins.generate import endless
+from bench_llama2_70b.standins.miniature import CONFIG, WEIGHTS
+from bench_llama2_70b.standins.prompts import prompt_ids
+from bench_llama2_70b.tokenizer import Tokenizer
+from loadgen.contracts import I64
+from loadgen.harness.standins.training import Progress, train_and_write, words
+
+LENGTH = 184
+"""Tokens of a row; the few that are longer are left out."""
+_DOCUMENTS = 0.15
+"""Share of rows that are plain text and not a conversation. They begin with one <s> or none where a conversation has
+two, and one prompt follows another without answers: so a model that is given a prompt without its two <s> gives no
+answer, as a large one is misled by a beginning that it never saw."""
+
+
+def train_tokenizer(seed: int, sentences: int = 20_000) -> bytes:
+    """`tokenizer.model` with the settings of Llama's own: byte pairs, bytes for what is unknown, digits apart."""
+    texts = (text for one in islice(endless(seed), sentences) for text in (one.prompt.removeprefix("<s>"), one.output))
+    lines = (line for text in texts for line in text.split("\n") if line)
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=lines,
+        model_writer=written,
+        vocab_size=CONFIG.vocab_size,
+        model_type="bpe",
+        byte_fallback=True,
+        split_digits=True,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return written.getvalue()
+
+
+def rows(job: tuple[int, int], tokenizer: bytes) -> tuple[Any, Any]:
+    """(ids [n, LENGTH], where learning starts [n]) of fresh examples; rows are filled up with <unk>, 0."""
+    (seed, count), encoder = job, Tokenizer(tokenizer)
+    rng, examples = random.Random(f"rows {seed}"), endless(seed)
+    ids, starts = np.zeros((count, LENGTH), np.int16), np.zeros(count, np.int16)
+    made = 0
+    while made < count:
+        first = next(examples)
+        prompt = prompt_ids(first, encoder)
+        if rng.random() < _DOCUMENTS:
+            row = [BOS] * rng.randint(0, 1) + [*prompt[2:], *prompt_ids(next(examples), encoder)[2:]]
+            start = len(row) // 4
+            row = row[:LENGTH]
+        else:
+            row, start = [*prompt, *encoder.encode(first.output), EOS], len(prompt)
+        if len(row) <= LENGTH:
+            ids[made, : len(row)], starts[made] = row, start
+            made += 1
+    return ids, starts
+
+
+def _causal(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of whole rows [n, T, heads, D]: see `model.Attend`."""
+    columns = (x.transpose(1, 2) for x in (queries, keys, values))
+    return F.scaled_dot_product_attention(*columns, is_causal=True, enable_gqa=True).transpose(1, 2)
+
+
+def initialised(config: LlamaConfig, seed: int) -> Llama:
+    """As GPT-2 begins, wider because it is narrow."""
+    torch.manual_seed(seed)
+    model = Llama(config)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            torch.nn.init.ones_(parameter)
+        else:
+            deep = (2 * config.num_hidden_layers) ** -0.5 if name.endswith(("out.weight", "down.weight")) else 1.0
+            torch.nn.init.normal_(parameter, std=0.5 * config.hidden_size**-0.5 * deep)
+    return model
+
+
+def _loss(model: Llama, ids: Tensor, starts: Tensor) -> Tensor:
+    positions = torch.arange(ids.shape[1] - 1, device=ids.device)
+    hidden = model(ids[:, :-1], positions.expand(len(ids), -1), _causal)
+    wanted = ids[:, 1:]
+    learnt = (wanted != 0) & (positions + 1 >= starts[:, None])
+    return F.cross_entropy(model.logits(hidden[learnt]).float(), wanted[learnt])
+
+
+def train(args: argparse.Namespace) -> dict[str, Any]:
+    """The trained tensors by their official names, and the tokenizer's bytes. AdamW, one cycle of the rate."""
+    tokenizer = train_tokenizer(args.seed)
+    jobs = [(1000 * args.seed + part, args.examples // 64) for part in range(1, 65)]
+    make = partial(rows, tokenizer=tokenizer)
+    if args.workers > 1:
+        with get_context("spawn").Pool(args.workers) as pool:
+            parts = pool.map(make, jobs)
+    else:
+        parts = [make(job) for job in jobs]
+    ids, starts = (torch.from_numpy(np.concatenate(c)).to(args.device) for c in zip(*parts, strict=True))
+    model = initialised(CONFIG, args.seed).to(args.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=0.05, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.rate, total_steps=args.steps, pct_start=0.1)
+    draw = torch.Generator(device=args.device).manual_seed(args.seed)
+    progress = Progress(args.steps)
+    for _ in range(args.steps):
+        chosen = torch.randint(0, len(ids), (args.batch,), device=args.device, generator=draw)
+        loss = _loss(model, ids[chosen].long(), starts[chosen].long())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        progress.step(loss.detach())
+    half: dict[str, I64] = {name: value.half().cpu().numpy() for name, value in official(model).items()}
+    return {**half, "tokenizer.model": np.frombuffer(tokenizer, np.uint8)}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train and write, as the words of a command line say. Raises InputError as `train_and_write`."""
+    parser = words(__doc__, seed=1, steps=10_000)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--examples", type=int, default=256_000)
+    parser.add_argument("--workers", type=int, default=8)
+    train_and_write(parser, arguments, train, WEIGHTS)
