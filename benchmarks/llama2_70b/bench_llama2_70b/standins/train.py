@@ -28,7 +28,6 @@ from bench_llama2_70b.standins.generate import endless
 from bench_llama2_70b.standins.miniature import CONFIG, WEIGHTS
 from bench_llama2_70b.standins.prompts import prompt_ids
 from bench_llama2_70b.tokenizer import Tokenizer
-from loadgen.contracts import I64
 from loadgen.harness.standins.training import Progress, train_and_write, words
 
 LENGTH = 184
@@ -120,29 +119,37 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     else:
         parts = [make(job) for job in jobs]
     ids, starts = (torch.from_numpy(np.concatenate(c)).to(args.device) for c in zip(*parts, strict=True))
+    lengths = (ids != 0).sum(1)
     model = initialised(CONFIG, args.seed).to(args.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=0.05, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.rate, total_steps=args.steps, pct_start=0.1)
     draw = torch.Generator(device=args.device).manual_seed(args.seed)
     progress = Progress(args.steps)
-    for _ in range(args.steps):
+    for step in range(1, args.steps + 1):
         chosen = torch.randint(0, len(ids), (args.batch,), device=args.device, generator=draw)
-        loss = _loss(model, ids[chosen].long(), starts[chosen].long())
+        longest = lengths[chosen].max()
+        loss = _loss(model, ids[chosen, :longest].long(), starts[chosen].long())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         progress.step(loss.detach())
-    half: dict[str, I64] = {name: value.half().cpu().numpy() for name, value in official(model).items()}
+        if step % 1000 == 0:  # in case that it is stopped
+            np.savez(args.output.with_suffix(".part.npz"), **_written(model, tokenizer))
+    return _written(model, tokenizer)
+
+
+def _written(model: Llama, tokenizer: bytes) -> dict[str, Any]:
+    half = {name: value.half().cpu().numpy() for name, value in official(model).items()}
     return {**half, "tokenizer.model": np.frombuffer(tokenizer, np.uint8)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and write, as the words of a command line say. Raises InputError as `train_and_write`."""
-    parser = words(__doc__, seed=1, steps=10_000)
-    parser.add_argument("--batch", type=int, default=128)
+    parser = words(__doc__, seed=1, steps=1_800)
+    parser.add_argument("--batch", type=int, default=192)
     parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--examples", type=int, default=256_000)
-    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--examples", type=int, default=96_000)
+    parser.add_argument("--workers", type=int, default=4)
     train_and_write(parser, arguments, train, WEIGHTS)
