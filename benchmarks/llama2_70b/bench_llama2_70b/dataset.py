@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,16 @@ from bench_llama2_70b.orca import read_orca
 from bench_llama2_70b.tokenizer import Tokenizer, read_tokenizer
 from loadgen.contracts import I64, InputError
 
-Batch: TypeAlias = "list[I64]"
-"""The prompts, without padding."""
+
+
+class Batch(NamedTuple):
+    """Requests, without padding."""
+
+    prompts: Sequence[I64]
+    most: I64
+    """Tokens of each answer at most."""
+
+
 _LOOKED_AT = 32
 """Answers by which the tokenizer is compared with the data."""
 
@@ -27,18 +35,24 @@ _LOOKED_AT = 32
 class Dataset:
     """The prompts of `data/`, the answers that they are scored by, and the model's tokenizer (see `contracts.Dataset`)."""
 
-    def __init__(self, folder: Path, *, file: str = DATA, max_new_tokens: int = MAX_NEW) -> None:
-        """max_new_tokens: of an answer, for which the model's context needs room.
+    def __init__(
+        self, folder: Path, *, file: str = DATA, max_new_tokens: int = MAX_NEW, as_long: bool = False
+    ) -> None:
+        """max_new_tokens: of an answer, for which the model's context needs room. as_long: an answer has as many tokens
+        as the one that the file holds, for models that never end.
 
         Raises InputError that names the file, the sample and the fault.
         """
         path = folder / "data" / file
         table = read_orca(path)
         self.max_new_tokens = max_new_tokens
-        self.prompts: Batch = [_ids(value, path, index) for index, value in enumerate(table["tok_input"])]
+        self.prompts = [_ids(value, path, index) for index, value in enumerate(table["tok_input"])]
         self.references: list[str] = [_text(value, path, index) for index, value in enumerate(table["output"])]
         self.tokenizer = read_tokenizer(folder / "model" / TOKENIZER)
         self._lengths = np.array([len(prompt) for prompt in self.prompts], np.int64)
+        self._most = np.full(len(self.prompts), max_new_tokens)
+        if as_long:
+            self._most = np.minimum([len(ids) for ids in table["tok_output"]], max_new_tokens)
         _check_ids(self.prompts, self.tokenizer.size, path)
         _check_tokenizer(self.tokenizer, table, path, folder)
         if (folder / "model" / CONFIG).is_file():  # a model elsewhere has its own
@@ -65,7 +79,7 @@ class Dataset:
 
     def gather(self, indices: I64) -> Batch:
         """The prompts in this order."""
-        return [self.prompts[index] for index in indices.tolist()]
+        return Batch([self.prompts[index] for index in indices.tolist()], self._most[indices])
 
     def costs(self, indices: I64) -> I64:
         """Tokens of each prompt; what its answer will take nobody knows."""
@@ -103,7 +117,7 @@ def _text(value: Any, path: Path, index: int) -> str:
     return value
 
 
-def _check_ids(prompts: Batch, size: int, path: Path) -> None:
+def _check_ids(prompts: Sequence[I64], size: int, path: Path) -> None:
     for index, prompt in enumerate(prompts):
         if prompt.min() < 0 or prompt.max() >= size:
             wrong = int(prompt[(prompt < 0) | (prompt >= size)][0])

@@ -11,6 +11,7 @@ import torch
 from transformers import LlamaConfig as TheirConfig
 from transformers import LlamaForCausalLM
 
+from bench_llama2_70b.dataset import Batch
 from bench_llama2_70b.pytorch.backend import Backend
 from loadgen.contracts import BackendOptions
 
@@ -67,7 +68,8 @@ def generate(backend: Backend, given: list[Any], at_once: list[int]) -> list[lis
     while done < len(given):
         count = min(at_once.pop(0) if at_once else len(given), backend.room(), len(given) - added)
         if count:
-            backend.add(np.arange(added, added + count), given[added : added + count])
+            wanted = given[added : added + count]
+            backend.add(np.arange(added, added + count), Batch(wanted, np.full(count, MOST)))
             added += count
         tokens = backend.step(0.1)
         for row, request in enumerate(tokens.requests.tolist()):
@@ -77,8 +79,7 @@ def generate(backend: Backend, given: list[Any], at_once: list[int]) -> list[lis
 
 
 def options(folder: Path, batch: int, **more: Any) -> BackendOptions:
-    extra = {"max_new_tokens": MOST, **more.pop("extra", {})}
-    return BackendOptions(folder, max_batch=batch, threads=1, extra=extra, **more)
+    return BackendOptions(folder, max_batch=batch, threads=1, **more)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 
 from bench_llama2_70b.config import LlamaConfig, read_config, weight_shapes
 from bench_llama2_70b.dataset import Batch
-from bench_llama2_70b.official import CONFIG, INDEX, MAX_NEW
+from bench_llama2_70b.memory import SIZES, of_token, parameters
+from bench_llama2_70b.official import CONFIG, INDEX
 from bench_llama2_70b.pytorch import weights
 from bench_llama2_70b.pytorch.engine import Engine
 from bench_llama2_70b.pytorch.parallel import ALONE, Ranks, Share
@@ -22,7 +22,7 @@ from loadgen.harness.runtimes.checkpoints import check_shapes
 from loadgen.harness.serving.paging import Room
 from loadgen.harness.standins.making import provide
 
-DTYPES = ("float32", "bfloat16", "float16", "float8")
+DTYPES = tuple(SIZES)
 """float8: matrices, keys and values in e4m3, the rest in bfloat16."""
 _PAGE = 16
 _MEMORY = 0.9
@@ -92,7 +92,6 @@ class Rank:
     def __init__(self, options: BackendOptions, share: Share = ALONE) -> None:
         runtime.set_threads(options)
         self.options = options
-        self.most = int(options.extra.get("max_new_tokens", MAX_NEW))
         self.device = torch.device(options.devices[share.rank])
         config = read_config(options.model / CONFIG)
         dtype = torch.float8_e4m3fn if options.dtype == "float8" else runtime.dtype_of(options.dtype)
@@ -129,7 +128,7 @@ class Rank:
         if self.device.type == "cpu":
             return Room(slots, longest, most, _PAGE, budget)
         free, total = torch.cuda.mem_get_info(self.device)
-        size = _PAGE * cache_bytes(config, dtype) // share.count
+        size = _PAGE * of_token(config, dtype.itemsize) // share.count
         fits = int(free - (1 - _MEMORY) * total) // size
         if fits <= of_longest:
             raise InputError(
@@ -140,22 +139,17 @@ class Rank:
 
     def add(self, requests: I64, batch: Batch) -> None:
         """See `Backend`."""
-        for request, prompt in zip(requests.tolist(), batch, strict=True):
-            self.engine.planner.add(request, prompt, self.most)
+        for request, prompt, most in zip(requests.tolist(), batch.prompts, batch.most.tolist(), strict=True):
+            self.engine.planner.add(request, prompt, most)
 
     def step(self, timeout_s: float) -> Tokens:
         """See `Backend`."""
         return self.engine.step()
 
 
-def cache_bytes(config: LlamaConfig, dtype: torch.dtype) -> int:
-    """Of the keys and values of one token."""
-    return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_size * dtype.itemsize
-
-
 def check_memory(config: LlamaConfig, devices: int, dtype: torch.dtype, memory: int) -> None:
     """Raise InputError if the weights do not fit, saying how many such GPUs would do. memory: bytes of one of them."""
-    count = sum(math.prod(shape) for shape in weight_shapes(config).values())
+    count = parameters(config)
     if count * dtype.itemsize / devices <= _MEMORY * memory:
         return
     fits = [
