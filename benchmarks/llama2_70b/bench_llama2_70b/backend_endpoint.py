@@ -168,7 +168,7 @@ class Backend:
         return listed[0]
 
     async def _probe(self) -> tuple[str, bool]:
-        """(form of answers, are prompts sent as text?): the first that gives ids, else the first that gives anything."""
+        """(form of answers, are prompts sent as text?): the first that gives ids, else the first that works."""
         working: list[tuple[str, bool]] = []
         first: Refused | None = None
         for as_text in (False, True):

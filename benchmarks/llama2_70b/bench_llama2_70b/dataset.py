@@ -19,7 +19,6 @@ from bench_llama2_70b.tokenizer import Tokenizer, read_tokenizer
 from loadgen.contracts import I64, InputError
 
 
-
 class Batch(NamedTuple):
     """Requests, without padding."""
 
@@ -33,11 +32,9 @@ _LOOKED_AT = 32
 
 
 class Dataset:
-    """The prompts of `data/`, the answers that they are scored by, and the model's tokenizer (see `contracts.Dataset`)."""
+    """The prompts of `data/`, the answers to score by, and the model's tokenizer (see `contracts.Dataset`)."""
 
-    def __init__(
-        self, folder: Path, *, file: str = DATA, max_new_tokens: int = MAX_NEW, as_long: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, *, file: str = DATA, max_new_tokens: int = MAX_NEW, as_long: bool = False) -> None:
         """max_new_tokens: of an answer, for which the model's context needs room. as_long: an answer has as many tokens
         as the one that the file holds, for models that never end.
 
@@ -126,11 +123,13 @@ def _check_ids(prompts: Sequence[I64], size: int, path: Path) -> None:
                 f"use the {TOKENIZER} that the data was made with"
             )
         if prompt[0] != BOS:
-            raise InputError(f"{path}: sample {index} begins with {prompt[0]} and not with <s>, {BOS}: use the official data")
+            raise InputError(
+                f"{path}: sample {index} begins with {prompt[0]} and not with <s>, {BOS}: use the official data"
+            )
 
 
 def _check_tokenizer(tokenizer: Tokenizer, table: dict[str, list[Any]], path: Path, folder: Path) -> None:
-    """Does it give back the answers' texts from the ids that the file holds? Most of them, to be lenient with spaces."""
+    """Does it give back the answers' texts from the ids that the file holds? At least half of them."""
     rows = list(zip(table.get("tok_output", []), table["output"], strict=False))[:_LOOKED_AT]
     try:
         same = sum(tokenizer.decode(list(map(int, ids))).split() == text.split() for ids, text in rows)

@@ -48,7 +48,9 @@ def _read_pickle(path: Path) -> Table:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: damaged ({error}). Fetch it again") from error
     except Exception as error:  # from bytes of any kind an unpickler raises any kind
-        raise InputError(f"{path}: not a pickled pandas table ({type(error).__name__}: {error}). Fetch it again") from error
+        raise InputError(
+            f"{path}: not a pickled pandas table ({type(error).__name__}: {error}). Fetch it again"
+        ) from error
 
 
 def _read_parquet(path: Path) -> Table:
@@ -56,7 +58,9 @@ def _read_parquet(path: Path) -> Table:
         import pyarrow
         import pyarrow.parquet as parquet
     except ModuleNotFoundError as error:
-        raise InputError(f"{path}: Parquet is read with pyarrow, which is not installed: pip install pyarrow") from error
+        raise InputError(
+            f"{path}: Parquet is read with pyarrow, which is not installed: pip install pyarrow"
+        ) from error
     try:
         file = parquet.ParquetFile(path)
         return dict(file.read([name for name in WANTED if name in file.schema_arrow.names]).to_pydict())

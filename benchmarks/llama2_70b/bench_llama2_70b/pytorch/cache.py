@@ -18,7 +18,9 @@ from bench_llama2_70b.pytorch.model import Attend
 class Cache:
     """Keys and values [layers, pages, tokens of a page, key-value heads, D]. In 8 bits they are e4m3, not scaled."""
 
-    def __init__(self, config: LlamaConfig, ranks: int, pages: int, page: int, like: Tensor, dtype: torch.dtype) -> None:
+    def __init__(
+        self, config: LlamaConfig, ranks: int, pages: int, page: int, like: Tensor, dtype: torch.dtype
+    ) -> None:
         """like: says the device, and the format that attention computes in."""
         shape = (config.num_hidden_layers, pages, page, config.num_key_value_heads // ranks, config.head_size)
         self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=like.device) for _ in range(2))

@@ -73,7 +73,9 @@ class Engine:
 
     def _there(self, column: Any) -> Tensor:
         made = torch.from_numpy(np.ascontiguousarray(column))
-        return made.to(self.device) if self.device.type == "cpu" else made.pin_memory().to(self.device, non_blocking=True)
+        return (
+            made.to(self.device) if self.device.type == "cpu" else made.pin_memory().to(self.device, non_blocking=True)
+        )
 
     def record(self, sizes: list[int], pages: list[int]) -> None:
         """CUDA: record the kernels of steps in which all requests generate, for these numbers of rows and pages.
@@ -105,7 +107,9 @@ class Recorded:
     def __init__(self, engine: Engine, size: int, pages: int) -> None:
         self.tokens, self.positions = (torch.zeros(size, dtype=torch.int64, device=engine.device) for _ in range(2))
         self.fresh = torch.zeros(size, dtype=torch.bool, device=engine.device)
-        self.pages = torch.zeros((size, pages), dtype=torch.int64, device=engine.device)  # of the page that nobody reads
+        self.pages = torch.zeros(
+            (size, pages), dtype=torch.int64, device=engine.device
+        )  # of the page that nobody reads
         stream: Any = torch.cuda.Stream(engine.device)  # type: ignore[no-untyped-call]
         with torch.inference_mode(), torch.cuda.stream(stream):
             self._compute(engine)  # outside of the recording: takes its memory

@@ -7,13 +7,14 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from loadgen.contracts import Backend, Dataset, InputError, Loaded
+from loadgen.contracts import Backend, Dataset, InputError, Loaded, Measures
 from loadgen.harness.machine import telemetry
 from loadgen.harness.plan import Layered, Plan, installed
 from loadgen.harness.report import columns, screen
@@ -105,6 +106,8 @@ def _one_test(
         watched = report.gpus if mode is Mode.PerformanceOnly else telemetry.Gpus()
         with telemetry.Sampling(watched, folder):
             result = run(system, dataset, layers.settings, log=log, progress=progress)
+    if isinstance(system, Measures):
+        result = replace(result, metrics={**result.metrics, **system.measured()})
     if mode is not Mode.AccuracyOnly and result.columns is not None:
         columns.save(folder, result.columns)
     judged: tuple[Accuracy, ...] = ()

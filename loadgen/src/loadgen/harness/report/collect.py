@@ -42,11 +42,10 @@ class Report:
     ) -> screen.Row:
         """Take in a finished test; its columns are in its folder by now, and leave memory."""
         accuracy = result.mode is Mode.AccuracyOnly
-        head = result.headline
         row = screen.Row(
             scenario=result.scenario.name,
             mode="accuracy" if accuracy else "performance",
-            measured=text(judged) if judged else f"{head.name} {head.value:.4g} {head.unit}" if head else "-",
+            measured=text(judged) if judged else screen.headline(result),
             verdict="VALID" if result.valid else "INVALID",
             queries=result.query_count,
             seconds=seconds,

@@ -15,6 +15,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from loadgen.progress import Progress
+from loadgen.results import Result
 
 _PLAIN_PERIOD_S, _TRANSFER_PERIOD_S = 2.0, 5.0
 
@@ -106,6 +107,21 @@ def _plain_transfer(label: str, out: Console) -> Callable[[int, int], None]:
             out.print(f"{label}: {text}  ETA {(whole - there) / rate:.0f} s", markup=False)
 
     return show
+
+
+_TOKENS = {
+    "first token": "result_first_token_99.00_percentile_latency_ns",
+    "per token": "result_time_per_output_token_99.00_percentile_ns",
+}
+
+
+def headline(result: Result) -> str:
+    """`completed 812.4 tokens/s, p99 of first token 31.20 ms, per token 4.10 ms`; `-` if nothing was measured."""
+    head, found = result.headline, {n: result.metrics[key] for n, key in _TOKENS.items() if key in result.metrics}
+    if head is None:
+        return "-"
+    tokens = ", ".join(f"{name} {float(ns) / 1e6:.2f} ms" for name, ns in found.items())
+    return f"{head.name} {head.value:.4g} {head.unit}" + (f", p99 of {tokens}" if tokens else "")
 
 
 def table(title: str, rows: Sequence[Row]) -> Table:

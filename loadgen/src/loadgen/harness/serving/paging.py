@@ -128,7 +128,7 @@ class Planner:
         return tokens
 
     def _admit(self) -> None:
-        """In the order in which they came, while there are pages for what is known of one, and one for each that runs."""
+        """In the order in which they came, while there are pages for one and a page for each that runs."""
         while self._waiting and self._slots:
             first = self._waiting[0]
             needed = self._room.pages_of(len(first.tokens) + 1)
@@ -145,12 +145,15 @@ class Planner:
     def _take_pages(self, slots: I64, tokens: I64) -> bool:
         """Pages for so many tokens of each. False: there were too few, and the youngest request has left."""
         needed = -(-tokens // self._room.page)
-        for slot, count in zip(slots[needed > self._held[slots]].tolist(), needed[needed > self._held[slots]].tolist()):
+        short = needed > self._held[slots]
+        for slot, count in zip(slots[short].tolist(), needed[short].tolist(), strict=True):
             held = int(self._held[slot])
             if count - held > len(self._free):
                 youngest = self._order[-1]
                 known = self._ids[youngest, : self._known[youngest]].copy()
-                back = _Waiting(int(self._request[youngest]), known, int(self._prompt[youngest]), int(self._most[youngest]))
+                back = _Waiting(
+                    int(self._request[youngest]), known, int(self._prompt[youngest]), int(self._most[youngest])
+                )
                 self._waiting.appendleft(back)
                 self._leave(youngest)
                 return False
