@@ -34,11 +34,13 @@ def mini_dataset(mini: Path) -> Dataset:
 @pytest.fixture(scope="session")
 def llama_cpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """llama.cpp's server with the miniature: its address."""
-    import gguf_file
     import xllamacpp
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent)
+        from gguf_file import write_gguf
     file = tmp_path_factory.mktemp("gguf") / "mini.gguf"
-    gguf_file.write_gguf(file, CONFIG, read_weights(), read_tokenizer_bytes())
+    write_gguf(file, CONFIG, read_weights(), read_tokenizer_bytes())
     settings = xllamacpp.CommonParams()
     settings.model.path, settings.model_alias = str(file), "mini"
     settings.hostnames, settings.port = ["127.0.0.1"], 0
