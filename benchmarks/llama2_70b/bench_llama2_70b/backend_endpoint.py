@@ -145,7 +145,11 @@ class Backend:
 
     async def _open(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self.options.max_batch + 1),
+            # Some servers say that they keep a connection and close it after a stream: a request that takes it from
+            # the pool is lost, and sending it again would be a hidden retry. `keep_alive` is for those that mean it.
+            connector=aiohttp.TCPConnector(
+                limit=self.options.max_batch + 1, force_close=not self.options.extra.get("keep_alive", False)
+            ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=self.silent_s),
             headers=self.server.headers,
             read_bufsize=_LINE,

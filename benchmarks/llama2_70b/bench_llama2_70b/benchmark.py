@@ -36,14 +36,14 @@ MINI = Profile(
     settings={
         Scenario.SingleStream: {
             "single_stream_expected_latency_ns": 10_000_000.0,  # pre-generates enough for any machine
-            "min_duration_ms": 8_000,
+            "min_duration_ms": 5_000,
             "min_query_count": 64,  # the fewest from which early stopping judges a 90th percentile
             **_WHOLE,
         },
         Scenario.Server: {
-            "server_target_qps": 40.0,  # limits on the first token and on those after it are the benchmark's own
-            "min_duration_ms": 15_000,
-            "min_query_count": 700,  # early stopping wants 662 at the 99th percentile, more if one is late
+            "server_target_qps": 60.0,  # limits on the first token and on those after it are the benchmark's own
+            "min_duration_ms": 12_000,
+            "min_query_count": 720,  # early stopping wants 662 at the 99th percentile, more if one is late
             **_WHOLE,
         },
         Scenario.Offline: {

@@ -42,7 +42,7 @@ def llama_cpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     file = tmp_path_factory.mktemp("gguf") / "mini.gguf"
     write_gguf(file, CONFIG, read_weights(), read_tokenizer_bytes())
     settings = xllamacpp.CommonParams()
-    settings.model.path, settings.model_alias = str(file), "mini"
+    settings.model.path, settings.model_alias = str(file), {"mini"}
     settings.hostnames, settings.port = ["127.0.0.1"], 0
     settings.n_parallel, settings.n_ctx, settings.n_gpu_layers = 8, 8 * CONFIG.max_position_embeddings, 0
     settings.cpuparams.n_threads, settings.warmup, settings.verbosity = 1, False, 0
