@@ -18,9 +18,11 @@ class Tokenizer:
         """Raises InputError naming `source` if the bytes are no SentencePiece model, or not Llama's kind of one."""
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-            size = self._pieces.vocab_size()
-        except RuntimeError as error:
-            raise InputError(f"{source}: not a SentencePiece model. Fetch it again") from error
+            size = self._pieces.vocab_size() if model else 0
+        except RuntimeError:
+            size = 0
+        if not size:
+            raise InputError(f"{source}: not a SentencePiece model. Fetch it again")
         if (self._pieces.bos_id(), self._pieces.eos_id()) != (BOS, EOS):
             found = f"<s> is {self._pieces.bos_id()} and </s> is {self._pieces.eos_id()}"
             raise InputError(f"{source}: {found}, but Llama's are {BOS} and {EOS}: use the tokenizer of the model")

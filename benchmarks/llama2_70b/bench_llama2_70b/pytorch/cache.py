@@ -75,12 +75,12 @@ class Rows:
         """
         keys, values = (cache.gathered(kept[layer], self.pages) for kept in (cache.keys, cache.values))
         rows = queries.unsqueeze(1) if self.padded is None else queries[self.padded]
-        n, m, _, size = rows.shape
-        grouped = rows.unflatten(2, (keys.shape[1], -1)).permute(0, 2, 3, 1, 4)
-        shared = grouped.shape[2]
+        (n, m, heads, size), groups = rows.shape, keys.shape[1]
+        shared = heads // groups
+        grouped = rows.view(n, m, groups, shared, size).permute(0, 2, 3, 1, 4)
         mask = self.seen.unsqueeze(2).expand(-1, -1, shared, -1, -1).flatten(2, 3)
         made = F.scaled_dot_product_attention(grouped.flatten(2, 3), keys, values, attn_mask=mask)
-        made = made.unflatten(2, (shared, m)).permute(0, 3, 1, 2, 4).reshape(n, m, -1, size)
+        made = made.reshape(n, groups, shared, m, size).permute(0, 3, 1, 2, 4).reshape(n, m, heads, size)
         return made.squeeze(1) if self.real is None else made[self.real]
 
 

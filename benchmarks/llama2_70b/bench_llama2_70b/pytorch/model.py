@@ -97,9 +97,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], attend: Attend, layer: int) -> Tensor:
         columns = self.qkv(x).unflatten(-1, (-1, self.size))
-        turning, values = columns.split([self.heads + self.groups, self.groups], dim=-2)
+        turning, values = torch.split(columns, [self.heads + self.groups, self.groups], dim=-2)
         turned = rotated(turning, *turn).to(x.dtype)
-        queries, keys = turned.split([self.heads, self.groups], dim=-2)
+        queries, keys = torch.split(turned, [self.heads, self.groups], dim=-2)
         return self.share.sum(self.out(attend(layer, queries, keys, values).flatten(-2)))
 
 
@@ -128,7 +128,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], attend: Attend, layer: int) -> Tensor:
         x = x + self.attention(self.before_attention(x), turn, attend, layer)
-        return x + self.mlp(self.before_mlp(x))
+        made: Tensor = x + self.mlp(self.before_mlp(x))
+        return made
 
 
 class Llama(nn.Module):

@@ -79,11 +79,11 @@ class Ranks:
     def tell(self, *order: Any) -> None:
         """Every rank does the same at once. Raises RuntimeError with the traceback of one that has failed."""
         for number, pipe in enumerate(self._pipes, 1):
-            if pipe.poll():
-                raise RuntimeError(f"rank {number} failed:\n{pipe.recv()}")
             try:
+                if pipe.poll():
+                    raise RuntimeError(f"rank {number} failed:\n{pipe.recv()}")
                 pipe.send(order)
-            except OSError as error:
+            except (OSError, EOFError) as error:
                 raise RuntimeError(f"rank {number} has gone: was its process killed, for want of memory?") from error
 
     def close(self) -> None:

@@ -64,9 +64,9 @@ def load(config: LlamaConfig, read: Read, share: Share, device: torch.device, dt
 def official(model: Llama) -> dict[str, Tensor]:
     """The weights of a whole model by their official names: what `load` undoes."""
     shapes, named = weight_shapes(model.config), dict(model.named_parameters())
-    made = {}
+    made: dict[str, Tensor] = {}
     for ours, names, _ in sources(model.config):
-        parts = named[ours].detach().split([shapes[name][0] for name in names])
+        parts = torch.split(named[ours].detach(), [shapes[name][0] for name in names])
         made.update(zip(names, parts, strict=True))
     return made
 

@@ -83,8 +83,8 @@ def rows(job: tuple[int, int], tokenizer: bytes) -> tuple[Any, Any]:
 
 def _causal(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attention of whole rows [n, T, heads, D]: see `model.Attend`."""
-    columns = (x.transpose(1, 2) for x in (queries, keys, values))
-    return F.scaled_dot_product_attention(*columns, is_causal=True, enable_gqa=True).transpose(1, 2)
+    q, k, v = (x.transpose(1, 2) for x in (queries, keys, values))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
 
 
 def initialised(config: LlamaConfig, seed: int) -> Llama:
