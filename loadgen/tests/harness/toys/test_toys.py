@@ -71,6 +71,12 @@ def test_tokens_are_streamed_and_judged() -> None:
     assert first.token_count == len(first.data) // 8
 
 
+def test_a_batch_is_compared_with_one_request_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    toy = importlib.import_module("tokens")
+    assert invoke(toy.BENCHMARK, ["speed", "--samples", "16", "--pairs", "1"]) == 0
+    assert "x of one at a time" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("scenario", ["Server", "Offline"])
 def test_a_failing_request_names_its_sample(
     scenario: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
