@@ -16,6 +16,8 @@ from loadgen.settings import Scenario
 
 _WHOLE = {"performance_sample_count_override": 0}
 _NOTHING_LEARNT = {"rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0, "tokens_per_sample": 294.4}
+_SIZES = {"longest": 2048, "step_tokens": 1024}
+"""Tokens: prompts and answers are shorter than 1,024 each; a step computes so many of prompts at the most."""
 GFLOP = 79_500.0  # 2 * 69.0e9 * (280 + 294) tokens, and attention
 
 MINI = Profile(
@@ -59,7 +61,7 @@ SYNTHETIC = Profile(
     summary="Llama 2 70B with random weights on generated prompts, as many and as long as OpenOrca's",
     prepare="bench_llama2_70b.standins.synthetic:prepare",
     dataset_options={"as_long": True},
-    model_options={"seed": 1, "step_tokens": 1024},
+    model_options={"seed": 1, **_SIZES},
     samples=24_576,
     memory_gb="bench_llama2_70b.memory:of_70b",
     gflop=GFLOP,
@@ -72,7 +74,7 @@ SYNTHETIC_13B = Profile(
     summary="Llama 2 13B in the same way, for GPUs of 24 to 80 GB",
     prepare="bench_llama2_70b.standins.synthetic:prepare_13b",
     dataset_options={"as_long": True},
-    model_options={"seed": 1, "step_tokens": 1024},
+    model_options={"seed": 1, **_SIZES},
     samples=24_576,
     memory_gb="bench_llama2_70b.memory:of_13b",
     gflop=14_900.0,  # 2 * 13.0e9 * 574
@@ -84,7 +86,7 @@ SYNTHETIC_13B = Profile(
 FULL = Profile(
     summary="Llama 2 70B chat and OpenOrca from the official files",
     prepare="bench_llama2_70b.assets:prepare",
-    model_options={"step_tokens": 1024},
+    model_options=_SIZES,
     is_official=True,
     samples=24_576,
     memory_gb="bench_llama2_70b.memory:of_70b",

@@ -50,6 +50,12 @@ class LlamaConfig:
         return self.hidden_size // self.num_attention_heads
 
 
+LLAMA_70B = LlamaConfig()
+LLAMA_13B = LlamaConfig(
+    hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40, num_key_value_heads=40
+)
+
+
 def write_config(path: Path, config: LlamaConfig) -> None:
     """`config.json` with the keys that decide the architecture."""
     fixed = {

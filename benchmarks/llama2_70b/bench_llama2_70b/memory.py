@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from bench_llama2_70b.config import LlamaConfig, weight_shapes
+from bench_llama2_70b.config import LLAMA_13B, LLAMA_70B, LlamaConfig, weight_shapes
 
 SIZES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1}
 """Bytes of a number."""
@@ -22,13 +22,11 @@ def of_token(config: LlamaConfig, size: int) -> int:
 
 def of_70b(backend: str, dtype: str, batch: int) -> float:
     """GB that a run of Llama 2 70B takes (`Profile.memory_gb`), with 574 tokens a request: an average one, whole."""
-    return _taken(LlamaConfig(), backend, dtype, batch)
+    return _taken(LLAMA_70B, backend, dtype, batch)
 
 
 def of_13b(backend: str, dtype: str, batch: int) -> float:
     """As `of_70b`."""
-    from bench_llama2_70b.standins.synthetic import LLAMA_13B
-
     return _taken(LLAMA_13B, backend, dtype, batch)
 
 

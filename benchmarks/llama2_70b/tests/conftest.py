@@ -44,7 +44,8 @@ def llama_cpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     settings = xllamacpp.CommonParams()
     settings.model.path, settings.model_alias = str(file), {"mini"}
     settings.hostnames, settings.port = ["127.0.0.1"], 0
-    settings.n_parallel, settings.n_ctx, settings.n_gpu_layers = 8, 8 * CONFIG.max_position_embeddings, 0
+    settings.n_parallel, settings.n_gpu_layers = 32, 0
+    settings.n_ctx = settings.n_parallel * CONFIG.max_position_embeddings
     settings.cpuparams.n_threads, settings.warmup, settings.verbosity = 1, False, 0
     server: Any = xllamacpp.Server(settings)
     yield f"{server.listening_address}/v1"

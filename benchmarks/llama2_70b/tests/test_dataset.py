@@ -85,7 +85,7 @@ def test_parquet_is_read(tmp_path: Path) -> None:
     frame(COLUMNS).to_parquet(tmp_path / "x.parquet")
     assert read_orca(tmp_path / "x.parquet")["tok_input"] == list(COLUMNS["tok_input"])
     (tmp_path / "x.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(InputError, match="x.parquet: not a Parquet file"):
+    with pytest.raises(InputError, match=r"x\.parquet: not a Parquet file"):
         read_orca(tmp_path / "x.parquet")
 
 
@@ -157,10 +157,10 @@ def test_a_wrong_tokenizer_is_named(folder: Path) -> None:
     file = folder / "model" / "tokenizer.model"
     for content in (b"", b"not a model" * 30):
         file.write_bytes(content)
-        with pytest.raises(InputError, match="tokenizer.model: not a SentencePiece model"):
+        with pytest.raises(InputError, match=r"tokenizer\.model: not a SentencePiece model"):
             opened(folder, COLUMNS)
     file.unlink()
-    with pytest.raises(InputError, match="tokenizer.model: no such file"):
+    with pytest.raises(InputError, match=r"tokenizer\.model: no such file"):
         opened(folder, COLUMNS)
 
 

@@ -226,7 +226,7 @@ def test_a_missing_shard_is_named(theirs: tuple[Path, Any], tmp_path: Path) -> N
     for file in theirs[0].iterdir():
         if "00002-of" not in file.name:
             (tmp_path / file.name).symlink_to(file)
-    with pytest.raises(InputError, match="model-00002-of-0000.*no such file"):
+    with pytest.raises(InputError, match=r"model-00002-of-0000.*no such file"):
         Rank(options(tmp_path, 1))
 
 

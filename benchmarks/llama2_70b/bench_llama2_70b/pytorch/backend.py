@@ -121,12 +121,14 @@ class Rank:
 
     def _room(self, config: LlamaConfig, share: Share, dtype: torch.dtype) -> Room:
         """On a CPU every slot can be full; on a GPU the cache takes the memory that is left."""
-        slots, longest = self.options.max_batch, config.max_position_embeddings
+        slots = self.options.max_batch
+        longest = min(config.max_position_embeddings, int(self.options.extra.get("longest", 1 << 30)))
         budget = int(self.options.extra.get("step_tokens", 512))
         of_longest = -(-longest // _PAGE)
         most = 1 + slots * of_longest
         if self.device.type == "cpu":
             return Room(slots, longest, most, _PAGE, budget)
+        runtime.release(self.device)  # what loading took, and gave back to PyTorch only
         free, total = torch.cuda.mem_get_info(self.device)
         size = _PAGE * of_token(config, dtype.itemsize) // share.count
         fits = int(free - (1 - _MEMORY) * total) // size

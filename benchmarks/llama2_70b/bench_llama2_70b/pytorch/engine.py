@@ -82,9 +82,10 @@ class Engine:
 
         Launching them one by one takes longer than computing them.
         """
-        for size in sizes:
-            for count in pages:
-                self.recorded[size, count] = Recorded(self, size, count)
+        pool: Any = torch.cuda.graph_pool_handle()  # one runs at a time, so all may use the same memory
+        for size in sorted(sizes, reverse=True):
+            for count in sorted(pages, reverse=True):
+                self.recorded[size, count] = Recorded(self, size, count, pool)
 
     def _replayed(self, plan: Step) -> Tensor | None:
         """By the smallest recording that fits; None: none does."""
@@ -104,7 +105,7 @@ def padding(counts: I64) -> tuple[I64, Any]:
 class Recorded:
     """The kernels of one step of `size` rows of one token, launched as one."""
 
-    def __init__(self, engine: Engine, size: int, pages: int) -> None:
+    def __init__(self, engine: Engine, size: int, pages: int, pool: Any) -> None:
         self.tokens, self.positions = (torch.zeros(size, dtype=torch.int64, device=engine.device) for _ in range(2))
         self.fresh = torch.zeros(size, dtype=torch.bool, device=engine.device)
         self.pages = torch.zeros(
@@ -115,7 +116,7 @@ class Recorded:
             self._compute(engine)  # outside of the recording: takes its memory
         torch.cuda.synchronize(engine.device)
         self._graph: Any = torch.cuda.CUDAGraph()
-        with torch.inference_mode(), torch.cuda.graph(self._graph):
+        with torch.inference_mode(), torch.cuda.graph(self._graph, pool=pool):
             self._ids = self._compute(engine)
 
     def _compute(self, engine: Engine) -> Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bench_llama2_70b.config import LlamaConfig, write_config
+from bench_llama2_70b.config import LLAMA_13B, LLAMA_70B, LlamaConfig, write_config
 from bench_llama2_70b.official import BOS, CONFIG, DATA, TOKENIZER
 from bench_llama2_70b.standins import formats, miniature
 from bench_llama2_70b.tokenizer import Tokenizer
@@ -23,10 +23,6 @@ from loadgen.harness.assets.files import whole_file
 from loadgen.harness.standins.making import tell, writing
 
 COUNT = 24_576
-LLAMA_70B = LlamaConfig()
-LLAMA_13B = LlamaConfig(
-    hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40, num_key_value_heads=40
-)
 _FIRST = 300
 """Token ids below are special ones and bytes."""
 _SHORTEST, _LONGEST = 4, 1023
