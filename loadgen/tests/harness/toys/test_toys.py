@@ -75,7 +75,7 @@ def test_tokens_are_streamed_and_judged() -> None:
 def test_a_batch_is_compared_with_one_request_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
     toy = importlib.import_module("tokens")
     assert invoke(toy.BENCHMARK, ["speed", "--samples", "16", "--pairs", "1"]) == 0
-    assert "x of one at a time" in " ".join(capsys.readouterr().out.split())
+    assert "16 samples, batches of 8, 1 pairs: median" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("scenario", ["Server", "Offline"])
