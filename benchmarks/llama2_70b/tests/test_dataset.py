@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 from transformers import LlamaTokenizer
 
-from bench_llama2_70b.benchmark import MINI
+from bench_llama2_70b.benchmark import BENCHMARK, MINI
 from bench_llama2_70b.config import LlamaConfig, write_config
 from bench_llama2_70b.dataset import Dataset
 from bench_llama2_70b.orca import read_orca
@@ -23,6 +24,7 @@ from bench_llama2_70b.standins.miniature import read_tokenizer_bytes
 from bench_llama2_70b.standins.synthetic import lengths, prepare
 from bench_llama2_70b.tokenizer import Tokenizer
 from loadgen.contracts import InputError
+from loadgen.harness.cli import invoke
 
 TOKENIZER = Tokenizer(read_tokenizer_bytes())
 EXAMPLES = generate.evaluation(8)
@@ -198,3 +200,14 @@ def test_the_synthetic_profile_has_the_official_form(tmp_path: Path) -> None:
     assert np.mean(prompts) == pytest.approx(280, rel=0.01)
     assert np.mean(answers) == pytest.approx(294.45, rel=0.01)
     assert MINI.samples == 320
+
+
+def test_synthetic_answers_are_as_long_as_the_file_says(tmp_path: Path) -> None:
+    """Through the whole harness, with a small Llama in the place of the large one."""
+    prepare(tmp_path, config=LlamaConfig(32_000, 32, 64, 1, 4, 2, 2048), count=12)
+    arguments = ["run", "--profile", "synthetic", "--scenario", "Offline", "--mode", "accuracy", "--threads", "1"]
+    code = invoke(BENCHMARK, [*arguments, "--data", str(tmp_path), "--output", str(tmp_path / "out")])
+    (test,) = json.loads((tmp_path / "out" / "results.json").read_text())["tests"]
+    _, answers = lengths(12, 1)
+    assert test["accuracy"]["values"]["gen_tok_len"] == answers.sum()
+    assert code in (0, 1), "12 lengths may be further from the mean than 10 %"

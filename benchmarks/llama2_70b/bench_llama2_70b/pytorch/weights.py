@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench_llama2_70b.config import LlamaConfig, weight_shapes
 from bench_llama2_70b.pytorch.model import Linear, Llama, rounded8
-from bench_llama2_70b.pytorch.parallel import Share
+from bench_llama2_70b.pytorch.parallel import ALONE, Share
 
 Read: TypeAlias = Callable[[str, int, Share], Tensor]
 """(official name, axis that the ranks share, which share) -> the tensor's share, on any device in any format."""
@@ -50,8 +50,8 @@ def load(config: LlamaConfig, read: Read, share: Share, device: torch.device, dt
     with torch.device("meta"):  # no values are made only to be replaced
         model = Llama(config, share)
     for ours, names, axis in sources(config):
-        part = Share() if axis == _WHOLE else share
-        found = torch.cat([read(name, min(axis, 1) if axis != _WHOLE else 0, part).to(device, rest) for name in names])
+        along, part = (0, ALONE) if axis == _WHOLE else (axis, share)
+        found = torch.cat([read(name, along, part).to(device, rest) for name in names])
         place, _, name = ours.rpartition(".")
         module: nn.Module = model.get_submodule(place)
         if dtype is torch.float8_e4m3fn and isinstance(module, Linear) and place != "head":
