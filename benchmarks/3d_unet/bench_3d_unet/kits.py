@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bench_3d_unet.official import CLASSES
 from bench_3d_unet.preprocess import Image, Label
 from loadgen.contracts import InputError
-from loadgen.harness.assets.files import whole_file
+from loadgen.harness.files import whole_file
 
 IMAGING, SEGMENTATION = "imaging.nii.gz", "segmentation.nii.gz"
 Affine: TypeAlias = "npt.NDArray[np.float64]"

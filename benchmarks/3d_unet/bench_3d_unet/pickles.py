@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from loadgen.contracts import InputError
-from loadgen.harness.assets.files import whole_file
+from loadgen.harness.files import whole_file
 
 _ARRAY, _SCALAR = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
 _BUFFER = np.zeros(1).__reduce_ex__(5)[0]

@@ -25,7 +25,7 @@ from bench_3d_unet.kits import IMAGING, SEGMENTATION, Affine, read_scan, write_n
 from bench_3d_unet.official import COPIED, COPY
 from bench_3d_unet.preprocess import SPACING, Volume, preprocess
 from loadgen.contracts import InputError
-from loadgen.harness.assets.files import locked, whole_file
+from loadgen.harness.files import locked, whole_file
 from loadgen.harness.standins.making import tell, writing
 
 INDEX, CHECKSUMS = "preprocessed_files.pkl", "checksums.json"

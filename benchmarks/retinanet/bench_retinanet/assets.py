@@ -21,7 +21,7 @@ from bench_retinanet.official import (
 from loadgen.contracts import InputError
 from loadgen.harness.assets import archive
 from loadgen.harness.assets.asset import Asset
-from loadgen.harness.assets.files import whole_file
+from loadgen.harness.files import whole_file
 
 _ZENODO = "https://zenodo.org/records"
 _GITHUB = "https://github.com/mlcommons/inference/releases/download"

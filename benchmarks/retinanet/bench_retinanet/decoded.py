@@ -23,7 +23,7 @@ import numpy as np
 
 from bench_retinanet.annotations import Picture
 from bench_retinanet.preprocess import Pixels, decode
-from loadgen.harness.assets.files import whole_file
+from loadgen.harness.files import whole_file
 
 _FORMAT = 1
 _HEADER = struct.Struct("<QQI44x")  # a cache line: bytes and time of the file, checksum of the pixels

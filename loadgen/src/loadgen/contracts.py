@@ -121,6 +121,14 @@ class WarmsUp(Protocol):
         issued, clock stopped; may block. Raising ends the run, INVALID."""
 
 
+@runtime_checkable
+class Measures(Protocol):
+    """A system that knows more of a run than when its answers came."""
+
+    def measured(self) -> Mapping[str, float]:
+        """Figures for the record of the run, by name. Called once, after `stop`; empty: none of this run."""
+
+
 class Dataset(SampleLibrary, Protocol[B_co]):
     """A sample library that a batching system can read: `Class(folder, **options)`, the profile's folder with `data/`
     and `model/` below it (a tokenizer lies with the model)."""

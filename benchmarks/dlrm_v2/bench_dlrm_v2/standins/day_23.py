@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench_dlrm_v2.official import DENSE, LABELS, SPARSE
-from loadgen.harness.assets.files import whole_file
+from loadgen.harness.files import whole_file
 
 
 def write_day(

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from bench_dlrm_v2.config import DlrmConfig, Tensors, table_name, weight_shapes
 from bench_dlrm_v2.official import METADATA
 from bench_dlrm_v2.snapshot import STATE
-from loadgen.harness.assets.files import whole_file
+from loadgen.harness.files import whole_file
 
 Entry: TypeAlias = "dict[str, Any]"
 

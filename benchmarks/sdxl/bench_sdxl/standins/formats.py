@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bench_sdxl.config import Configs, write_config
 from bench_sdxl.official import PIPE, SCHEDULERS
 from bench_sdxl.tokenizer import BEGIN, END
-from loadgen.harness.assets.files import whole_file
+from loadgen.harness.files import whole_file
 
 Shapes: TypeAlias = "Mapping[str, tuple[int, ...]]"
 Tensors: TypeAlias = "Mapping[str, npt.NDArray[Any]]"

@@ -32,7 +32,7 @@ class BackendSpec:
     """Can one model lie on several devices (`--gpus-per-worker`)?"""
     baseline: str = ""
     """`"module:function"`, called as `baseline(backend, batch)` with a batch of one: what `speed` compares with, as the
-    reference app computes. Empty: `submit`."""
+    reference app computes. Empty: `submit`, or the steps of one request."""
     file: str = ""
     """The file below `model/` that it reads in its default dtype, which `Profile.weights` makes if it is missing."""
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from loadgen.contracts import Backend, Dataset, InputError, Loaded
+from loadgen.contracts import Backend, Dataset, InputError, Loaded, Measures
 from loadgen.harness import claims, peak
 from loadgen.harness.files import owned
 from loadgen.harness.machine import telemetry
@@ -187,6 +187,8 @@ class _Bench:
             watched = self.report.gpus if mode is Mode.PerformanceOnly else telemetry.Gpus()
             with telemetry.Sampling(watched, folder):
                 result = run(system, self.dataset, layers.settings, log=log, progress=progress, watchdog_s=limit_s)
+        if isinstance(system, Measures):
+            result = replace(result, metrics={**result.metrics, **system.measured()})
         if mode is not Mode.AccuracyOnly and result.columns is not None:
             columns.save(folder, result.columns)
         judged: tuple[Accuracy, ...] = ()

@@ -263,7 +263,9 @@ def test_queries_of_many_samples_and_tokens_are_drawn() -> None:
     due = np.arange(40, dtype=np.int64) * 1_000_000
     first = np.repeat(due, 8) + 1_000_000
     records = Records(due, due, first + 20_000_000, 8, first, np.full(320, 9))
-    distribution, over_time, _ = charts.draw(records, "x")
+    distribution, over_time, _, per_token = charts.draw(records, "x")
+    assert per_token.title == "Time per output token"
+    assert columns.time_per_token(records).tolist() == [2_500_000] * 320
     assert "first token" in distribution.note
     assert "var(--second)" in distribution.svg
     assert "40 slices" in over_time.note

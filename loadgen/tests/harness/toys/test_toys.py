@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import json
 import shutil
@@ -73,6 +74,12 @@ def test_tokens_are_streamed_and_judged() -> None:
     assert first.token_count == len(first.data) // 8
 
 
+def test_a_batch_is_compared_with_one_request_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    toy = importlib.import_module("tokens")
+    assert invoke(toy.BENCHMARK, ["speed", "--samples", "16", "--pairs", "1"]) == 0
+    assert "16 samples, batches of 8, 1 pairs: median" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("scenario", ["Server", "Offline"])
 def test_a_failing_request_names_its_sample(
     scenario: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -84,6 +91,24 @@ def test_a_failing_request_names_its_sample(
     assert "prediction of sample index 7 failed: RequestError: the prompt is empty" in " ".join(said.out.split())
     assert "in add" in said.err
     assert "in add" in Path("out/errors.txt").read_text()
+
+
+def test_ctrl_c_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = importlib.import_module("tokens")
+    step, steps = toy.Backend.step, iter(range(10**9))
+
+    def interrupted(self: Any, timeout_s: float) -> Any:
+        if next(steps) == 60:
+            _thread.interrupt_main()
+        return step(self, timeout_s)
+
+    monkeypatch.setattr(toy.Backend, "step", interrupted)
+    assert invoke(toy.BENCHMARK, ["run", "--scenario", "Server", "--output", "out"]) == 130
+    (test,) = json.loads(Path("out/results.json").read_text())["tests"]
+    assert test["interrupted"]
+    assert not test["valid"]
+    assert 0 < test["sample_count"] < 800
+    assert test["metrics"]["between_tokens_50.00_percentile_ns"] > 0
 
 
 def test_more_engines_than_one_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,9 @@ class Chart:
 
 
 def draw(records: Records, prefix: str, limit_ns: int = 0) -> list[Chart]:
-    """Latency distribution, latency over time, throughput over time. None for a test without a sample.
+    """Latency distribution, latency over time, throughput over time, and of token tests the time of a token.
+
+    None for a test without a sample.
 
     prefix makes the identifiers of each chart its own among all of a page. limit_ns: the scenario's
     latency limit, 0 for none. A test whose queries all came at once has no latency over time: there a
@@ -87,6 +89,8 @@ def draw(records: Records, prefix: str, limit_ns: int = 0) -> list[Chart]:
         if records.scheduled_ns[-1] > records.scheduled_ns[0]:
             charts.append(_latency_over_time(records, f"{prefix}t", limit_ns))
         charts.append(_throughput(records, f"{prefix}r"))
+        if len(steps := columns.time_per_token(records)):
+            charts.append(_per_token(steps, f"{prefix}k"))
     return charts
 
 
@@ -179,6 +183,20 @@ def _nines(shares: columns.F64, most: float) -> columns.F64:
     """A share as the number of its nines: 0.9 is 1, 0.99 is 2; all samples stand at `most`."""
     nines: columns.F64 = np.minimum(-np.log10(np.maximum(1 - shares, 10.0**-most)), most)
     return nines
+
+
+def _per_token(steps: I64, prefix: str) -> Chart:
+    figure, axes = _canvas()
+    scale, unit = _unit(steps)
+    values, shares = columns.distribution(steps)
+    axes.plot(values / scale, shares * 100, color=_LINE, drawstyle="steps-post")
+    axes.set_ylim(0, 103)
+    axes.set_yticks([0, 25, 50, 75, 100])
+    _label(axes, "% of samples")
+    axes.set_xlabel(f"time per output token, {unit}")
+    _scale(axes, "x", values, scale, 0)
+    note = "Share of samples whose tokens after the first took, on average, at most so long."
+    return Chart("Time per output token", note, _svg(figure, prefix))
 
 
 def _latency_over_time(records: Records, prefix: str, limit_ns: int) -> Chart:

@@ -183,7 +183,7 @@ def _headline(result: Result, layers: Layered) -> str:
     head, limits = result.headline, record.against_limits(result.scenario.name, result.metrics, vars(layers.settings))
     assert head is not None
     name = "" if limits else f"{head.name} "
-    return f"{name}{head.value:,.4g} {head.unit}{limits}"
+    return f"{name}{head.value:,.4g} {head.unit}{limits or screen.tokens(result.metrics)}"
 
 
 def _key(test: Layered) -> tuple[str, str]:

@@ -50,6 +50,15 @@ def distribution(ordered: I64, points: int = 240) -> tuple[I64, F64]:
     return ordered[ranks], (ranks + 1) / n
 
 
+def time_per_token(records: Records) -> I64:
+    """Sorted ns of a token after the first, on average, of each sample that has such; empty without token times."""
+    if records.first_token_ns is None or records.n_tokens is None or not records.first_token_ns.any():
+        return np.empty(0, np.int64)
+    steps = records.n_tokens - 1
+    took = (records.completed_ns - records.first_token_ns)[steps > 0] // steps[steps > 0]
+    return np.sort(np.maximum(1, took))
+
+
 def spread_over_time(at_ns: I64, values: I64, slices: int = 160) -> tuple[F64, I64, F64, I64]:
     """(middle of the slice in ns, lowest, median, highest) of each slice of time that has a sample.
 

@@ -18,7 +18,13 @@ from loadgen.harness.report.record import SavedRun, SavedTest
 
 EXIT_OK, EXIT_WORSE = 0, 1
 _LOWER_IS_BETTER = ("ms", "s")  # units of headlines; every other one is a rate
-_ALSO = {"p50": "result_50.00_percentile_latency_ns", "p99": "result_99.00_percentile_latency_ns"}
+_ALSO = {
+    "latency p50": "result_50.00_percentile_latency_ns",
+    "latency p99": "result_99.00_percentile_latency_ns",
+    "first token p99": "result_first_token_99.00_percentile_latency_ns",
+    "per output token p99": "result_time_per_output_token_99.00_percentile_ns",
+    "between tokens p99": "between_tokens_99.00_percentile_ns",
+}
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ def _metrics(name: str, a: SavedTest | None, b: SavedTest | None) -> Iterator[Me
         x, y = (test.headline["value"] if test and test.headline else None for test in (a, b))
         yield Metric(name, head["name"], head["unit"], x, y, lower, judged=not of_server, valid=valid)
     if some and some.scenario != "Offline":  # whose latencies say what its throughput says
-        for key, label in {**{key: f"latency {label}" for label, key in _ALSO.items()}, **of_server}.items():
+        for key, label in {**{key: label for label, key in _ALSO.items()}, **of_server}.items():
             x, y = (test.metrics.get(key) if test else None for test in (a, b))
             if x is not None or y is not None:
                 yield Metric(

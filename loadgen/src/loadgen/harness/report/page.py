@@ -24,6 +24,7 @@ _LATENCIES = {  # heading -> keys of the detail log: of min, max and mean; of a 
     "query latency": ("result_{}_query_latency_ns", "result_{}_percentile_per_query_latency_ns"),
     "first token": ("result_first_token_{}_latency_ns", "result_first_token_{}_percentile_latency_ns"),
     "per output token": ("result_time_to_output_token_{}", "result_time_per_output_token_{}_percentile_ns"),
+    "between tokens": ("between_tokens_{}_ns", "between_tokens_{}_percentile_ns"),  # measured by the system
 }
 _PREFIXES = {
     "SingleStream": "single_stream_",

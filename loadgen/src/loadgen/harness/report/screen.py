@@ -142,6 +142,18 @@ def _plain_transfer(label: str, out: Console) -> Callable[[int, int], None]:
     return show
 
 
+_TOKENS = {
+    "first token": "result_first_token_99.00_percentile_latency_ns",
+    "per token": "result_time_per_output_token_99.00_percentile_ns",
+}
+
+
+def tokens(metrics: Mapping[str, Any]) -> str:
+    """`, p99 of first token 31.20 ms, per token 4.10 ms`; empty for a test that counts no tokens."""
+    found = [f"{name} {float(metrics[key]) / 1e6:.2f} ms" for name, key in _TOKENS.items() if key in metrics]
+    return f", p99 of {', '.join(found)}" if found else ""
+
+
 def claim(shortfalls: Sequence[str]) -> str:
     """Whether this is a benchmark result, and why not."""
     if not shortfalls:

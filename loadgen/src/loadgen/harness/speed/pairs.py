@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from loadgen.contracts import I64, Backend, Dataset, Encode
+from loadgen.contracts import I64, Backend, Dataset, Encode, TokenBackend
 from loadgen.harness.plan import Plan
 from loadgen.harness.report import screen
 from loadgen.harness.run import load_workers
@@ -81,7 +81,7 @@ def execute(plan: Plan, samples: int, pairs: int) -> int:
 def _one_at_a_time(plan: Plan, backend: Backend[Any, Any], dataset: Kept) -> Callable[[], None]:
     """What computes every sample alone: as the benchmark says its reference app does, else a batch of one."""
     encode: Encode[Any] = plan.imported(plan.benchmark.postprocess, "the postprocessing").encode
-    baseline = plan.imported(plan.backend.baseline, "the baseline") if plan.backend.baseline else _submit
+    baseline = plan.imported(plan.backend.baseline, "the baseline") if plan.backend.baseline else _alone
 
     def compute() -> None:
         for index in np.split(dataset.order, len(dataset.order)):
@@ -90,8 +90,17 @@ def _one_at_a_time(plan: Plan, backend: Backend[Any, Any], dataset: Kept) -> Cal
     return compute
 
 
-def _submit(backend: Backend[Any, Any], batch: Any) -> Any:
-    return backend.submit(batch).result()
+def _alone(backend: Backend[Any, Any] | TokenBackend[Any], batch: Any) -> Any:
+    """A batch of one, whole, before the next begins."""
+    if not isinstance(backend, TokenBackend):
+        return backend.submit(batch).result()
+    backend.add(np.zeros(1, np.int64), batch)
+    pieces, finished = [], False
+    while not finished:
+        tokens = backend.step(1.0)
+        pieces.append(tokens.ids)
+        finished = bool(tokens.finished.any())
+    return [np.concatenate(pieces)]
 
 
 def _pair(

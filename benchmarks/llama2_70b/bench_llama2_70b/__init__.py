@@ -1,0 +1,1 @@
+"""Llama 2 70B answering instructions of OpenOrca, compatible with MLPerf Inference."""
