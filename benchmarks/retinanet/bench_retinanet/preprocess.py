@@ -21,6 +21,10 @@ MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 """ImageNet's, of values from 0 to 1."""
 
+_END = 0xD9
+_ALONE = (0x00, 0x01, *range(0xD0, 0xD9))
+"""Of JPEG's codes after 0xFF: the end of the image; those that no segment follows, among them a pixel's own 0xFF."""
+
 
 def decode(data: bytes) -> Pixels:
     """[height, width, 3] red, green, blue of an image file's bytes. Raises ValueError that says what is wrong."""
@@ -35,10 +39,23 @@ def decode(data: bytes) -> Pixels:
 def _check_end(data: bytes) -> None:
     """Of a cut JPEG file OpenCV reads what is there, and makes the rest grey in silence.
 
-    Between the last start of a scan and the end marker, no pixels can look like that marker.
+    So go from marker to marker, as a decoder does, until the one that ends the image. What stands inside a segment,
+    such as a thumbnail, or behind the end does not matter. Raises ValueError for a file that ends before.
     """
-    if data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[data.rfind(b"\xff\xda") :]:
-        raise ValueError("the JPEG file is cut short, it has no end marker")
+    if not data.startswith(b"\xff\xd8"):
+        return
+    at = data.find(b"\xff", 2)
+    while 0 <= at < len(data) - 1:
+        code = data[at + 1]
+        if code == _END:
+            return
+        if code == 0xFF:  # fills up before a marker
+            at += 1
+        elif code in _ALONE:
+            at = data.find(b"\xff", at + 2)
+        else:  # a segment: its length, two bytes of which are the length's own
+            at = data.find(b"\xff", at + 2 + int.from_bytes(data[at + 2 : at + 4]))
+    raise ValueError("the JPEG file is cut short, it has no end marker")
 
 
 def resize_into(target: Images, pixels: Pixels) -> None:
