@@ -116,4 +116,4 @@ def _nearest(waiting: npt.NDArray[np.int64], max_batch: int, budget: int) -> lis
 
 def _room(longest: int, max_batch: int, budget: int) -> int:
     """How many samples a padded batch may hold if its longest costs `longest`; at least one."""
-    return max(1, min(max_batch, budget // max(longest, 1)))
+    return max_batch if not longest else max(1, min(max_batch, budget // longest))
