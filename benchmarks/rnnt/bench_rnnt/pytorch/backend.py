@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ class Backend:
 
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32
             frames = -(-LONGEST.frames // self.model.encoder.stack)
-            with torch.cuda.device(self.device):
+            with self._here():
                 self._decode = gpu.Decoder(greedy, self._options.max_batch, frames, MAX_SYMBOLS * frames, self.device)
         longest = LONGEST.samples if self.device.type == "cuda" else 16_000
         # a GPU's first batch of a size chooses its kernels and takes its memory: here, not while the clock runs
@@ -63,10 +64,15 @@ class Backend:
     @torch.inference_mode()
     def predict(self, waves: Tensor, samples: Tensor) -> list[Answer]:
         """Each utterance's labels, from int16 [B, N] and [B] on the host."""
-        labels = self._decode(*self.encode(waves, samples))
-        counts = labels.counts.tolist()
-        ids = labels.ids[:, : max(counts)].cpu().numpy()
+        with self._here():
+            labels = self._decode(*self.encode(waves, samples))
+            counts = labels.counts.tolist()
+            ids = labels.ids[:, : max(counts)].cpu().numpy()
         return [row[:count].copy() for row, count in zip(ids, counts, strict=True)]
+
+    def _here(self) -> AbstractContextManager[object]:
+        """Streams and events are those of the current GPU, which each thread chooses."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     def encode(self, waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """The encoder's ([T, B, hidden], lengths [B] in its frames)."""

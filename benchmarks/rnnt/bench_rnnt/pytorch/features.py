@@ -37,7 +37,7 @@ class Featurizer(nn.Module):
         """[B, 1 + N // 160, 80]; behind an utterance's 1 + length // 160 frames stands whatever there is."""
         x = mirrored(preemphasised(waves.float() / 32768), lengths, constants.FFT // 2)
         # one by one on a CPU: what an utterance's steps hand on then stays in its cache
-        parts = x.split(1) if x.device.type == "cpu" else (x,)
+        parts = x.tensor_split(len(x)) if x.device.type == "cpu" else (x,)
         return torch.cat([self._log_mel(part) for part in parts])
 
     def _log_mel(self, x: Tensor) -> Tensor:
