@@ -27,12 +27,13 @@ from bench_3d_unet.preprocess import SPACING, Volume, preprocess
 from loadgen.contracts import InputError
 from loadgen.harness.files import locked, whole_file
 from loadgen.harness.standins.making import tell, writing
+from loadgen.memory import available_bytes
 
 INDEX, CHECKSUMS = "preprocessed_files.pkl", "checksums.json"
 Facts: TypeAlias = "dict[str, Any]"
 
 _SMALL = 50_000_000  # bytes of files that this process reads sooner than others would start
-_MAX_PROCESSES = 8  # each takes up to 3 GB
+_CASE_BYTES = 3_000_000_000  # of memory that the largest case takes
 
 
 def prepare(raw: Path, folder: Path, cases: Sequence[str], window: int) -> None:
@@ -100,7 +101,9 @@ def _make(raw: Path, folder: Path, made_from: dict[str, list[list[int]]], known:
 
 def _done(jobs: Sequence[tuple[Path, Path, str, int]], spread: bool) -> Iterator[tuple[Facts, Facts]]:
     """The cases as they are made, by several processes if that is worth it."""
-    count = min(os.cpu_count() or 1, len(jobs), _MAX_PROCESSES)
+    free = available_bytes()
+    fitting = len(jobs) if free is None else free // _CASE_BYTES
+    count = min(os.cpu_count() or 1, len(jobs), fitting)
     if not spread or count < 2:
         yield from (_made(*job) for job in jobs)
         return
