@@ -68,10 +68,11 @@ def prepare(folder: Path) -> None:
 
     Raises InputError that lists what is missing, with its source. Missing images are the dataset's to report.
     """
-    wanted = [_line(asset, folder) for asset in (BOXES,) if not _is_there(asset, folder)]
+    wanted = [] if _is_there(BOXES, folder) else [_line(BOXES, folder)]
     if not any(_is_there(asset, folder) for asset in WEIGHTS):
         wanted.append(" or\n".join(_line(asset, folder) for asset in WEIGHTS))
     if wanted:
+        wanted.append(f"{_line(CALIBRATION_LIST, folder)}, for quantising only")
         raise InputError(
             "official files are missing. Get them by the command fetch, or name a folder with data/ and model/ "
             "by --data; then the images: `python -m bench_retinanet.images FOLDER/data`\n" + "\n".join(wanted)
