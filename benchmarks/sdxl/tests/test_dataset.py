@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,14 @@ def test_a_row_is_cut_and_padded_as_officially(tokenizers: list[tuple[Tokenizer,
         assert all(first.ids[END] in row for row in rows)
     assert rows[0][-1] == first.ids[END], "the first pads with the end"
     assert rows[1][-1] == 0, "the second with an exclamation mark, number 0"
+
+
+def test_the_padding_may_be_written_with_its_properties(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, *vocabulary(600), "!", 77)
+    path = tmp_path / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"pad_token": {"content": "!", "lstrip": False}}))
+    assert Tokenizer(tmp_path).pad == 0
 
 
 def test_the_miniature_has_a_piece_for_each_word(dataset: Dataset) -> None:

@@ -12,14 +12,14 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from bench_sdxl.config import Configs, TextConfig, VAEConfig
 from bench_sdxl.dataset import Batch, Dataset
 from bench_sdxl.layout import weights_file
 from bench_sdxl.official import CAPTIONS, CLIP, INCEPTION, PIPE, WEIGHTS
 from bench_sdxl.pytorch.backend import Backend, as_the_reference
-from bench_sdxl.pytorch.checkpoint import read_pipeline
+from bench_sdxl.pytorch.checkpoint import read_pipeline, read_state
 from bench_sdxl.pytorch.pipeline import GUIDANCE
 from bench_sdxl.pytorch.shapes import shapes
 from bench_sdxl.standins import formats, synthetic
@@ -130,6 +130,19 @@ def test_both_official_names_of_weights_are_read(folder: Path, batch: Batch, exp
         plain.rename(plain.with_name(plain.name.replace(".safetensors", ".fp16.safetensors")))
         assert weights_file(pipe, part, "float16") == weights_file(pipe, part, "float32") != plain
     assert np.abs(ours(tmp_path, batch).astype(int) - expected).max() <= 1
+
+
+def test_names_of_an_early_diffusers_are_read(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "model", tmp_path, dirs_exist_ok=True)
+    file = weights_file(tmp_path / PIPE, "vae", "float32")
+    expected = read_state(file, torch.float32, torch.device("cpu"))
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    state = load_file(file)
+    for new, name in old.items():
+        state = {key.replace(f".{new}.", f".{name}."): value for key, value in state.items()}
+    assert any(".query." in key for key in state)
+    save_file(state, file)
+    assert read_state(file, torch.float32, torch.device("cpu")).keys() == expected.keys()
 
 
 def test_missing_weights_are_made_once_in_16_bits(folder: Path, batch: Batch, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from loadgen.harness.standins.making import provide
 
 _UNUSED = ("encoder.", "quant_conv.", "text_model.embeddings.position_ids")
 """In the files, but no image depends on them: the VAE's encoder, and a table of 0, 1, 2, ..."""
+_OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+"""Of the VAE's attention, in files that an early diffusers wrote."""
 
 
 def read_pipeline(options: BackendOptions, configs: Configs, device: torch.device) -> Pipeline:
@@ -48,7 +50,13 @@ def read_state(path: Path, dtype: torch.dtype, device: torch.device) -> dict[str
         with safe_open(path, framework="pt", device=str(device)) as file:
             for name in file.keys():  # noqa: SIM118 - a file, not a dict
                 if not name.startswith(_UNUSED):
-                    state[name] = file.get_tensor(name).to(dtype)
+                    state[_renamed(name)] = file.get_tensor(name).to(dtype)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a safetensors file ({error}). Fetch it again") from error
     return state
+
+
+def _renamed(name: str) -> str:
+    for old, new in _OLD_NAMES.items():
+        name = name.replace(old, new)
+    return name
