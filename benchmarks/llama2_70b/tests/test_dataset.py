@@ -33,11 +33,11 @@ COLUMNS = dict(formats.columns(EXAMPLES, TOKENIZER))
 
 def frame(columns: dict[str, Any]) -> pd.DataFrame:
     """As the reference's pandas 2 has it: texts are plain objects."""
-    with pd.option_context("future.infer_string", False):
-        made = pd.DataFrame({name: pd.Series(list(values), dtype=object) for name, values in columns.items()})
-        for name in columns:
-            if name.endswith("length"):
-                made[name] = made[name].astype("int64")
+    made = pd.DataFrame({name: pd.Series(list(values), dtype=object) for name, values in columns.items()})
+    for name in columns:
+        if name.endswith("length"):
+            made[name] = made[name].astype("int64")
+    made.columns = made.columns.astype(object)
     return made
 
 
