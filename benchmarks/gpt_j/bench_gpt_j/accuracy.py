@@ -1,0 +1,66 @@
+"""ROUGE of answers against the articles' own summaries, and characters of all, by the rules of the official script."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+
+from rouge_score.rouge_scorer import RougeScorer
+
+from bench_gpt_j.dataset import Dataset
+from bench_gpt_j.official import DATA
+from bench_gpt_j.postprocess import decode
+from loadgen.contracts import Entry, InputError, Scoring
+
+ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_SUSPECT = 30.0
+"""ROUGE-1 in percent: GPT-J reaches 43 on CNN/DailyMail after fine-tuning, and without it about half."""
+
+
+def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, float]:
+    """Mean F of each ROUGE in percent, with stems; `gen_len`, characters of all answers, and `gen_num`, how many.
+
+    Raises InputError that names a sample whose answer is no list of the tokenizer's ids.
+    """
+    scorer = RougeScorer(list(ROUGES), use_stemmer=True)
+    sums, characters, count = dict.fromkeys(ROUGES, 0.0), 0, 0
+    for entry in entries:
+        text = in_sentences(_text(entry, dataset))
+        found: Mapping[str, tuple[float, float, float]] = scorer.score(
+            in_sentences(dataset.references[entry.index]), text
+        )
+        for name in ROUGES:
+            sums[name] += found[name][2]
+        characters, count = characters + len(text), count + 1
+    means = {name: round(100 * total / max(1, count), 4) for name, total in sums.items()}
+    if 0 < means["rouge1"] < _SUSPECT:
+        _suspect(means["rouge1"])
+    return {**means, "gen_len": characters, "gen_num": count}
+
+
+def _suspect(rouge1: float) -> None:
+    print(
+        f"ROUGE-1 of {rouge1:.1f} is what a GPT-J without fine-tuning gives: are the weights the fine-tuned checkpoint, "
+        f"and {DATA} the reference's? Nothing in the files of the base model tells them apart",
+        file=sys.stderr,
+    )
+
+
+def _text(entry: Entry, dataset: Dataset) -> str:
+    try:
+        return dataset.tokenizer.decode(decode(entry.data).tolist())
+    except ValueError as error:
+        raise InputError(f"sample {entry.index}: {error}; the log is damaged or of another benchmark") from error
+    except IndexError as error:
+        raise InputError(
+            f"sample {entry.index}: a token is not among the tokenizer's {dataset.tokenizer.size}; "
+            "the log is of another model"
+        ) from error
+
+
+def in_sentences(text: str) -> str:  # Twin of: benchmarks/llama2_70b/bench_llama2_70b/accuracy.py::in_sentences
+    """A sentence a line, as ROUGE-Lsum wants it. The official script splits by NLTK's Punkt, whose data cannot be had
+    offline; no score that is judged depends on where sentences end."""
+    return "\n".join(_SENTENCE_END.split(text.strip()))

@@ -1,0 +1,58 @@
+"""Keys and values of beam searches: a prompt's once, read once for all beams; then each beam's own.
+
+A sample's keys lie in one row: those of its prompt, then those of the first token of each beam, those of the second
+token, and so on. When beams part, nothing moves: `seen` says which keys of the row each beam has behind it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench_gpt_j.config import GPTJConfig
+from bench_gpt_j.pytorch.model import Attend, causal
+
+
+class Cache:
+    """keys and values [layers, slots, heads, places, D]; seen [slots, beams, places]."""
+
+    def __init__(self, config: GPTJConfig, slots: int, beams: int, places: int, like: Tensor) -> None:
+        """places: of a sample, `prompt + beams * tokens of its answer` at the most. like: says device and format."""
+        shape = (config.n_layer, slots, config.n_head, places, config.head_size)
+        self.keys, self.values = (torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in range(2))
+        self.seen = torch.zeros((slots, beams, places), dtype=torch.bool, device=like.device)
+        self.seen[:, :, 0] = True  # of slots that are free too: attention over nothing is not a number
+
+    def begin(self, slot: int, prompt: int) -> None:
+        """All beams see the prompt."""
+        self.seen[slot] = False
+        self.seen[slot, :, :prompt] = True
+
+    def fill(self, slots: Tensor) -> Attend:
+        """Prompts [n, T] of these slots, padded at their ends: padding is behind all that is seen."""
+
+        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            for kept, new in ((self.keys, keys), (self.values, values)):
+                kept[layer, slots, :, : new.shape[1]] = new.transpose(1, 2)
+            return causal(layer, queries, keys, values)
+
+        return attend
+
+    def part(self, slots: Tensor, parents: Tensor, places: Tensor) -> None:
+        """In these slots each beam goes on from its parent [n, beams], with a place [n, beams] for its next token."""
+        seen = self.seen[slots].gather(1, parents[:, :, None].expand(-1, -1, self.seen.shape[2]))
+        self.seen[slots] = seen.scatter_(2, places[:, :, None], True)
+
+    def extend(self, rows: int, places: Tensor, length: int) -> Attend:
+        """One token of each beam of the first `rows` slots, which see no more than `length` places."""
+        mask = self.seen[:rows, None, :, :length]
+        at = torch.arange(rows, device=places.device)[:, None]
+
+        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            for kept, new in ((self.keys, keys), (self.values, values)):
+                kept[layer].transpose(1, 2)[at, places] = new  # [rows, beams, heads, D]
+            k, v = (kept[layer, :rows, :, :length] for kept in (self.keys, self.values))
+            return F.scaled_dot_product_attention(queries.transpose(1, 2), k, v, attn_mask=mask).transpose(1, 2)
+
+        return attend
