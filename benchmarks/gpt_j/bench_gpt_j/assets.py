@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench_gpt_j.official import CONFIG, DATA, INDEX, TOKENIZER
+from bench_gpt_j.official import BIN_INDEX, CONFIG, DATA, INDEX, TOKENIZER
 from loadgen.contracts import InputError
 from loadgen.harness.assets.asset import Asset
 
@@ -29,7 +29,7 @@ INDEX_FILE = Asset(
     path=f"model/{INDEX}",
     address="",
     licence="Apache-2.0",
-    gate=f"{_FOLDER}. If it holds pytorch_model*.bin, save it again as safetensors in shards: README, Files",
+    gate=f"{_FOLDER}; {BIN_INDEX} and its files are read as well",
     backends=("pytorch",),
 )
 READ = (DATA_FILE, TOKENIZER_FILE)

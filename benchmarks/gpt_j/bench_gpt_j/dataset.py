@@ -44,11 +44,11 @@ class Dataset:
         self.tokenizer = read_tokenizer(folder / "model" / TOKENIZER)
         self.references = [row["output"] for row in rows]
         texts = (PROMPT.format(instruction=row["instruction"], input=row["input"]) for row in rows)
-        self.prompts = [np.array(self.tokenizer.encode(text)[:longest], np.int64) for text in texts]
+        self.prompts = [np.array(ids[:longest], np.int64) for ids in self.tokenizer.encode_all(texts)]
         self._lengths = np.array([len(prompt) for prompt in self.prompts], np.int64)
         self._most = np.full(len(rows), max_new_tokens)
         if as_long:
-            made = [len(self.tokenizer.encode(text)) for text in self.references]
+            made = [len(ids) for ids in self.tokenizer.encode_all(self.references)]
             self._most = np.clip(made, 1, max_new_tokens)
         if (folder / "model" / CONFIG).is_file():  # a model elsewhere has its own
             self._check_model(folder / "model" / CONFIG)

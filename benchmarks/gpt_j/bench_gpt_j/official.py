@@ -3,6 +3,8 @@
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 """Names the file of each tensor; beside it lie the files."""
+BIN_INDEX, BIN = "pytorch_model.bin.index.json", "pytorch_model.bin"
+"""The same in PyTorch's own format, where there is no other."""
 TOKENIZER = "tokenizer.json"
 DATA = "cnn_eval.json"
 

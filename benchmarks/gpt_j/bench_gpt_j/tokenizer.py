@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import tokenizers
@@ -32,6 +33,12 @@ class Tokenizer:
         """Without special tokens before or after."""
         ids: list[int] = self._pairs.encode(text, add_special_tokens=False).ids
         return ids
+
+    def encode_all(self, texts: Iterable[str]) -> Iterator[list[int]]:
+        """As `encode`, on several threads: CNN/DailyMail in seconds."""
+        rest = iter(texts)
+        while some := list(islice(rest, 256)):
+            yield from (found.ids for found in self._pairs.encode_batch_fast(some, add_special_tokens=False))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Special tokens are left out. Raises IndexError for an id that is not among the tokenizer's."""

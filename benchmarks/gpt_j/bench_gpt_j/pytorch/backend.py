@@ -11,11 +11,10 @@ from bench_gpt_j.config import GPTJConfig, read_config, weight_shapes
 from bench_gpt_j.dataset import Batch
 from bench_gpt_j.memory import SIZES, of_search
 from bench_gpt_j.official import BEAMS, CONFIG, INDEX, LONGEST, MAX_NEW, MIN_NEW, TOKENIZER
-from bench_gpt_j.pytorch import weights
+from bench_gpt_j.pytorch import checkpoint, weights
 from bench_gpt_j.pytorch.engine import Engine, Search
 from bench_gpt_j.tokenizer import read_tokenizer
 from loadgen.contracts import I64, BackendOptions, InputError, Loaded, Tokens
-from loadgen.harness.runtimes import safetensors
 from loadgen.harness.runtimes import torch as runtime
 from loadgen.harness.runtimes.checkpoints import check_shapes
 from loadgen.harness.standins.making import provide
@@ -23,8 +22,6 @@ from loadgen.harness.standins.making import provide
 DTYPES = tuple(SIZES)
 _MEMORY = 0.9
 """Share of a GPU's memory for weights and cache; the rest is for what a step computes."""
-_UNUSED = ("attn.bias", "attn.masked_bias")
-"""Buffers in older files: the causal mask."""
 
 
 class Backend:
@@ -88,10 +85,8 @@ class Backend:
         if "seed" in self.options.extra:
             drawn = weights.random(config, int(self.options.extra["seed"]), self.device)
             return weights.load(config, drawn, self.device, dtype)
-        index = self.options.model / INDEX
-        with safetensors.opened(index) as found:
-            kept = {name: shape for name, shape in found.shapes.items() if not name.endswith(_UNUSED)}
-            check_shapes(kept, weight_shapes(config), str(index), CONFIG)
+        with checkpoint.opened(self.options.model) as found:
+            check_shapes(found.shapes, weight_shapes(config), str(found.file), CONFIG)
             return weights.load(config, found.read, self.device, dtype)
 
     def _slots(self, config: GPTJConfig, places: int) -> int:

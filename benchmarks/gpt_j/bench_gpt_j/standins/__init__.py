@@ -6,5 +6,7 @@ is a benchmark result.
 
 COUNT = 320
 """Articles of the miniature."""
+LONGEST = 192
+"""Tokens of a prompt of the miniature."""
 MIN_NEW, MAX_NEW = 16, 34
 """Tokens of an answer of the miniature, as binding as the benchmark's 30 and 128."""

@@ -1,0 +1,78 @@
+"""ROUGE and characters: what the official script prints of them, and that it sees what is planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+
+from bench_gpt_j.accuracy import score
+from bench_gpt_j.dataset import Dataset
+from bench_gpt_j.postprocess import decode, encode
+from loadgen.contracts import Entry, InputError, Scoring
+from loadgen.rules import load_round
+
+AT = Scoring(Path())
+
+
+def answered(texts: list[str], data: Dataset, ends: int = 1) -> list[Entry]:
+    ids = [[*data.tokenizer.encode(text), *[data.tokenizer.end] * ends] for text in texts]
+    return [Entry(index, np.array(one, np.int64).tobytes(), len(one)) for index, one in enumerate(ids)]
+
+
+def test_right_answers_score_100(mini_dataset: Dataset) -> None:
+    found = score(answered(mini_dataset.references, mini_dataset), mini_dataset, AT)
+    assert [found[name] for name in ("rouge1", "rouge2", "rougeL", "rougeLsum")] == [100.0] * 4
+    assert found["gen_num"] == 320
+    assert found["gen_len"] == sum(map(len, mini_dataset.references)), "characters, ends of sentences among them"
+
+
+def test_scores_are_means_of_the_librarys(mini_dataset: Dataset) -> None:
+    texts = [*mini_dataset.references[1:], mini_dataset.references[0]]
+    found = score(answered(texts, mini_dataset), mini_dataset, AT)
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    theirs = [scorer.score(a, b) for a, b in zip(mini_dataset.references, texts, strict=True)]
+    for name in ("rouge1", "rouge2", "rougeL"):
+        assert found[name] == pytest.approx(100 * np.mean([one[name].fmeasure for one in theirs]), abs=1e-4)
+    assert 5 < found["rouge1"] < 80
+
+
+def test_the_line_is_what_the_checker_reads(mini_dataset: Dataset) -> None:
+    found = score(answered(mini_dataset.references, mini_dataset), mini_dataset, AT)
+    assert all(type(value) in (int, float) for value in found.values()), "NumPy's own numbers print otherwise"
+    line = load_round("v4.0").model("gptj").write_accuracy(found)
+    assert line.startswith("{'rouge1': 100.0, 'rouge2': 100.0, 'rougeL': 100.0, 'rougeLsum': 100.0, 'gen_len': ")
+    assert line.endswith("'gen_num': 320}")
+
+
+def test_ends_are_no_text(mini_dataset: Dataset) -> None:
+    """Also the padding that the reference app sends."""
+    scores = [
+        score(answered(mini_dataset.references, mini_dataset, ends), mini_dataset, AT)
+        for ends in (0, 1, 5)
+    ]
+    assert scores[0] == scores[1] == scores[2]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"), [(b"12345", "sample 7: 5 bytes"), (np.array([999_999]).tobytes(), "sample 7: a token is not")]
+)
+def test_a_damaged_answer_is_named(data: bytes, message: str, mini_dataset: Dataset) -> None:
+    with pytest.raises(InputError, match=message):
+        score([Entry(7, data)], mini_dataset, AT)
+
+
+def test_a_poor_score_says_what_to_suspect(mini_dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    score(answered(["A tailor."] * 320, mini_dataset), mini_dataset, AT)
+    assert "fine-tuned checkpoint" in capsys.readouterr().err
+    score(answered(mini_dataset.references, mini_dataset), mini_dataset, AT)
+    assert capsys.readouterr().err == ""
+
+
+def test_one_undoes_the_other(mini_dataset: Dataset) -> None:
+    answers = encode([np.array([5, 6, 2]), np.array([7])], np.array([0, 1]), mini_dataset)
+    raw, (a, b, c) = np.asarray(answers.data).tobytes(), answers.offsets
+    assert [decode(raw[a:b]).tolist(), decode(raw[b:c]).tolist()] == [[5, 6, 2], [7]]
+    assert np.asarray(answers.n_tokens).tolist() == [3, 1]
