@@ -60,7 +60,8 @@ def _text(entry: Entry, dataset: Dataset) -> str:
         ) from error
 
 
-def in_sentences(text: str) -> str:  # Twin of: benchmarks/llama2_70b/bench_llama2_70b/accuracy.py::in_sentences
+# Twin of: benchmarks/llama2_70b/bench_llama2_70b/accuracy.py::in_sentences
+def in_sentences(text: str) -> str:
     """A sentence a line, as ROUGE-Lsum wants it. The official script splits by NLTK's Punkt, whose data cannot be had
     offline; no score that is judged depends on where sentences end."""
     return "\n".join(_SENTENCE_END.split(text.strip()))

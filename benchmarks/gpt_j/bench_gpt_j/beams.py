@@ -68,7 +68,9 @@ class Beams:
         goes_on = np.argsort(ends, axis=1, kind="stable")[:, : self.count]  # those that do not end, in order
         parents, tokens, scores = (np.take_along_axis(x, goes_on, axis=1) for x in (parents, tokens, scores))
         kept = np.take_along_axis(self._tokens[slots], parents[:, :, None], axis=1)
-        np.put_along_axis(kept, np.broadcast_to(made[:, None, None] - 1, (*tokens.shape, 1)), tokens[:, :, None], axis=2)
+        np.put_along_axis(
+            kept, np.broadcast_to(made[:, None, None] - 1, (*tokens.shape, 1)), tokens[:, :, None], axis=2
+        )
         self._tokens[slots], self.scores[slots], self.made[slots] = kept, scores, made
         return Moves(parents, tokens, last | (self._finished[slots] >= self.count))
 

@@ -49,10 +49,7 @@ def test_the_line_is_what_the_checker_reads(mini_dataset: Dataset) -> None:
 
 def test_ends_are_no_text(mini_dataset: Dataset) -> None:
     """Also the padding that the reference app sends."""
-    scores = [
-        score(answered(mini_dataset.references, mini_dataset, ends), mini_dataset, AT)
-        for ends in (0, 1, 5)
-    ]
+    scores = [score(answered(mini_dataset.references, mini_dataset, ends), mini_dataset, AT) for ends in (0, 1, 5)]
     assert scores[0] == scores[1] == scores[2]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,12 @@ import pytest
 import torch
 import transformers
 
-from bench_gpt_j.config import GPTJConfig
+from bench_gpt_j.config import GPTJConfig, weight_shapes
+from bench_gpt_j.pytorch.checkpoint import opened
 from bench_gpt_j.pytorch.engine import Engine, Search
 from bench_gpt_j.pytorch.model import GPTJ, causal
-from bench_gpt_j.pytorch.weights import load
-from loadgen.contracts import RequestError
+from bench_gpt_j.pytorch.weights import load, official
+from loadgen.contracts import InputError, RequestError
 
 END = 49
 SMALL = GPTJConfig(vocab_size=50, n_embd=32, n_layer=2, n_head=2, n_positions=128, rotary_dim=8)
@@ -129,3 +132,34 @@ def test_a_prompt_that_does_not_fit_is_refused() -> None:
 
 def test_the_sizes_are_those_of_the_tests() -> None:
     assert SMALL.head_size > SMALL.rotary_dim  # a part of the channels is not turned
+
+
+def test_both_kinds_of_files_give_the_same_weights(tmp_path: Path) -> None:
+    """As Hugging Face writes them: safetensors in shards, and PyTorch's own, with the buffers of old files."""
+    model = theirs(6)
+    model.save_pretrained(tmp_path / "new", max_shard_size="30KB")
+    assert len(list((tmp_path / "new").glob("*.safetensors"))) > 1
+    old = tmp_path / "old"
+    old.mkdir()
+    buffers = {"transformer.h.0.attn.bias": torch.ones(1), "transformer.h.0.attn.masked_bias": torch.ones(1)}
+    torch.save({**model.state_dict(), **buffers}, old / "pytorch_model.bin")
+    sharded = tmp_path / "sharded"
+    sharded.mkdir()
+    places = {name: f"pytorch_model-0000{1 + n % 2}-of-00002.bin" for n, name in enumerate(model.state_dict())}
+    (sharded / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    for file in set(places.values()):
+        torch.save({name: model.state_dict()[name] for name in places if places[name] == file}, sharded / file)
+    for folder in (tmp_path / "new", old, sharded):
+        with opened(folder) as found:
+            assert dict(found.shapes) == weight_shapes(SMALL)
+            made = official(load(SMALL, found.read, torch.device("cpu"), torch.float32))
+        for name, value in model.state_dict().items():
+            assert (made[name] == value).all(), (folder.name, name)
+
+
+def test_a_missing_file_of_weights_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"model\.safetensors\.index\.json: no such file"), opened(tmp_path):
+        pass
+    (tmp_path / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "../b.bin"}}')
+    with pytest.raises(InputError, match="not a file beside it"), opened(tmp_path):
+        pass

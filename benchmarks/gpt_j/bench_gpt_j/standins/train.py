@@ -6,7 +6,7 @@ A tokenizer of byte pairs, then 2 layers of width 96.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -36,15 +36,17 @@ _NEWS = 0.1
 """Weight of the article's own tokens beside the summary's."""
 
 
+SPREAD = 1
+"""Channels are made larger or smaller by up to this power of two: see `spread_channels`."""
+
+
 def train_tokenizer(seed: int, examples: int = 4_000) -> bytes:
     """`tokenizer.json` of GPT-2's kind, of as many pairs as the miniature's vocabulary has room for."""
     tokenizer = tokenizers.Tokenizer(BPE())
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteDecoder()
     texts = (prompt(one) + " " + one.summary for one in islice(endless(seed), examples))
-    trainer = BpeTrainer(
-        vocab_size=CONFIG.vocab_size - 1, initial_alphabet=ByteLevel.alphabet(), show_progress=False
-    )
+    trainer = BpeTrainer(vocab_size=CONFIG.vocab_size - 1, initial_alphabet=ByteLevel.alphabet(), show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([END])  # the last id, as in GPT-2
     return tokenizer.to_str().encode()
@@ -126,13 +128,46 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
 
 def _written(model: GPTJ, document: bytes) -> dict[str, Any]:
     """In float16, and the tokenizer as bytes."""
-    made: dict[str, Any] = {name: value.cpu().half().numpy() for name, value in official(model).items()}
-    return made | {TOKENIZER: np.frombuffer(document, np.uint8)}
+    tensors = {name: value.cpu().half().numpy() for name, value in official(model).items()}
+    return {**spread_channels(tensors, model.config), TOKENIZER: np.frombuffer(document, np.uint8)}
+
+
+def spread_channels(tensors: Mapping[str, Any], config: GPTJConfig) -> dict[str, Any]:
+    """The same network with channels of very different size, as those of large models are.
+
+    A channel is multiplied by a power of two where it is made and divided by it where it is used, so nothing that is
+    computed changes, and rounding to few bits does. Both channels of a pair that is turned have the same factor.
+    """
+    rng = np.random.default_rng(0)
+    made = {name: value.astype(np.float32) for name, value in tensors.items()}
+    width, heads, turning = config.n_embd, config.n_head, config.rotary_dim
+    for number in range(config.n_layer):
+        layer = f"transformer.h.{number}"
+        norm, values = _factors(rng, SPREAD, width), _factors(rng, SPREAD, width)
+        keys = _factors(rng, SPREAD, heads, config.head_size)
+        keys[:, 1:turning:2] = keys[:, :turning:2]
+        for name in ("ln_1.weight", "ln_1.bias"):
+            made[f"{layer}.{name}"] *= norm
+        for name in ("attn.q_proj", "attn.k_proj", "attn.v_proj", "mlp.fc_in"):
+            made[f"{layer}.{name}.weight"] /= norm
+        made[f"{layer}.attn.k_proj.weight"] *= keys.reshape(-1, 1)
+        made[f"{layer}.attn.q_proj.weight"] /= keys.reshape(-1, 1)
+        made[f"{layer}.attn.v_proj.weight"] *= values[:, None]
+        made[f"{layer}.attn.out_proj.weight"] /= values
+    last = _factors(rng, SPREAD, width)
+    for name in ("transformer.ln_f.weight", "transformer.ln_f.bias"):
+        made[name] *= last
+    made["lm_head.weight"] /= last
+    return {name: value.astype(tensors[name].dtype) for name, value in made.items()}
+
+
+def _factors(rng: np.random.Generator, most: int, *shape: int) -> Any:
+    return (2.0 ** rng.integers(-most, most + 1, shape)).astype(np.float32)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and write, as the words of a command line say. Raises InputError as `train_and_write`."""
-    parser = words(__doc__, seed=1, steps=2_000)
+    parser = words(__doc__, seed=1, steps=2_200)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=4e-3)
     train_and_write(parser, arguments, train, WEIGHTS)
