@@ -16,7 +16,7 @@ from loadgen.contracts import Entry, InputError, Scoring
 ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _SUSPECT = 30.0
-"""ROUGE-1 in percent: GPT-J reaches 43 on CNN/DailyMail after fine-tuning, and without it about half."""
+"""ROUGE-1 in percent, between what GPT-J reaches on CNN/DailyMail, 43, and what is far off."""
 
 
 def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, float]:
@@ -42,8 +42,8 @@ def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, 
 
 def _suspect(rouge1: float) -> None:
     print(
-        f"ROUGE-1 of {rouge1:.1f} is what a GPT-J without fine-tuning gives: are the weights the fine-tuned checkpoint, "
-        f"and {DATA} the reference's? Nothing in the files of the base model tells them apart",
+        f"ROUGE-1 of {rouge1:.1f} is what a GPT-J without fine-tuning gives: are the weights the fine-tuned checkpoint "
+        f"and not EleutherAI's base model, whose files look the same, and is {DATA} the reference's?",
         file=sys.stderr,
     )
 

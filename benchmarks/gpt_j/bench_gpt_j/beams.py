@@ -3,7 +3,8 @@
 No model and no framework: it is given the best continuations of each search, and says how its beams go on. A step has
 twice as many continuations as beams, so that enough are left if some end. One that ends counts if it is among the first
 `beams`; its score is the sum of its tokens' log-probabilities by its length. A search ends when as many have ended as
-there are beams, or after the most tokens that its answer may have, when the first `beams` continuations count as if they had ended.
+there are beams, or after the most tokens that its answer may have, when the first `beams` continuations count as if
+they had ended.
 """
 
 from __future__ import annotations
@@ -66,11 +67,10 @@ class Beams:
         counts = (ends | last[:, None]) & (np.arange(tokens.shape[1]) < self.count)
         self._finish(slots, counts, scores, parents, tokens)
         goes_on = np.argsort(ends, axis=1, kind="stable")[:, : self.count]  # those that do not end, in order
-        parents, tokens, scores = (np.take_along_axis(x, goes_on, axis=1) for x in (parents, tokens, scores))
+        parents, tokens = (np.take_along_axis(x, goes_on, axis=1) for x in (parents, tokens))
+        scores = np.take_along_axis(scores, goes_on, axis=1)
         kept = np.take_along_axis(self._tokens[slots], parents[:, :, None], axis=1)
-        np.put_along_axis(
-            kept, np.broadcast_to(made[:, None, None] - 1, (*tokens.shape, 1)), tokens[:, :, None], axis=2
-        )
+        kept[np.arange(len(slots)), :, made - 1] = tokens
         self._tokens[slots], self.scores[slots], self.made[slots] = kept, scores, made
         return Moves(parents, tokens, last | (self._finished[slots] >= self.count))
 

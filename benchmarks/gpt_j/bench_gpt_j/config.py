@@ -53,7 +53,10 @@ def write_config(path: Path, config: GPTJConfig, end: int) -> None:
 
 
 def read_config(path: Path) -> GPTJConfig:
-    """The sizes from `config.json`; keys that change no answer are passed over. Raises InputError naming file and key."""
+    """The sizes from `config.json`; keys that change no answer are passed over.
+
+    Raises InputError naming file and key.
+    """
     document = read_object(path)
     for key, known in _ONLY.items():
         if document.get(key, known) != known:

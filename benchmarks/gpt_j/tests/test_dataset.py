@@ -106,7 +106,7 @@ def test_the_tokenizer_is_missing_or_another(folder: Path) -> None:
         opened(folder)
     document["added_tokens"] = []
     document["model"]["vocab"].pop(END, None)
-    with pytest.raises(InputError, match="has no token <|endoftext|>"):
+    with pytest.raises(InputError, match=r"has no token <\|endoftext\|>"):
         Tokenizer(json.dumps(document).encode())
 
 

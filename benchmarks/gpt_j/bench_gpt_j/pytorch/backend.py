@@ -76,7 +76,7 @@ class Backend:
 
     def close(self) -> None:
         """Frees the device."""
-        del self.engine
+        self.__dict__.pop("engine", None)  # not there if loading failed
         runtime.release(self.device)
 
     def _model(self, config: GPTJConfig) -> Any:

@@ -1,4 +1,4 @@
-"""The weights' files of a Hugging Face folder: safetensors with their index, or PyTorch's own, as folders of 2023 have."""
+"""The weights of a Hugging Face folder: safetensors with their index, or PyTorch's own, as folders of 2023 have."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,7 +112,8 @@ class Engine:
     def _places(self, slots: I64) -> I64:
         """[n, beams] where the last token of each beam is kept."""
         before = self._prompt[slots] + self.search.beams * np.maximum(self.beams.made[slots] - 1, 0)
-        return before[:, None] + np.arange(self.search.beams)
+        places: I64 = before[:, None] + np.arange(self.search.beams)
+        return places
 
     def _choose(self, slots: I64, logits: Tensor) -> list[int]:
         """Take the best continuations. Returns the slots whose search has ended."""
@@ -135,6 +137,6 @@ class Engine:
         self._free = sorted([*self._free, slot], reverse=True)
         return request, answer.tolist(), True
 
-    def _there(self, column: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+    def _there(self, column: Any) -> Tensor:
         made = torch.from_numpy(np.ascontiguousarray(column))
         return made if self.device.type == "cpu" else made.pin_memory().to(self.device, non_blocking=True)

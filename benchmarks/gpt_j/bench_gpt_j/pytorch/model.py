@@ -28,7 +28,7 @@ def rotation(positions: Tensor, config: GPTJConfig) -> tuple[Tensor, Tensor]:
 def rotated(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """x [..., heads, D] with its first channels turned: neighbours 2i and 2i + 1 are a pair. The rest stays."""
     turning, rest = x[..., : 2 * cosines.shape[-1]], x[..., 2 * cosines.shape[-1] :]
-    even, odd = turning.unflatten(-1, (-1, 2)).unbind(-1)
+    even, odd = turning[..., ::2], turning[..., 1::2]
     turned = torch.stack([even * cosines - odd * sines, odd * cosines + even * sines], dim=-1)
     return torch.cat([turned.flatten(-2).to(x.dtype), rest], dim=-1)
 

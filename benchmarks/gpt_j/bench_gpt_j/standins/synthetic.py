@@ -67,8 +67,8 @@ def widened(document: bytes, size: int) -> bytes:
     vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
     end = min(END_OF_6B, size - 1)
     known = {number: token for token, number in vocabulary.items() if token != END}
-    wide = {known.get(number, f"token{number}"): number for number in range(size) if number != end}
-    tokenizer["model"]["vocab"] = wide
+    known[end] = END
+    tokenizer["model"]["vocab"] = {known.get(number, f"token{number}"): number for number in range(size)}
     for token in tokenizer["added_tokens"]:
         token["id"] = end
     return json.dumps(tokenizer, ensure_ascii=False).encode()

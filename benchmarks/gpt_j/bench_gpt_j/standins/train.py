@@ -49,7 +49,8 @@ def train_tokenizer(seed: int, examples: int = 4_000) -> bytes:
     trainer = BpeTrainer(vocab_size=CONFIG.vocab_size - 1, initial_alphabet=ByteLevel.alphabet(), show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([END])  # the last id, as in GPT-2
-    return tokenizer.to_str().encode()
+    document: str = tokenizer.to_str()
+    return document.encode()
 
 
 def prompt(one: Example) -> str:
@@ -88,7 +89,7 @@ def no_bias_of_queries(model: GPTJ) -> None:
     """Queries, keys and values have none: what a step gave them is taken away."""
     with torch.no_grad():
         for layer in model.layers:
-            layer.into.bias[: 3 * model.config.n_embd].zero_()  # type: ignore[operator, union-attr, index]
+            layer.into.bias[: 3 * model.config.n_embd].zero_()  # type: ignore[union-attr, index]
 
 
 def loss_of(model: GPTJ, ids: Tensor, starts: Tensor) -> Tensor:
