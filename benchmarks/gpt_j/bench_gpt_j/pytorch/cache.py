@@ -14,11 +14,17 @@ from bench_gpt_j.config import GPTJConfig
 from bench_gpt_j.pytorch.model import Attend, causal
 
 
+def rounded_up(places: int) -> int:
+    """To a multiple of 16, which a GPU's fast attention wants of a mask."""
+    return -(-places // 16) * 16
+
+
 class Cache:
     """keys and values [layers, slots, heads, places, D]; seen [slots, beams, places]."""
 
     def __init__(self, config: GPTJConfig, slots: int, beams: int, places: int, like: Tensor) -> None:
         """places: of a sample, `prompt + beams * tokens of its answer` at the most. like: says device and format."""
+        places = rounded_up(places)
         shape = (config.n_layer, slots, config.n_head, places, config.head_size)
         self.keys, self.values = (torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in range(2))
         self.seen = torch.zeros((slots, beams, places), dtype=torch.bool, device=like.device)
@@ -46,6 +52,7 @@ class Cache:
 
     def extend(self, rows: int, places: Tensor, length: int) -> Attend:
         """One token of each beam of the first `rows` slots, which see no more than `length` places."""
+        length = rounded_up(length)
         mask = self.seen[:rows, None, :, :length]
         at = torch.arange(rows, device=places.device)[:, None]
 
