@@ -19,7 +19,7 @@ from loadgen.contracts import I64
 F32 = npt.NDArray[np.float32]
 Length = Literal["generated", "full"]
 """What a score is divided by: the answer's tokens; or those of prompt and answer, without the answer's end, as
-transformers did until 4.36, with which the official targets were made."""
+transformers did before 4.37, with which the official targets were made."""
 LENGTHS: tuple[Length, ...] = ("generated", "full")
 _NEVER = np.float32(-1e9)
 

@@ -19,6 +19,7 @@ from bench_llama2_70b.tokenizer import Tokenizer, read_tokenizer
 from loadgen.contracts import I64, InputError
 
 
+# Twin of: benchmarks/gpt_j/bench_gpt_j/dataset.py::Batch
 class Batch(NamedTuple):
     """Requests, without padding."""
 

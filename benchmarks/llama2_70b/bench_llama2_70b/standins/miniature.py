@@ -34,6 +34,7 @@ CONFIG = LlamaConfig(
 _SHARDS = 2
 
 
+# Twin of: benchmarks/gpt_j/bench_gpt_j/standins/miniature.py::prepare
 def prepare(folder: Path) -> None:
     """Fill `folder/data`, and `folder/model` but for the weights; at once if an earlier call of this version did.
 
