@@ -1,6 +1,6 @@
 """Batched beam searches beside Hugging Face's `generate`, one prompt at a time as the reference app does.
 
-`python speed/generate.py`: a random GPT-J of 8 layers and width 512, prompts of 100 to 300 tokens and answers of 40; both
+`python speed/generate.py`: a random GPT-J of 8 layers and width 512, prompts of 100 to 300 tokens, answers of 40; both
 in FP32 on the same threads, in alternating pairs, and their answers compared. Needs the extra `tests`.
 """
 

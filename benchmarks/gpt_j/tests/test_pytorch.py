@@ -116,6 +116,27 @@ def test_beams_of_another_number_and_none() -> None:
         assert made == [generated(model, prompt, num_beams=beams) for prompt in asked]
 
 
+def test_the_length_of_2023_is_that_of_prompt_and_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hugging Face's own search with the old divisor: all tokens before the end, or all if there is no end."""
+    update = transformers.GPTJForCausalLM._update_finished_beams
+
+    def as_in_2023(self: Any, **known: Any) -> Any:
+        length = known["cur_len"]
+        has_end = known["topk_running_sequences"][:, :, length] == END
+        scores = known["topk_log_probs"] * torch.where(has_end, 1.0, length / (length + 1))
+        return update(self, **(known | {"topk_log_probs": scores, "decoder_prompt_len": 1}))
+
+    different = 0
+    for seed in range(10):
+        model, asked = theirs(seed), prompts(20, seed)
+        made = answers(Engine(ours(model), Search(END, 4, LEAST, MOST, "full"), 16, 40), asked)
+        with monkeypatch.context() as patch:
+            patch.setattr(transformers.GPTJForCausalLM, "_update_finished_beams", as_in_2023)
+            assert made == [generated(model, prompt) for prompt in asked]
+        different += sum(one != wanted_of(model, seed, n, asked[n]) for n, one in enumerate(made))
+    assert different > 5, "the rules differ"
+
+
 def test_answers_that_never_end_are_as_long_as_asked() -> None:
     engine = Engine(ours(theirs(4)), Search(END, least=LEAST, most=MOST, never_ends=True), 3, 40)
     made = answers(engine, prompts(5, 4), most=9)
