@@ -39,6 +39,13 @@ def test_scores_are_means_of_the_librarys(mini_dataset: Dataset) -> None:
     assert 5 < found["rouge1"] < 80
 
 
+def test_endings_of_words_do_not_count(mini_dataset: Dataset) -> None:
+    """A stem is what counts, as the official script asks for."""
+    plurals = [text.replace("boat", "boats") for text in mini_dataset.references]
+    assert plurals != mini_dataset.references
+    assert score(answered(plurals, mini_dataset), mini_dataset, AT)["rouge2"] == 100.0
+
+
 def test_the_line_is_what_the_checker_reads(mini_dataset: Dataset) -> None:
     found = score(answered(mini_dataset.references, mini_dataset), mini_dataset, AT)
     assert all(type(value) in (int, float) for value in found.values()), "NumPy's own numbers print otherwise"

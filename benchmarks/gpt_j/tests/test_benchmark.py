@@ -14,8 +14,10 @@ from bench_gpt_j.config import GPTJ_6B
 from bench_gpt_j.dataset import Dataset
 from bench_gpt_j.memory import of_6b, parameters
 from bench_gpt_j.postprocess import decode
+from bench_gpt_j.pytorch.backend import Backend
 from bench_gpt_j.standins import MAX_NEW, MIN_NEW
 from bench_gpt_j.standins.synthetic import lengths, prepare
+from loadgen.contracts import BackendOptions, InputError
 from loadgen.harness.cli import invoke
 from loadgen.harness.conformance import Check, conformance
 from loadgen.logs import read_accuracy
@@ -51,11 +53,15 @@ def test_tokens_a_second_are_known_where_they_are_asked_for(mini: Path, tmp_path
 
 
 def test_another_length_rule_is_refused_by_its_name() -> None:
-    from bench_gpt_j.pytorch.backend import Backend
-    from loadgen.contracts import BackendOptions, InputError
-
     with pytest.raises(InputError, match="'prompt': use one of generated, full"):
         Backend(BackendOptions(Path(), extra={"beam_length": "prompt"}))
+
+
+def test_answers_longer_than_the_context_are_refused(mini: Path) -> None:
+    backend = Backend(BackendOptions(mini / "model", extra={"max_new_tokens": 512}))
+    with pytest.raises(InputError, match=r"config\.json: answers of 512 tokens leave no room .* context of 512"):
+        backend.load()
+    backend.close()
 
 
 def test_the_full_profile_needs_no_weights_of_its_own(tmp_path: Path) -> None:
@@ -82,4 +88,4 @@ def test_the_synthetic_profile_is_as_long_as_the_official_data(tmp_path: Path) -
     prompts, answers = lengths(13_368, 1)
     assert np.minimum(prompts, 1919).mean() == pytest.approx(950, abs=25)
     assert answers.mean() == pytest.approx(69, abs=2)
-    assert 200 < (prompts > 1919).sum() < 800, "399 of the official ones are cut off"
+    assert (prompts > 1919).sum() == pytest.approx(399, abs=40), "as many as official ones are cut off"

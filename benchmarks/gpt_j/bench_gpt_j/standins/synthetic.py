@@ -46,7 +46,7 @@ def lengths(count: int, seed: int) -> tuple[I64, I64]:
     by the dataset.
     """
     rng = np.random.default_rng(seed)
-    prompts, answers = rng.lognormal(np.log(860), 0.48, count), rng.lognormal(np.log(65), 0.35, count)
+    prompts, answers = rng.lognormal(np.log(870), 0.42, count), rng.lognormal(np.log(65), 0.35, count)
     return np.clip(prompts, 150, 3000).astype(np.int64), np.clip(answers, 10, MAX_NEW).astype(np.int64)
 
 
