@@ -41,6 +41,7 @@ class Pipeline:
         self._anchors = [torch.from_numpy(boxes).to(device) for boxes in level_anchors(config)]
         self._copying, self._computing, self._sorting = (_stream(device) for _ in range(3))
         self._locked = PageLocked()
+        torch.cuda.synchronize(device)  # weights are there before another stream reads them
         torch.backends.cudnn.benchmark = True  # tries every algorithm while recording, for each size
         self._slots = [_Slot(max_batch, config.image, device) for _ in range(_SLOTS)]
         self._sizes = sizes(max_batch)
