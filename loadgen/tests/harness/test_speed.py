@@ -44,6 +44,20 @@ def test_batches_are_compared_with_one_at_a_time(slow: Benchmark, capsys: pytest
     assert float(ratio) > 3, "five batches of eight against forty of one"
 
 
+def test_answers_are_made_with_the_benchmarks_own_dataset(slow: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fake_bench
+
+    plain, folders = fake_bench.encode, set()
+
+    def encode(outputs: Any, indices: Any, dataset: Any) -> Any:
+        folders.add(dataset.folder)
+        return plain(outputs, indices, dataset)
+
+    monkeypatch.setattr(fake_bench, "encode", encode)
+    assert invoke(slow, ["speed", "--data", "d", "--samples", "10", "--pairs", "1"]) == 0
+    assert folders == {Path("d")}
+
+
 def test_a_benchmark_says_what_it_compares_with(
     slow: Benchmark, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
