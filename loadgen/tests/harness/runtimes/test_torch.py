@@ -75,6 +75,15 @@ def test_a_state_dict_is_read(tmp_path: Path) -> None:
     assert room.read_state_dict(tmp_path / "w.pt")["a"].tolist() == [0, 1, 2]
 
 
+def test_a_state_dict_is_read_from_a_trainings_checkpoint(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.arange(3.0)}, "epoch": 7}, tmp_path / "w.pt")
+    assert room.read_state_dict(tmp_path / "w.pt", "state_dict")["a"].tolist() == [0, 1, 2]
+    with pytest.raises(InputError, match=r"w\.pt: no 'model' in it\. Fetch it again"):
+        room.read_state_dict(tmp_path / "w.pt", "model")
+    with pytest.raises(InputError, match="holds a int, not a dict of tensors"):
+        room.read_state_dict(tmp_path / "w.pt", "epoch")
+
+
 def _whole() -> bytes:
     import io
 
