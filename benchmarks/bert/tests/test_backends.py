@@ -294,6 +294,15 @@ def test_nothing_is_padded(batch: Batch) -> None:
     assert packed.longest == max(LENGTHS)
 
 
+@pytest.mark.parametrize("longest", [40, 96, 384])
+def test_what_a_gpu_warms_up_with_fits_the_table_of_positions(longest: int) -> None:
+    for lengths in backend_pytorch._WARM_UP:
+        fitted = backend_pytorch.fitting(lengths, longest)
+        assert max(fitted) <= longest
+        assert sum(fitted) >= sum(lengths), "the code is made for as many tokens"
+        assert fitted == lengths or longest < max(lengths)
+
+
 def test_a_gpus_answers_come_with_its_event(batch: Batch) -> None:
     logits = torch.arange(2.0 * sum(LENGTHS)).reshape(-1, 2)
     calls = []

@@ -49,7 +49,7 @@ class Recorder:
         self.times_only = keep is None and not tokens
         self.failed = False
         # Absolute ns by id; 0 is not answered. Memory that is never written is never taken. The element before the
-        # first is no sample's, so that an API whose ids begin at 1 needs no arithmetic.
+        # first belongs to no sample, so that an API whose ids begin at 1 needs no arithmetic.
         column = np.zeros(count + 1, np.int64)
         column[0] = 1
         self.done_view: I64 = column[1:]

@@ -289,7 +289,7 @@ def _refuse_impossible(settings: TestSettings, smallest_set: int) -> None:
 
 
 def _limits(settings: TestSettings) -> tuple[float, int, int]:
-    """(target percentile, latency limit in ns, outstanding queries allowed; 0 is no limit)."""
+    """(target percentile, latency limit in ns, outstanding queries allowed; 0 means no limit)."""
     if settings.scenario is Scenario.SingleStream:
         return settings.single_stream_target_latency_percentile, 0, 1
     if settings.scenario is Scenario.MultiStream:

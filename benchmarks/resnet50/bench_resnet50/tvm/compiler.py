@@ -35,8 +35,8 @@ _DIGEST = 32  # bytes of a SHA-256, which stands behind a library: the system's 
 def load_library(path: Path, config: ResNetConfig) -> tuple[Any, int | None]:
     """(module that a `VirtualMachine` runs, images that its `main` takes at once, None for any number).
 
-    `main`: float32 [n, 3, image, image] -> float32 logits [n, classes + 1], the background first. Compiles if there
-    is no sound library for this file, this TVM and this processor. Raises InputError naming the file and the tensor.
+    `main`: float32 [n, 3, image, image] -> float32 logits [n, classes + 1], the background first. Compiles unless a
+    sound library for this file, this TVM and this processor is kept. Raises InputError naming the file and the tensor.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file. Put the official {path.name} there")

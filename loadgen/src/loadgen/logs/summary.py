@@ -17,7 +17,7 @@ _RULE = "=" * 48
 def read_summary(path: Path) -> dict[str, str]:
     """The `name : value` lines of a summary, ours or the official LoadGen's, in order; a name's first value counts.
 
-    Raises LogError for a file that is no summary.
+    Raises LogError for a file that is not a summary.
     """
     with opened(path) as file:
         text = file.read()

@@ -70,7 +70,7 @@ class Parts:
             have = joined((int(start), int(end)) for start, end in map(str.split, lines))
             if file.stat().st_size != size:
                 return
-        except (OSError, ValueError):  # there is none, or it is no such list: nothing is there
+        except (OSError, ValueError):  # there is none, or it is not such a list: nothing is there
             return
         self.size, self.address, self.etag, self.have, self._is_torn = size, address, etag, have, bool(torn)
 

@@ -32,7 +32,7 @@ class Row:
 
 
 def console(quiet: bool) -> Console:
-    """Standard output; 110 columns where it is no terminal, so that tables do not fold."""
+    """Standard output; 110 columns where it is not a terminal, so that tables do not fold."""
     return Console(quiet=quiet, width=None if sys.stdout.isatty() else 110, highlight=False)
 
 

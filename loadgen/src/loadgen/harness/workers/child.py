@@ -39,7 +39,7 @@ class Child(Generic[R]):
         self._process = get_context("spawn").Process(target=_live, args=(serve, *self._rings, arguments), name=name)
         self._thread: threading.Thread | None = None
         self._sending = threading.Lock()  # several threads may send, the ring has one writer
-        self._expected: tuple[int, ...] = ()  # exit codes that are no failure
+        self._expected: tuple[int, ...] = ()  # exit codes that do not mean failure
 
     def start(
         self,

@@ -1,7 +1,7 @@
 """A one-way pipe of 64-bit words in shared memory: one process writes, another reads. Linux.
 
 The memory has no name (memfd), so nothing is left behind whoever is killed, and a container's small
-/dev/shm is no limit. Two kernel counters (eventfd) say how many bytes were written and how many were read
+/dev/shm does not limit it. Two kernel counters (eventfd) say how many bytes were written and how many were read
 again: they wake a sleeper, lose no wake-up, and order the accesses to memory on every processor.
 """
 
