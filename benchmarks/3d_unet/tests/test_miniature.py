@@ -191,7 +191,7 @@ def test_official_weights_are_not_overwritten(tmp_path: Path) -> None:
     """A folder with official files, named by mistake."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / CHECKPOINT).write_text("weights")
-    with pytest.raises(InputError, match=r"checkpoint\.pth: is not the miniature's\. Give the miniature a folder"):
+    with pytest.raises(InputError, match=r"checkpoint\.pth was not made by this profile, which would replace it"):
         prepare(tmp_path)
     assert (tmp_path / "model" / CHECKPOINT).read_text() == "weights"
 

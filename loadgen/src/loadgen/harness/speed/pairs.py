@@ -50,10 +50,6 @@ class Kept:
     def unload(self, indices: Sequence[int]) -> None:
         """Keeps them."""
 
-    def __getattr__(self, name: str) -> Any:
-        """What the benchmark's `encode` asks its own class for."""
-        return getattr(self._dataset, name)
-
 
 class Pair(NamedTuple):
     """Samples a second by the clock, and of processor time."""
