@@ -40,7 +40,7 @@ MINI = Profile(
         },
         Scenario.Server: {
             "server_target_qps": 40.0,
-            "server_target_latency_ns": 100_000_000,  # the benchmark's own limit
+            "server_target_latency_ns": 400_000_000,  # four times the benchmark's: others may use the same cores
             "min_duration_ms": 10_000,
             "min_query_count": 800,  # early stopping wants 662 at the 99th percentile, more if one is late
             **_WHOLE,

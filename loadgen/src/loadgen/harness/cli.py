@@ -55,7 +55,7 @@ _RESUME = "Run what that folder has no finished test of, with the options it was
 _DRAIN = "Seconds without any answer after which a test that waits for one ends, INVALID."
 
 _PROFILE = click.option("--profile", default="", help="Where files come from; see the list above.")
-_BACKEND = click.option("--backend", default="", help="Runtime; see the list above.")
+_BACKEND = click.option("--backend", default="", help="Runtime: one of the list above, or module:Class of yours.")
 _DEVICE = click.option("--device", default="", help="cpu, cuda or cuda:N; by default the backend's first.")
 _DTYPE = click.option("--dtype", default="", help="Number format of the model; by default the backend's first.")
 _OUTPUT = click.option("--output", type=click.Path(path_type=Path), help="Folder for logs and results.")

@@ -145,8 +145,7 @@ def resolve(benchmark: Benchmark, request: Request) -> Plan:
     """Raises InputError that lists what there is to choose from, and for settings that cannot be."""
     profile_name = _chosen(benchmark, "profile", request.profile, benchmark.profiles)
     profile = benchmark.profiles[profile_name]
-    backend_name = _chosen(benchmark, "backend", request.backend, benchmark.backends)
-    backend = benchmark.backends[backend_name]
+    backend_name, backend = _backend(benchmark, request)
     rules = load_round(request.overrides.round).model(benchmark.model)
     ratios = rules.ratios if request.ratio is None else (request.ratio,)
     rules.limits(ratios[0])  # one that the rules do not have is an error now, not after hours
@@ -178,6 +177,15 @@ def _chosen(benchmark: Benchmark, what: str, asked: str, offered: Mapping[str, A
     if name not in offered:
         raise InputError(f"{benchmark.name} has no {what} {name!r}: choose {_listed(offered)}")
     return name
+
+
+def _backend(benchmark: Benchmark, request: Request) -> tuple[str, BackendSpec]:
+    """One of the benchmark's, or a class of the user's own by `module:Class`, which itself refuses what it lacks."""
+    if ":" not in request.backend:
+        name = _chosen(benchmark, "backend", request.backend, benchmark.backends)
+        return name, benchmark.backends[name]
+    dtypes = dict.fromkeys(dtype for spec in benchmark.backends.values() for dtype in spec.dtypes)
+    return request.backend, BackendSpec(request.backend, dtypes=tuple(dtypes), devices=("cpu", "cuda"), spreads=True)
 
 
 def _scenarios(benchmark: Benchmark, request: Request, rules: ModelRules) -> list[Scenario]:
