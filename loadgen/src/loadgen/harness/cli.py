@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import sys
 import traceback
@@ -49,6 +50,13 @@ class _Number(click.FloatRange):
         return number
 
 
+def _named(_: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """An empty path, as of a variable that is not set, would be this folder."""
+    if value == Path() and param.name is not None:
+        raise click.BadParameter("is empty: give a folder's name")
+    return value
+
+
 _NUMBER, _FROM_0 = _Number(), _Number(zero=True)
 _PEAK = "Search the highest rate at which Server is VALID, and Offline's rate; then test at those, starting from --qps."
 _RESUME = "Run what that folder has no finished test of, with the options it was begun with; give no others."
@@ -58,7 +66,7 @@ _PROFILE = click.option("--profile", default="", help="Where files come from; se
 _BACKEND = click.option("--backend", default="", help="Runtime: one of the list above, or module:Class of yours.")
 _DEVICE = click.option("--device", default="", help="cpu, cuda or cuda:N; by default the backend's first.")
 _DTYPE = click.option("--dtype", default="", help="Number format of the model; by default the backend's first.")
-_OUTPUT = click.option("--output", type=click.Path(path_type=Path), help="Folder for logs and results.")
+_OUTPUT = click.option("--output", type=click.Path(path_type=Path), callback=_named, help="Folder for the results.")
 _ROUND = click.option("--round", "round_", default="v4.0", show_default=True, help="Rules to follow.")
 _RATIO = click.option(
     "--ratio",
@@ -118,6 +126,9 @@ def main(benchmark: Benchmark) -> NoReturn:
 
 def invoke(benchmark: Benchmark, arguments: list[str]) -> int:
     """As `main`, but returns the exit code."""
+    if arguments == ["--version"]:
+        click.echo(f"bench_{benchmark.name} with inference-loadgen {importlib.metadata.version('inference-loadgen')}")
+        return 0
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in _HELP):
         arguments = ["run", *arguments]
     try:
