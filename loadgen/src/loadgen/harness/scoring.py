@@ -21,7 +21,7 @@ from loadgen.rules import Accuracy
 
 
 def open_dataset(plan: Plan, needs_model: bool = True) -> Dataset[Any]:
-    """Make or check the profile's files, then read its data. A score needs no official weights: these may be missing."""
+    """Make or check the profile's files, then read its data. A score needs no official weights: they may be missing."""
     prepare = plan.imported(plan.profile.prepare, "the profile")
     build = plan.imported(plan.benchmark.dataset, "the dataset")
     if not needs_model and plan.profile.is_official:
