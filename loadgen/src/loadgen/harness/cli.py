@@ -58,6 +58,7 @@ def _named(_: click.Context, param: click.Parameter, value: Path | None) -> Path
 
 
 _NUMBER, _FROM_0 = _Number(), _Number(zero=True)
+_REPEAT = "Runs of each performance test: the median is recorded, with the spread, which `compare` allows for."
 _PEAK = "Search the highest rate at which Server is VALID, and Offline's rate; then test at those, starting from --qps."
 _RESUME = "Run what that folder has no finished test of, with the options it was begun with; give no others."
 _DRAIN = "Seconds without any answer after which a test that waits for one ends, INVALID."
@@ -181,6 +182,7 @@ def _run(group: click.Group, benchmark: Benchmark) -> None:
     @_options([_OUTPUT])
     @click.option("--trace", is_flag=True, help="Write mlperf_log_trace.json too.")
     @click.option("--drain-timeout", type=_NUMBER, default=600.0, show_default=True, help=_DRAIN)
+    @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help=_REPEAT)
     @click.option("--find-peak", is_flag=True, help=_PEAK)
     @click.option("--resume", type=click.Path(path_type=Path), metavar="FOLDER", help=_RESUME)
     @click.option("--missing", is_flag=True, hidden=True)  # what --resume adds to the options of the first run

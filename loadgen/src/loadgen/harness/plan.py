@@ -67,6 +67,8 @@ class Request:
     """How long a test waits for its next answer."""
     missing: bool = False
     """Run only the tests that the output folder has no finished result of."""
+    repeat: int = 1
+    """How often a performance test runs."""
     find_peak: bool = False
     """Search the rates of Server and Offline first."""
     arguments: tuple[str, ...] = ()
