@@ -25,6 +25,10 @@ class Backend:
     def __init__(self, options: BackendOptions) -> None:
         """Raises InputError for a device or dtype that this backend does not have."""
         runtime.check_options(options, TENSORFLOW)
+        if options.device not in ("cpu", "cuda", "cuda:0"):  # a SavedModel's operations say no device, so they get it
+            raise InputError(
+                f"device {options.device!r}: TensorFlow computes a SavedModel on the first GPU: use cuda:0"
+            )
         self.options = options
 
     def load(self) -> Loaded:
@@ -33,7 +37,8 @@ class Backend:
         self.window = read_config(self.options.model / FILE).window
         self.session, taken, self.output = open_model(path, self.options)
         self.input, (batch, *shape) = taken
-        if shape != [1, *[self.window] * 3]:
+        wanted = [1, *[self.window] * 3]
+        if len(shape) != 4 or any(side not in (None, want) for side, want in zip(shape, wanted, strict=True)):
             raise InputError(
                 f"{path}: takes [n, {', '.join(map(str, shape))}], expected a window of one channel and "
                 f"{self.window} voxels a side: use the official folder, for KiTS19 and not for BraTS"
@@ -59,8 +64,8 @@ class Backend:
 
 
 def open_model(path: Path, options: BackendOptions) -> tuple[Any, tuple[str, list[int | None]], str]:
-    """A session, the input's name and shape, the output's name: the signature has one input, and its first output
-    counts, as in the reference.
+    """A session, the input's name and shape (None: any side), the output's name: the signature has one input, and its
+    first output counts, as in the reference.
 
     path: of `saved_model.pb`. Raises InputError naming it.
     """
@@ -79,5 +84,6 @@ def open_model(path: Path, options: BackendOptions) -> tuple[Any, tuple[str, lis
             raise InputError(f"{path}: has no signature {SIGNATURE} of one input: use the official folder")
         (taken,) = signatures[SIGNATURE].inputs.values()
         given = [value for _, value in sorted(signatures[SIGNATURE].outputs.items())]
-        shape = graph.get_tensor_by_name(taken.name).shape.as_list()
+        found = graph.get_tensor_by_name(taken.name).shape
+        shape = [1, *[None] * 4] if found.rank is None else found.as_list()  # of any shape: one window is safe
     return session, (taken.name, shape), given[0].name

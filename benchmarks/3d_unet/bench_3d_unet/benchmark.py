@@ -29,12 +29,12 @@ MINI = Profile(
         Scenario.SingleStream: {
             "single_stream_expected_latency_ns": 50_000_000.0,
             "min_duration_ms": 500,
-            "min_query_count": 64,  # the fewest from which early stopping judges a 90th percentile; 16 volumes 4 times
+            "min_query_count": 48,  # equal issue adds 16: 64, the fewest from which early stopping judges the 90th
         },
         Scenario.Offline: {
-            "offline_expected_qps": 40.0,  # 48 volumes, 16 three times
-            "min_duration_ms": 500,
-            "min_query_count": 1,
+            "offline_expected_qps": 25.0,
+            "min_duration_ms": 0,
+            "min_query_count": 48,  # 16 volumes three times
         },
     },
 )
@@ -44,7 +44,7 @@ SYNTHETIC = Profile(
     prepare="bench_3d_unet.standins.synthetic:prepare",
     weights="bench_3d_unet.standins.synthetic:write_weights",
     reference={"mean": 0.0},  # nothing was learnt, so no score is expected
-    settings={Scenario.SingleStream: {"single_stream_expected_latency_ns": 100_000_000.0}},
+    settings={Scenario.SingleStream: {"single_stream_expected_latency_ns": 500_000_000.0}},
     samples=43,
     memory_gb=MEMORY_GB,
     gflop=GFLOP,

@@ -65,14 +65,20 @@ def test_the_torchscript_file_is_read_alone(small: Path, expected: Any, load: Lo
     assert (load("pytorch", small).predict(WINDOWS) == expected).all()
 
 
+@pytest.mark.parametrize("sides", [[1, 1, 16, 16, 16], None])
 def test_a_saved_model_of_one_window_is_fed_one(
-    small: Path, small_tensors: dict[str, Any], small_volumes: list[Any], load: Load, monkeypatch: pytest.MonkeyPatch
+    sides: list[int] | None,
+    small: Path,
+    small_tensors: dict[str, Any],
+    small_volumes: list[Any],
+    load: Load,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As the official one, which was made from the ONNX file of one window."""
+    """As the official one, which was made from the ONNX file of one window. None: the signature does not say."""
     import tensorflow as tf
 
     whole = load("tensorflow", small).submit(Batch(small_volumes)).result()
-    one = tf.TensorSpec([1, 1, 16, 16, 16], tf.float32, name="input")
+    one = tf.TensorSpec(sides, tf.float32, name="input")
     monkeypatch.setattr(tf, "TensorSpec", lambda *_, **__: one)
     write_tensorflow(small / SAVED_MODEL, UNetConfig((4, 6, 8, 10), 16), small_tensors)
     backend = load("tensorflow", small)
@@ -139,6 +145,15 @@ def _not_a_script(folder: Path) -> None:
     (folder / TORCHSCRIPT).write_bytes(b"\0" * 100)
 
 
+def _brats_tensorflow(folder: Path) -> None:
+    import tensorflow as tf
+
+    shutil.rmtree(folder / TENSORFLOW)
+    takes = tf.TensorSpec([1, 4, 224, 224, 160], tf.float32, name="input")
+    call = tf.function(lambda x: {"output": x + 1.0}, input_signature=[takes])
+    tf.saved_model.save(tf.Module(), str(folder / TENSORFLOW), signatures={"serving_default": call})
+
+
 def _no_signature(folder: Path) -> None:
     import tensorflow as tf
 
@@ -154,6 +169,7 @@ def _larger(folder: Path) -> None:
 BAD: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "brats": ("pytorch", _brats, rf"{CHECKPOINT}: .*{CHECKPOINT_KEY}"),
     "brats onnx": ("onnxruntime", _brats_onnx, rf"{ONNX}: input is \[n, 4, 224, 224, 160\], expected a window of one"),
+    "brats tensorflow": ("tensorflow", _brats_tensorflow, r"takes \[n, 4, 224, 224, 160\], expected a window of one"),
     "names": ("onnxruntime", _other_names, rf"{ONNX}: inputs \['image'\]"),
     "window": ("onnxruntime", _larger, rf"{ONNX}: input is \[n, 1, 32, 32, 32\], expected .* 16 voxels a side"),
     "missing": (
@@ -203,6 +219,14 @@ def test_what_a_backend_does_not_have_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         load(name, small_files, **options)
+
+
+def test_tensorflow_takes_no_gpu_but_the_first(monkeypatch: pytest.MonkeyPatch, small_files: Path) -> None:
+    from bench_3d_unet import backend_tensorflow
+
+    monkeypatch.setattr(backend_tensorflow.runtime, "check_options", lambda *_: None)
+    with pytest.raises(InputError, match="device 'cuda:1': TensorFlow computes a SavedModel on the first GPU"):
+        backend_tensorflow.Backend(BackendOptions(small_files, devices=("cuda:1",)))
 
 
 def test_a_backend_can_be_closed_before_it_is_loaded(small_files: Path) -> None:

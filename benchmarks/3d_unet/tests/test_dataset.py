@@ -183,6 +183,13 @@ def test_several_processes_make_the_same(
     assert "2 of 2" in said
 
 
+def test_a_bad_file_is_named_by_another_process_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut(IMAGING)(folder / "data" / "raw" / NAMES[1])
+    monkeypatch.setattr(prepared, "_SMALL", 0)
+    with pytest.raises(InputError, match=r"case_00001/imaging\.nii\.gz: not a whole NIfTI file"):
+        opened(folder)
+
+
 def test_case_400_is_case_185(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     raw = folder / "data" / "raw"
     (raw / NAMES[0]).rename(raw / COPIED)

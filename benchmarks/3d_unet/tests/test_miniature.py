@@ -147,7 +147,7 @@ def side_by_side(volume: Any, predict: Any) -> Any:
 def test_windows_without_overlap_miss_the_target(mini: Path, volumes: list[Volume], right: float, load: Load) -> None:
     backend = load("onnxruntime", mini / "model")
     labels = [side_by_side(volume.image[0], backend.predict) for volume in volumes]
-    assert 0.9 < score(labels, volumes).mean() / right < 0.9925
+    assert 0.9 < score(labels, volumes).mean() / right < 0.99
 
 
 def test_a_step_too_long_misses_the_target(
@@ -191,7 +191,7 @@ def test_official_weights_are_not_overwritten(tmp_path: Path) -> None:
     """A folder with official files, named by mistake."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / CHECKPOINT).write_text("weights")
-    with pytest.raises(InputError, match=r"checkpoint\.pth: is not the miniature's\. Give the miniature a folder"):
+    with pytest.raises(InputError, match=r"checkpoint\.pth was not made by this profile, which would replace it"):
         prepare(tmp_path)
     assert (tmp_path / "model" / CHECKPOINT).read_text() == "weights"
 

@@ -33,8 +33,12 @@ def run(own: dict[str, Any], mini: Path, output: Path, *options: str) -> int:
 
 @pytest.mark.parametrize(
     ("own", "options", "count"),
-    [(BACKEND, ["--scenario", "Offline"], 1), (BACKEND | SYSTEM, ["--qps", "600"], 3)],
-    ids=["backend", "both"],
+    [
+        (BACKEND, ["--scenario", "Offline"], 1),
+        (BACKEND | SYSTEM, ["--qps", "600"], 3),
+        ({}, ["--backend", "own_backend:Backend", "--scenario", "Offline"], 1),
+    ],
+    ids=["backend", "both", "by its name alone"],
 )
 def test_it_meets_the_target(own: dict[str, Any], options: list[str], count: int, mini: Path, tmp_path: Path) -> None:
     assert run(own, mini, tmp_path, *options) == 0

@@ -38,7 +38,7 @@ _FORMS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "token ids": {"min_tokens": MIN_NEW, "return_token_ids": True},  # vLLM
         "token ids beside log-probabilities": {"logprobs": 1, "return_tokens_as_token_ids": True},  # SGLang, llama.cpp
-        "text": {},  # made ids by our tokenizer
+        "text": {},  # our tokenizer makes ids of it
     }
 )
 """What an answer can be asked for, the best first: fields of the request."""
@@ -166,7 +166,10 @@ class Backend:
         """The one that the server serves."""
         async with self._session.get(f"{self.server.address}/models") as response:
             await _check(response)
-            listed = [str(one["id"]) for one in (await response.json(content_type=None))["data"]]
+            try:
+                listed = [str(one["id"]) for one in (await response.json(content_type=None))["data"]]
+            except (ValueError, KeyError, TypeError) as error:
+                raise Refused(f"/models gives no list of models ({error!r})") from error
         if len(listed) != 1:
             raise InputError(f"{self.server.address} serves {', '.join(listed) or 'nothing'}: name one by OPENAI_MODEL")
         return listed[0]
@@ -211,7 +214,7 @@ class Backend:
                 if new := answer.take(chunk):
                     self._came.put((request, new, False, None))
             self._came.put((request, answer.rest(), True, None))
-        except (aiohttp.ClientError, OSError, TimeoutError, Refused) as error:
+        except Exception as error:  # whatever it is, `step` raises it: a request that is never heard of would hang
             self._came.put((request, [], True, error))
 
     async def _stream(self, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:

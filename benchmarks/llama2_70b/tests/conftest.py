@@ -44,9 +44,11 @@ def llama_cpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     settings = xllamacpp.CommonParams()
     settings.model.path, settings.model_alias = str(file), {"mini"}
     settings.hostnames, settings.port = ["127.0.0.1"], 0
-    settings.n_parallel, settings.n_gpu_layers = 32, 0
+    settings.n_parallel, settings.n_gpu_layers = 16, 0
     settings.n_ctx = settings.n_parallel * CONFIG.max_position_embeddings
-    settings.cpuparams.n_threads, settings.warmup, settings.verbosity = 1, False, 0
+    settings.warmup, settings.verbosity, settings.cache_ram_mib = False, 0, 0
+    for cores in (settings.cpuparams, settings.cpuparams_batch):
+        cores.n_threads, cores.poll = 1, 0
     server: Any = xllamacpp.Server(settings)
     yield f"{server.listening_address}/v1"
     del server

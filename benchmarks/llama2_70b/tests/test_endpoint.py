@@ -179,6 +179,11 @@ FAULTS: dict[str, tuple[Script, str]] = {
     "no reason": (lambda r: r.reply(200, [GOOD[0], DONE]), "cut off: no chunk says why it ended"),
     "slow": (lambda r: r.reply(200, GOOD, pause=2.0), "no answer in time"),
     "malformed chunk": (lambda r: r.reply(200, [b"data: {oops\n\n", DONE]), "a chunk is not JSON: .*oops"),
+    "chunk of another kind": (lambda r: r.reply(200, [event(choices=5), DONE]), "not iterable"),
+    "line without end": (
+        lambda r: r.reply(200, [b"data: " + b"x" * (5 << 20)]),
+        "Got more than .* bytes|too long",
+    ),
     "error in the stream": (lambda r: r.reply(200, [GOOD[0], event(error="gone")]), "broke off: .*gone"),
     "fewer tokens than said": (
         lambda r: r.reply(200, [*GOOD[:2], event(choices=[], usage={"completion_tokens": 9}), DONE]),
@@ -231,6 +236,16 @@ def test_no_server(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "localhost:8000")
     with pytest.raises(InputError, match="OPENAI_BASE_URL is 'localhost:8000': set it"):
         Backend(BackendOptions(mini / "model"))
+
+
+@pytest.mark.parametrize("listed", [{"data": [{"id": "a"}, {"id": "b"}]}, {"data": []}, {"oops": 1}, []])
+def test_a_model_must_be_named_where_there_are_several(listed: Any, serve: Any, mini: Path) -> None:
+    handler = serve(_well)
+    handler.do_GET = lambda self: self.reply(200, [json.dumps(listed).encode()])
+    backend = Backend(BackendOptions(mini / "model"))
+    with pytest.raises(InputError, match=r"serves (a, b|nothing): name one by OPENAI_MODEL|no list of models"):
+        backend.load()
+    backend.close()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from bench_resnet50.standins.miniature import WEIGHTS, prepare, read_weights
 from bench_resnet50.standins.train import CONFIG, spread_channels
 from loadgen.contracts import Entry, Scoring
 from loadgen.harness.cli import invoke
+from loadgen.harness.standins.making import STAMP
 
 REFERENCE = MINI.reference["accuracy"]
 TARGET = 0.99 * REFERENCE
@@ -139,6 +140,7 @@ def test_another_version_takes_the_old_weights_away(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(generate, "write", lambda folder: None)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / ONNX).touch()
+    (tmp_path / STAMP).write_text("another version")
     prepare(tmp_path)
     assert [file.name for file in (tmp_path / "model").iterdir()] == [FILE]
 

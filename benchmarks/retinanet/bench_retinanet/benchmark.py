@@ -21,7 +21,7 @@ MINI = Profile(
     prepare="bench_retinanet.standins.miniature:prepare",
     weights="bench_retinanet.standins.miniature:write_weights",
     dataset_options=SIZES,
-    model_options={"threads": 1},  # unless --threads says more: a net so small gains nothing from a second core
+    model_options={"threads": 1},  # unless --threads says more: threads that wait for each other spin
     reference={"mAP": 44.792},  # FP32, of the committed weights; measured by tests/test_miniature.py
     samples=300,
     disk_gb=0.07,
@@ -40,7 +40,7 @@ MINI = Profile(
         },
         Scenario.Server: {
             "server_target_qps": 40.0,
-            "server_target_latency_ns": 100_000_000,  # the benchmark's own limit
+            "server_target_latency_ns": 400_000_000,  # four times the benchmark's: others may use the same cores
             "min_duration_ms": 10_000,
             "min_query_count": 800,  # early stopping wants 662 at the 99th percentile, more if one is late
             **_WHOLE,
@@ -60,6 +60,7 @@ SYNTHETIC = Profile(
     weights="bench_retinanet.standins.synthetic:write_weights",
     reference={"mAP": 0.0},  # nothing was learnt, so no score is expected
     samples=256,
+    memory_gb=4.2,  # 260 loaded images 2.0; PyTorch with 8 of them at once, the hungrier backend, 2.2; measured
     gflop=_GFLOP,
     disk_gb=0.9,  # one backend's weights 0.15, JPEG files 0.1, decoded images 0.6
 )
@@ -70,6 +71,7 @@ FULL = Profile(
     is_official=True,
     assets="bench_retinanet.assets:FULL",
     samples=24_781,
+    memory_gb=4.2,
     gflop=_GFLOP,
     disk_gb=60.0,  # the decoded images, 24,781 of about 1024 x 768 x 3 bytes
 )

@@ -69,6 +69,7 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> Callable[..., type]:
     return make
 
 
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_a_pickled_module_of_unknown_classes(
     zipped: bool,

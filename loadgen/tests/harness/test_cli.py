@@ -113,6 +113,7 @@ def test_a_failing_prediction_fails_the_run(
         (["--category", "edge", "--scenario", "Server"], "--scenario and --category both choose"),
         (["synthesize"], "squares has no synthetic profile: it has mini"),
         (["train-mini", "--steps", "3"], "squares has no training for its miniature"),
+        (["--output", ""], "is empty: give a folder's name"),
         (["--qps", "0"], "Invalid value for '--qps': 0.0 is not in the range x>0"),
         (["--duration", "-1"], "Invalid value for '--duration'"),
         (["--qps", "inf"], "inf is not a finite number"),
@@ -191,6 +192,27 @@ def test_a_log_can_be_scored_again(benchmark_of: Make, capsys: pytest.CaptureFix
     log.write_text(log.read_text()[:-200])
     assert invoke(benchmark_of(), ["accuracy", str(log)]) == 2
     assert "cut off" in capsys.readouterr().err
+
+
+def test_a_score_needs_no_official_weights(
+    benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(benchmark_of(), ["--mode", "accuracy", "--scenario", "Offline", "--output", "out", "--quiet"]) == 0
+    made = benchmark_of()
+    full = replace(made.profiles["mini"], is_official=True)
+    made = replace(made, profiles={"full": full})
+    Path("full").mkdir()
+    Path("full/broken").touch()  # what the profile refuses for a run
+    assert invoke(made, ["--data", "full"]) == 2
+    assert invoke(made, ["accuracy", "out/Offline/accuracy", "--data", "full"]) == 0
+    monkeypatch.setattr("fake_bench.Numbers.__init__", lambda self, folder: Path(folder, "absent").read_text())
+    assert invoke(made, ["accuracy", "out/Offline/accuracy", "--data", "full"]) == 2
+    assert "full/broken: remove this file" in capsys.readouterr().err
+
+
+def test_the_version_is_told(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(benchmark_of(), ["--version"]) == 0
+    assert capsys.readouterr().out.startswith("bench_squares with inference-loadgen ")
 
 
 def test_info_names_the_origin_of_each_setting(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:

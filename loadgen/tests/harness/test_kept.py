@@ -232,6 +232,32 @@ def test_a_run_by_the_rules_is_called_one(
     assert json.loads(Path("out/results.json").read_text())["benchmark_result"] is True, "the accuracy test was kept"
 
 
+def test_of_repeated_tests_the_middle_one_counts(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--mode", "performance", "--scenario", "Offline", "--repeat", "3", "--output"]
+    assert invoke(benchmark_of(), [*words, "out"]) == 0
+    assert "; median of 3, spread" in " ".join(capsys.readouterr().out.split())
+    (test,) = json.loads(Path("out/results.json").read_text())["tests"]
+    assert len(test["repeats"]) == 3
+    assert sorted(test["repeats"])[1] == test["headline"]["value"]
+    assert {path.name for path in Path("out/Offline").iterdir()} == {"performance", "performance-2", "performance-3"}
+    assert (Path("out") / test["folder"] / "mlperf_log_summary.txt").is_file()
+
+
+def test_a_difference_within_the_spread_says_nothing(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--mode", "performance", "--scenario", "Offline", "--quiet", "--output"]
+    for name, factor in (("a", 1.0), ("b", 0.95)):
+        assert invoke(benchmark_of(), [*words, name]) == 0
+        data = json.loads(Path(name, "results.json").read_text())
+        data["tests"][0]["headline"]["value"] = 1000 * factor
+        data["tests"][0]["repeats"] = [960 * factor, 1000 * factor, 1040 * factor]
+        Path(name, "results.json").write_text(json.dumps(data))
+    assert invoke(benchmark_of(), ["compare", "a", "b", "--fail-above", "2"]) == 0
+    assert "5.0 % worse, within the spread of 8.0 %" in " ".join(capsys.readouterr().out.split())
+    data["tests"][0]["headline"]["value"] = 900.0
+    Path("b/results.json").write_text(json.dumps(data))
+    assert invoke(benchmark_of(), ["compare", "a", "b", "--fail-above", "2"]) == 1
+
+
 def wait_for(place: Path) -> None:
     for _ in range(600):
         if place.exists():

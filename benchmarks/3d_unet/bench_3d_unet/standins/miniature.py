@@ -10,8 +10,7 @@ import numpy.typing as npt
 from bench_3d_unet.config import FILE, UNetConfig, write_config
 from bench_3d_unet.official import CHECKPOINT, ONNX, ONNX_ONE, SAVED_MODEL, TORCHSCRIPT
 from bench_3d_unet.standins import WINDOW, formats, generate
-from loadgen.contracts import InputError
-from loadgen.harness.standins.making import STAMP, made_once, version_of, write_with
+from loadgen.harness.standins.making import made_once, version_of, write_with
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE / "weights.npz"
@@ -26,12 +25,8 @@ SOURCES = (
 def prepare(folder: Path) -> None:
     """Fill `folder/data/raw`, and `folder/model` with the sizes; at once if an earlier call of this version did.
 
-    The weights are made when a backend wants them, by `write_weights`. Raises InputError for a folder with weights that
-    are not the miniature's: they would be lost.
+    The weights are made when a backend wants them, by `write_weights`.
     """
-    foreign = [] if (folder / STAMP).is_file() else [file for file in _weights(folder) if file.is_file()]
-    if foreign:
-        raise InputError(f"{foreign[0]}: is not the miniature's. Give the miniature a folder of its own by --data")
     made_once(folder, version_of(*SOURCES), _make)
 
 

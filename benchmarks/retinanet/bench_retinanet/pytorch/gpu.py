@@ -41,6 +41,7 @@ class Pipeline:
         self._anchors = [torch.from_numpy(boxes).to(device) for boxes in level_anchors(config)]
         self._copying, self._computing, self._sorting = (_stream(device) for _ in range(3))
         self._locked = PageLocked()
+        torch.cuda.synchronize(device)  # weights are there before another stream reads them
         torch.backends.cudnn.benchmark = True  # tries every algorithm while recording, for each size
         self._slots = [_Slot(max_batch, config.image, device) for _ in range(_SLOTS)]
         self._sizes = sizes(max_batch)
@@ -182,5 +183,6 @@ def _stream(device: torch.device) -> Any:
 
 def sizes(max_batch: int) -> list[int]:
     """Which batches are recorded, ascending: powers of two, three quarters of them, and the largest."""
-    steps = {1 << power for power in range(max_batch.bit_length())}
-    return sorted({max_batch, *steps, *(3 * step // 4 for step in steps if step >= 4 and 3 * step // 4 < max_batch)})
+    powers = [1 << power for power in range(max_batch.bit_length() + 1)]
+    between = [3 * power // 4 for power in powers if power >= 4]
+    return sorted({max_batch, *(size for size in powers + between if size < max_batch)})

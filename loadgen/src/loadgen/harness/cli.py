@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import sys
 import traceback
@@ -49,16 +50,24 @@ class _Number(click.FloatRange):
         return number
 
 
+def _named(_: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """An empty path, as of a variable that is not set, would be this folder."""
+    if value == Path() and param.name is not None:
+        raise click.BadParameter("is empty: give a folder's name")
+    return value
+
+
 _NUMBER, _FROM_0 = _Number(), _Number(zero=True)
+_REPEAT = "Runs of each performance test: the median is recorded, with the spread, which `compare` allows for."
 _PEAK = "Search the highest rate at which Server is VALID, and Offline's rate; then test at those, starting from --qps."
 _RESUME = "Run what that folder has no finished test of, with the options it was begun with; give no others."
 _DRAIN = "Seconds without any answer after which a test that waits for one ends, INVALID."
 
 _PROFILE = click.option("--profile", default="", help="Where files come from; see the list above.")
-_BACKEND = click.option("--backend", default="", help="Runtime; see the list above.")
+_BACKEND = click.option("--backend", default="", help="Runtime: one of the list above, or module:Class of yours.")
 _DEVICE = click.option("--device", default="", help="cpu, cuda or cuda:N; by default the backend's first.")
 _DTYPE = click.option("--dtype", default="", help="Number format of the model; by default the backend's first.")
-_OUTPUT = click.option("--output", type=click.Path(path_type=Path), help="Folder for logs and results.")
+_OUTPUT = click.option("--output", type=click.Path(path_type=Path), callback=_named, help="Folder for the results.")
 _ROUND = click.option("--round", "round_", default="v4.0", show_default=True, help="Rules to follow.")
 _RATIO = click.option(
     "--ratio",
@@ -118,6 +127,9 @@ def main(benchmark: Benchmark) -> NoReturn:
 
 def invoke(benchmark: Benchmark, arguments: list[str]) -> int:
     """As `main`, but returns the exit code."""
+    if arguments == ["--version"]:
+        click.echo(f"bench_{benchmark.name} with inference-loadgen {importlib.metadata.version('inference-loadgen')}")
+        return 0
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in _HELP):
         arguments = ["run", *arguments]
     try:
@@ -170,6 +182,7 @@ def _run(group: click.Group, benchmark: Benchmark) -> None:
     @_options([_OUTPUT])
     @click.option("--trace", is_flag=True, help="Write mlperf_log_trace.json too.")
     @click.option("--drain-timeout", type=_NUMBER, default=600.0, show_default=True, help=_DRAIN)
+    @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help=_REPEAT)
     @click.option("--find-peak", is_flag=True, help=_PEAK)
     @click.option("--resume", type=click.Path(path_type=Path), metavar="FOLDER", help=_RESUME)
     @click.option("--missing", is_flag=True, hidden=True)  # what --resume adds to the options of the first run

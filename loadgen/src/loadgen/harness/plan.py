@@ -67,6 +67,8 @@ class Request:
     """How long a test waits for its next answer."""
     missing: bool = False
     """Run only the tests that the output folder has no finished result of."""
+    repeat: int = 1
+    """How often a performance test runs."""
     find_peak: bool = False
     """Search the rates of Server and Offline first."""
     arguments: tuple[str, ...] = ()
@@ -145,8 +147,7 @@ def resolve(benchmark: Benchmark, request: Request) -> Plan:
     """Raises InputError that lists what there is to choose from, and for settings that cannot be."""
     profile_name = _chosen(benchmark, "profile", request.profile, benchmark.profiles)
     profile = benchmark.profiles[profile_name]
-    backend_name = _chosen(benchmark, "backend", request.backend, benchmark.backends)
-    backend = benchmark.backends[backend_name]
+    backend_name, backend = _backend(benchmark, request)
     rules = load_round(request.overrides.round).model(benchmark.model)
     ratios = rules.ratios if request.ratio is None else (request.ratio,)
     rules.limits(ratios[0])  # one that the rules do not have is an error now, not after hours
@@ -178,6 +179,15 @@ def _chosen(benchmark: Benchmark, what: str, asked: str, offered: Mapping[str, A
     if name not in offered:
         raise InputError(f"{benchmark.name} has no {what} {name!r}: choose {_listed(offered)}")
     return name
+
+
+def _backend(benchmark: Benchmark, request: Request) -> tuple[str, BackendSpec]:
+    """One of the benchmark's, or a class of the user's own by `module:Class`, which itself refuses what it lacks."""
+    if ":" not in request.backend:
+        name = _chosen(benchmark, "backend", request.backend, benchmark.backends)
+        return name, benchmark.backends[name]
+    dtypes = dict.fromkeys(dtype for spec in benchmark.backends.values() for dtype in spec.dtypes)
+    return request.backend, BackendSpec(request.backend, dtypes=tuple(dtypes), devices=("cpu", "cuda"), spreads=True)
 
 
 def _scenarios(benchmark: Benchmark, request: Request, rules: ModelRules) -> list[Scenario]:

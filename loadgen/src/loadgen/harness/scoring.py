@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -19,10 +20,15 @@ from loadgen.logs import read_accuracy
 from loadgen.rules import Accuracy
 
 
-def open_dataset(plan: Plan) -> Dataset[Any]:
-    """Make or check the profile's files, then read its data."""
-    plan.imported(plan.profile.prepare, "the profile")(plan.folder)
+def open_dataset(plan: Plan, needs_model: bool = True) -> Dataset[Any]:
+    """Make or check the profile's files, then read its data. A score needs no official weights: they may be missing."""
+    prepare = plan.imported(plan.profile.prepare, "the profile")
     build = plan.imported(plan.benchmark.dataset, "the dataset")
+    if not needs_model and plan.profile.is_official:
+        with contextlib.suppress(OSError, InputError):  # then the profile says what is missing
+            scored: Dataset[Any] = build(plan.folder, **plan.profile.dataset_options)
+            return scored
+    prepare(plan.folder)
     opened: Dataset[Any] = build(plan.folder, **plan.profile.dataset_options)
     return opened
 
@@ -55,7 +61,7 @@ def score_existing(plan: Plan, log: Path, told: LogOptions) -> int:
 
     The score of a part of the samples is not judged, and lies in `accuracy-partial.txt`."""
     told.check(plan.benchmark)
-    file, dataset, out = find_log(log), open_dataset(plan), screen.console(plan.request.quiet)
+    file, dataset, out = find_log(log), open_dataset(plan, needs_model=False), screen.console(plan.request.quiet)
     if told.is_whole:
         judged = score_log(plan, dataset, file, told)
         out.print(text(judged))

@@ -66,6 +66,15 @@ def test_of_several_workers_one_makes_it(tmp_path: Path, maker: list[str], capfd
     assert "which another worker or run makes" in capfd.readouterr().err
 
 
+def test_files_that_somebody_else_put_there_are_kept(tmp_path: Path) -> None:
+    official = tmp_path / "model" / "model.onnx"
+    official.parent.mkdir()
+    official.write_bytes(b"official")
+    with pytest.raises(InputError, match=r"model\.onnx was not made by this profile, which would replace it"):
+        made_once(tmp_path, "1", lambda folder: official.unlink())
+    assert official.read_bytes() == b"official"
+
+
 def test_a_folder_is_made_once_a_version(tmp_path: Path) -> None:
     made: list[Path] = []
     for version in ("1", "1", "2", "2"):
@@ -80,7 +89,7 @@ def test_what_stops_the_making_leaves_no_stamp(tmp_path: Path) -> None:
     made_once(tmp_path, "1", lambda folder: None)
     with pytest.raises(KeyboardInterrupt):
         made_once(tmp_path, "2", stopped)
-    assert not (tmp_path / STAMP).exists()
+    assert (tmp_path / STAMP).read_text() == "unfinished"
 
 
 def test_a_version_follows_from_what_the_files_hold(tmp_path: Path) -> None:

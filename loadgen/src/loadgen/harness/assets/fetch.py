@@ -27,7 +27,7 @@ _UNCHECKED = "present (no checksum is known)"
 
 
 def execute(plan: Plan, source: Path | None, check: bool) -> int:
-    """Returns 0 when every file is there and right. Raises InputError that names the first that is not."""
+    """Returns 0 when every file is there and right. Raises InputError that names those that are not."""
     assets, folder = needs.assets(plan), plan.folder
     out = screen.console(plan.request.quiet)
     _say(out, f"{plan.benchmark.title}: official files, in {folder}")
@@ -70,19 +70,30 @@ def describe(asset: Asset, wrong: str) -> list[str]:
 def _get(wanted: Sequence[Asset], folder: Path, source: Path | None, out: Console) -> None:
     new = [asset for asset in wanted if not _is_kept(asset)]
     check_space(folder, sum(to_fetch(asset, folder) for asset in new))
-    for asset in new if source is None else ():
-        _check_address(asset)
+    failed: list[str] = []
     for asset in wanted:
-        target = folder / asset.path
-        if not fault(asset, target):
-            continue  # another process got it meanwhile
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f"{glob.escape(target.name)}.*.part"):  # by a process killed while it copied
-            left.unlink()
-        began = time.monotonic()
-        how = _obtain(asset, folder, source, out)
-        took = time.monotonic() - began
-        _say(out, f"{asset.path}: {target.stat().st_size / 1e6:,.1f} MB {how} in {took:.1f} s")
+        try:
+            _get_one(asset, folder, source, out)
+        except InputError as error:  # the others may be there
+            _say(out, f"{asset.path}: {error}")
+            failed.append(f"{asset.path}: {error}")
+    if len(failed) == 1:
+        raise InputError(failed[0])
+    if failed:
+        raise InputError(f"{len(failed)} of {len(wanted)} files could not be got:\n  " + "\n  ".join(failed))
+
+
+def _get_one(asset: Asset, folder: Path, source: Path | None, out: Console) -> None:
+    target = folder / asset.path
+    if not fault(asset, target):
+        return  # another process got it meanwhile
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f"{glob.escape(target.name)}.*.part"):  # by a process killed while it copied
+        left.unlink()
+    began = time.monotonic()
+    how = _obtain(asset, folder, source, out)
+    took = time.monotonic() - began
+    _say(out, f"{asset.path}: {target.stat().st_size / 1e6:,.1f} MB {how} in {took:.1f} s")
 
 
 def _is_kept(asset: Asset) -> bool:

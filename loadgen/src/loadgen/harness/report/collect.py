@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +83,17 @@ class Report:
         folder: Path,
         layers: Layered,
         tried: Sequence[Tried] = (),
+        figures: Sequence[float | None] = (),
     ) -> screen.Row:
         """Take in a finished test, in the place of an earlier one of its scenario and mode.
 
-        Its columns are in its folder by now, and leave memory. tried: the tests that sought its rate.
+        tried: the tests that sought its rate; figures: of all its runs, in their order (`record.figure`).
         """
         accuracy = result.mode is Mode.AccuracyOnly
         row = screen.Row(
             scenario=result.scenario.name,
             mode="accuracy" if accuracy else "performance",
-            measured=text(judged) if judged else _headline(result, layers) if result.headline else "-",
+            measured=text(judged) if judged else _headline(result, layers) + _spread(figures),
             verdict="VALID" if result.valid else "INVALID",
             queries=result.query_count,
             seconds=seconds,
@@ -99,9 +101,11 @@ class Report:
         sampled = None if accuracy else telemetry.read(folder)
         place = folder.relative_to(self.output).as_posix()
         saved = record.entry(result, judged, layers, place, sampled.summary() if sampled else [])
-        self._entries[_key(layers)] = {**saved, **({"rates_tried": [asdict(one) for one in tried]} if tried else {})}
+        saved |= {"rates_tried": [asdict(one) for one in tried]} if tried else {}
+        saved |= {"repeats": list(figures)} if len(figures) > 1 else {}
+        self._entries[_key(layers)] = saved
         record.write(self.output, self._record())
-        self._done[_key(layers)] = _Done(row, replace(result, columns=None), judged)
+        self._done[_key(layers)] = _Done(row, result, judged)
         self._keep_details(row, result)
         return row
 
@@ -181,9 +185,17 @@ class Report:
 def _headline(result: Result, layers: Layered) -> str:
     """The figure of the scenario, and beside Server's rate the latency that is judged."""
     head, limits = result.headline, record.against_limits(result.scenario.name, result.metrics, vars(layers.settings))
-    assert head is not None
+    if head is None:
+        return "-"
     name = "" if limits else f"{head.name} "
     return f"{name}{head.value:,.4g} {head.unit}{limits or screen.tokens(result.metrics)}"
+
+
+def _spread(figures: Sequence[float | None]) -> str:
+    known = [figure for figure in figures if figure]
+    if len(known) < 2:
+        return ""
+    return f"; median of {len(known)}, spread {100 * (max(known) - min(known)) / statistics.median(known):.1f} %"
 
 
 def _key(test: Layered) -> tuple[str, str]:

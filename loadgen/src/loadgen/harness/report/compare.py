@@ -41,6 +41,8 @@ class Metric:
     """Does it count for `--fail-above`? Percentiles beside the headline are only shown."""
     valid: bool
     """Is the test valid in both runs? The figures of an INVALID test are shown, but not compared."""
+    spread_percent: float = 0.0
+    """The larger spread of the two, where the test was repeated: a smaller difference says nothing."""
 
     @property
     def gain_percent(self) -> float | None:
@@ -55,7 +57,14 @@ class Metric:
         gain = self.gain_percent
         if gain is None:
             return "-"
+        if self.direction and abs(gain) <= self.spread_percent:
+            return f"{abs(gain):.1f} % {self.direction}, within the spread of {self.spread_percent:.1f} %"
         return f"{abs(gain):.1f} % {self.direction}" if self.direction else "same"
+
+    def is_worse_by(self, percent: float) -> bool:
+        """By more than that, and by more than runs of the same system differ."""
+        gain = self.gain_percent
+        return self.judged and gain is not None and -gain > max(percent, self.spread_percent)
 
     @property
     def direction(self) -> str:
@@ -89,7 +98,7 @@ class Comparison:
     def failures(self, percent: float) -> list[str]:
         """Why B is not as good as A: a judged figure worse by more than percent, or a VALID test lost."""
         lost = [f"{v.of} was VALID in A and is {v.b} in B" for v in self.verdicts if v.a == "VALID" != v.b]
-        worse = [m for m in self.metrics if m.judged and m.gain_percent is not None and m.gain_percent < -percent]
+        worse = [m for m in self.metrics if m.is_worse_by(percent)]
         return lost + [f"{m.test} {m.name} is {m.change}, more than {percent:g} %" for m in worse]
 
 
@@ -152,18 +161,18 @@ def _metrics(name: str, a: SavedTest | None, b: SavedTest | None) -> Iterator[Me
     """
     some, valid = a or b, bool(a and b and a.valid and b.valid)
     of_server = _judged_latencies(a, b)
+    spread = max((test.spread_percent for test in (a, b) if test), default=0.0)
     head = (a and a.headline) or (b and b.headline)
     if head:
         lower = head["unit"] in _LOWER_IS_BETTER
         x, y = (test.headline["value"] if test and test.headline else None for test in (a, b))
-        yield Metric(name, head["name"], head["unit"], x, y, lower, judged=not of_server, valid=valid)
+        yield Metric(name, head["name"], head["unit"], x, y, lower, not of_server, valid, 0.0 if of_server else spread)
     if some and some.scenario != "Offline":  # whose latencies say what its throughput says
         for key, label in {**{key: label for label, key in _ALSO.items()}, **of_server}.items():
             x, y = (test.metrics.get(key) if test else None for test in (a, b))
             if x is not None or y is not None:
-                yield Metric(
-                    name, label, "ms", _ms(x), _ms(y), lower_is_better=True, judged=key in of_server, valid=valid
-                )
+                judged, noise = key in of_server, spread if key in of_server else 0.0
+                yield Metric(name, label, "ms", _ms(x), _ms(y), True, judged, valid, noise)
     yield from _scores(name, a, b, valid)
 
 

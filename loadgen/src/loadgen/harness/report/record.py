@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from loadgen.harness.plan import Layered
 from loadgen.logs import result_record
 from loadgen.results import Result
 from loadgen.rules import Accuracy, Limits
+from loadgen.settings import TestSettings
 
 FILE = "results.json"
 SCHEMA = 2  # of results.json; grows when a field changes its meaning
@@ -61,6 +63,15 @@ class SavedTest:
 
     rates_tried: tuple[Mapping[str, Any], ...] = ()
     """The short tests that sought Server's highest rate: of each its rate, valid and latency_ns."""
+    repeats: tuple[float, ...] = ()
+    """Of each run of the test, where there were several: see `figure`."""
+
+    @property
+    def spread_percent(self) -> float:
+        """Between the lowest and the highest of several runs, as a share of the median; 0: there was one."""
+        if len(self.repeats) < 2 or not (middle := statistics.median(self.repeats)):
+            return 0.0
+        return 100 * (max(self.repeats) - min(self.repeats)) / middle
 
 
 @dataclass(frozen=True)
@@ -138,6 +149,13 @@ def judged_latencies(scenario: str, settings: Mapping[str, Any]) -> tuple[tuple[
         (first, f"first token p{share:g}", int(settings["server_ttft_latency"])),
         (each, f"time per token p{share:g}", int(settings["server_tpot_latency"])),
     )
+
+
+def figure(result: Result, settings: TestSettings) -> float | None:
+    """By which runs of one test are compared: what is judged of Server's latencies, else the headline's value."""
+    for key, _, _ in judged_latencies(result.scenario.name, vars(settings)):
+        return float(result.metrics[key]) if key in result.metrics else None
+    return None if result.headline is None else result.headline.value
 
 
 def against_limits(scenario: str, metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
@@ -234,6 +252,7 @@ def _test(data: Mapping[str, Any], folder: Path) -> SavedTest:
         folder=folder / data["folder"],
         telemetry=tuple(_gpu(row) for row in data.get("telemetry", ())),
         rates_tried=tuple(_tried(row) for row in data.get("rates_tried", ())),
+        repeats=tuple(float(value) for value in data.get("repeats", ()) if value is not None),
     )
 
 

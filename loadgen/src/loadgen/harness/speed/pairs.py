@@ -37,6 +37,10 @@ class Kept:
         self.gather, self.costs = dataset.gather, dataset.costs
         self.order: I64 = np.empty(0, np.int64)
 
+    def __getattr__(self, name: str) -> Any:
+        """What else an `encode` reads of the benchmark's own class."""
+        return getattr(self._dataset, name)
+
     def load(self, indices: Sequence[int]) -> None:
         """The first time only."""
         if not len(self.order):
@@ -45,10 +49,6 @@ class Kept:
 
     def unload(self, indices: Sequence[int]) -> None:
         """Keeps them."""
-
-    def __getattr__(self, name: str) -> Any:
-        """What the benchmark's `encode` asks its own class for."""
-        return getattr(self._dataset, name)
 
 
 class Pair(NamedTuple):

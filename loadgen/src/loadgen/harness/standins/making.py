@@ -20,6 +20,7 @@ from loadgen.harness.files import locked, whole_file
 
 P = ParamSpec("P")
 STAMP = "made-from"
+_UNFINISHED = "unfinished"
 
 
 def provide(path: Path, options: BackendOptions) -> Path:
@@ -39,7 +40,8 @@ def provide(path: Path, options: BackendOptions) -> Path:
 def made_once(folder: Path, version: str, make: Callable[[Path], None]) -> None:
     """Call `make(folder)`, unless an earlier call with this version went through: a stamp in the folder says so.
 
-    What another version left there is `make`'s to replace or remove. Two runs at once make it once.
+    What another version left there is `make`'s to replace or remove. Two runs at once make it once. Raises InputError
+    for a folder with files that no such call made, as official ones: they would be lost.
     """
     stamp = folder / STAMP
     if stamp.is_file() and stamp.read_text() == version:
@@ -48,10 +50,22 @@ def made_once(folder: Path, version: str, make: Callable[[Path], None]) -> None:
     with writing(folder), locked(folder, waits):
         if stamp.is_file() and stamp.read_text() == version:
             return
-        stamp.unlink(missing_ok=True)  # half of a new version is not the old one either
+        if not stamp.is_file():
+            _check_own(folder)
+        stamp.write_text(_UNFINISHED)  # half of a new version is not the old one either
         make(folder)
         with whole_file(stamp) as part:
             part.write_text(version)
+
+
+def _check_own(folder: Path) -> None:
+    places = (folder / "data", folder / "model")
+    foreign = next((file for place in places for file in place.rglob("*") if file.is_file()), None)
+    if foreign:
+        raise InputError(
+            f"{foreign} was not made by this profile, which would replace it: give the profile a folder of its own by "
+            "--data, or say --profile full if these are official files"
+        )
 
 
 def version_of(*files: Path) -> str:
