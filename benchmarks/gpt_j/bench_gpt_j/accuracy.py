@@ -42,7 +42,7 @@ def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, 
 
 def _suspect(rouge1: float) -> None:
     print(
-        f"ROUGE-1 of {rouge1:.1f} is what a GPT-J without fine-tuning gives: are the weights the fine-tuned checkpoint "
+        f"ROUGE-1 of {rouge1:.1f} is low: are the weights the fine-tuned checkpoint "
         f"and not EleutherAI's base model, whose files look the same, and is {DATA} the reference's?",
         file=sys.stderr,
     )
