@@ -68,7 +68,9 @@ def measure(count: int, folder: Path) -> dict[str, float]:
     result = run(system, dataset, settings, log=log)
     assert result.valid, result.reasons
     ran = _peak_mb()
-    values = score(entries(log.path("accuracy.json"), count), dataset, Scoring(folder, output=folder / "log"))
+    values = score(
+        entries(log.path("accuracy.json"), np.zeros(count, np.uint64)), dataset, Scoring(folder, output=folder / "log")
+    )
     assert len(list((folder / "log" / "images").glob("*.png"))) == 10
     assert np.isfinite(list(values.values())).all()
     return {"run": ran - before, "scoring": _peak_mb() - before, "answers": count * SIDE * SIDE * 3 / 1e6}
