@@ -62,6 +62,13 @@ def lock_faults(text: str) -> list[str]:
     return found + ([] if lines == sorted(lines) else ["not sorted"])
 
 
+def packages_faults(folder: Path) -> list[str]:
+    """An image installs before the code is there: packages that a pyproject lists would be missing then."""
+    packages = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    right = {"find": {"include": [f"bench_{folder.name}*"]}}
+    return [] if packages == right else ["pyproject.toml lists its packages"]
+
+
 def benchmark_faults(folder: Path) -> list[str]:
     """What a benchmark's folder lacks, or has too much of."""
     package = folder / f"bench_{folder.name}"
@@ -75,6 +82,7 @@ def benchmark_faults(folder: Path) -> list[str]:
         readme = (folder / "README.md").read_text()
         found += [f"README.md has no {heading}" for heading in HEADINGS if f"\n{heading}\n" not in readme]
         found += lock_faults((folder / "requirements.lock").read_text())
+        found += packages_faults(folder)
     return found
 
 
@@ -185,8 +193,13 @@ BREAK: dict[str, Callable[[Path], None]] = {
     "no bench_*/standins/weights.*": lambda folder: (folder / "bench_bert/standins/weights.npz").unlink(),
     "weights.npz is too large": lambda folder: _fill(folder / "bench_bert/standins/weights.npz"),
     "README.md has no ## Files": _unhead,
+    "pyproject.toml lists its packages": lambda folder: _list_packages(folder / "pyproject.toml"),
     "not sorted": lambda folder: _append(folder / "requirements.lock", "aaa==1"),
 }
+
+
+def _list_packages(file: Path) -> None:
+    file.write_text('[tool.setuptools]\npackages = ["bench_bert"]\n')
 
 
 def _fill(file: Path) -> None:
@@ -206,6 +219,7 @@ def whole(tmp_path: Path) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(f"\n{heading}\n" for heading in HEADINGS))
     (folder / "requirements.lock").write_text("# Made by `nox -s lock-bert`\nb==1\n")
+    (folder / "pyproject.toml").write_text('[tool.setuptools.packages.find]\ninclude = ["bench_bert*"]\n')
     (folder / "tests").mkdir()
     for name in ("bench_bert/backend_x.py", "bench_bert/standins/weights.npz", "tests/test_x.py"):
         (folder / name).touch()
