@@ -51,8 +51,8 @@ MINI = Profile(
             **_WHOLE,
         },
         Scenario.Offline: {
-            "offline_expected_qps": 600.0,  # 1,980 samples
-            "min_duration_ms": 3_000,
+            "offline_expected_qps": 1_800.0,  # 1,980 samples
+            "min_duration_ms": 1_000,
             "min_query_count": 1,
             **_WHOLE,
         },

@@ -45,8 +45,8 @@ MINI = Profile(
             **_WHOLE,
         },
         Scenario.Offline: {
-            "offline_expected_qps": 60.0,  # 66 samples: one core takes 2 s
-            "min_duration_ms": 1_000,
+            "offline_expected_qps": 400.0,  # 220 samples: 2 cores take 5 s
+            "min_duration_ms": 500,
             "min_query_count": 1,
             **_WHOLE,
         },
