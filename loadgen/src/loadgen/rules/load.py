@@ -1,0 +1,113 @@
+"""Reads a round's TOML file into `Round`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+from typing import Any
+
+from loadgen.rules.accuracy import Metric, RulesError
+from loadgen.rules.model import ModelRules, TokenLimits, listed
+from loadgen.rules.round import ComplianceTest, Round, SubmissionRules
+from loadgen.settings import Scenario
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_MS_TO_NS = 1_000_000
+
+
+def round_names() -> tuple[str, ...]:
+    """The rounds whose rules are here, oldest first."""
+    names = (entry.name for entry in resources.files(__package__).iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+
+
+@cache
+def load_round(name: str) -> Round:
+    """The rules of a round, such as "v4.0". Raises RulesError that lists the rounds."""
+    if name not in round_names():
+        raise RulesError(f"no rules for round {name!r}; there are {listed(round_names())}")
+    data = tomllib.loads(resources.files(__package__).joinpath(f"{name}.toml").read_text(encoding="utf-8"))
+    return Round(
+        name=data["name"],
+        seeds=MappingProxyType(data["seeds"]),
+        test05_seeds=MappingProxyType(data["test05_seeds"]),
+        scenarios=_by_scenario(data["scenarios"]),
+        models=MappingProxyType({model: _model_rules(model, data) for model in data["models"]}),
+        high_accuracy_ratio=data["high_accuracy_ratio"],
+        hash_regex=data["hash_regex"],
+        hash_line=data["hash_line"],
+        early_stopping=data["early_stopping"],
+        checked_min_queries=_by_scenario(data["checked_min_queries"]),
+        aliases=MappingProxyType({alias: known for known, names in data["aliases"].items() for alias in names}),
+        tests=MappingProxyType({test: _compliance_test(test, rules) for test, rules in data["tests"].items()}),
+        submission=SubmissionRules(**{key: _frozen(value) for key, value in data["submission"].items()}),
+    )
+
+
+def _by_scenario(data: Mapping[str, Any]) -> Mapping[Scenario, Any]:
+    return MappingProxyType({Scenario[name]: value for name, value in data.items()})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _compliance_test(name: str, data: Mapping[str, Any]) -> ComplianceTest:
+    changes = {float(ratio): share for ratio, share in data.get("max_score_change", {}).items()}
+    below = _by_scenario(data.get("relaxed_below", {}))
+    return ComplianceTest(name, **{**data, "max_score_change": MappingProxyType(changes), "relaxed_below": below})
+
+
+def _model_rules(model: str, round_: Mapping[str, Any]) -> ModelRules:
+    data = round_["models"][model]
+    categories, latency, conf = data["categories"], data.get("server_latency"), _conf_of(data)
+    return ModelRules(
+        model=model,
+        benchmark=data["benchmark"],
+        performance_sample_count=data["performance_sample_count"],
+        dataset_size=data["dataset_size"],
+        offline_min_samples=data["offline_min_samples"],
+        server_latency_ns=None if latency is None else latency * _MS_TO_NS,
+        token_limits=_token_limits(conf.get("Server", {})),
+        compliance=tuple(data["compliance"]),
+        logged_samples=data.get("logged_samples", 0),
+        scenarios=_scenarios(categories, "scenarios"),
+        optional_scenarios=_scenarios(categories, "optional"),
+        category_ratios=MappingProxyType({name: tuple(rules["ratios"]) for name, rules in categories.items()}),
+        metrics=MappingProxyType({name: Metric(name, **rules) for name, rules in data["metrics"].items()}),
+        accuracy_line=data["accuracy_line"],
+        result_keys=_by_scenario({**round_["result_keys"], **data.get("result_keys", {})}),
+        images=tuple(data.get("images", ())),
+        conf=MappingProxyType(conf),
+    )
+
+
+def _scenarios(categories: Mapping[str, Any], kind: str) -> Mapping[str, tuple[Scenario, ...]]:
+    return MappingProxyType(
+        {name: tuple(Scenario[each] for each in rules.get(kind, ())) for name, rules in categories.items()}
+    )
+
+
+def _token_limits(server: Mapping[str, float]) -> TokenLimits | None:
+    if "ttft_latency" not in server:
+        return None
+    return TokenLimits(int(server["ttft_latency"]) * _MS_TO_NS, int(server["tpot_latency"]) * _MS_TO_NS)
+
+
+def _conf_of(data: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """The config that a model's limits come to, with what its own `conf` says besides or instead."""
+    conf: dict[str, dict[str, float]] = {
+        "*": {"performance_sample_count_override": data["performance_sample_count"]},
+        "Server": {"target_latency": data["server_latency"]} if "server_latency" in data else {},
+        "Offline": {"min_query_count": data["offline_min_samples"]},
+    }
+    for scope, keys in data.get("conf", {}).items():
+        conf.setdefault(scope, {}).update(keys)
+    return {scope: MappingProxyType(keys) for scope, keys in conf.items() if keys}

@@ -1,0 +1,145 @@
+"""The rules of one round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from loadgen.conf import Text, settings_from
+from loadgen.rules.accuracy import RulesError
+from loadgen.rules.model import ModelRules, listed
+from loadgen.settings import Scenario, TestSettings
+
+
+@dataclass(frozen=True)
+class ComplianceTest:
+    """One audit test: what its run sets, and how its performance is judged."""
+
+    name: str
+    conf: Mapping[str, Mapping[str, int]]
+    """What its audit.config sets: scenario or "*" -> key -> value."""
+    max_gain: float | None = None
+    """How much better than the performance run it may be, as a share of that; None: any."""
+    max_loss: float | None = None
+    relaxed: float | None = None
+    """The share that replaces both for very short latencies."""
+    relaxed_below: Mapping[Scenario, int] = field(default_factory=dict)
+    """The longest latency, in ns, that is very short."""
+    max_score_change: Mapping[float, float] = field(default_factory=dict)
+    """Ratio that is claimed -> largest relative change of a score, where the answers themselves differ."""
+    eos_token: int | None = None
+    """The token that ends an answer."""
+
+
+@dataclass(frozen=True)
+class SubmissionRules:
+    """What a round's result tree holds: names of files and fields, and sizes. A `*` stands for any characters."""
+
+    divisions: tuple[str, ...]
+    statuses: tuple[str, ...]
+    """Of a system: available, preview, rdi."""
+    system_types: tuple[str, ...]
+    performance_files: tuple[str, ...]
+    performance_optional: tuple[str, ...]
+    accuracy_files: tuple[str, ...]
+    measurement_files: tuple[str, ...]
+    power_performance_files: tuple[str, ...]
+    power_files: tuple[str, ...]
+    power_measurement_files: tuple[str, ...]
+    test01_accuracy_files: tuple[str, ...]
+    test01_score_files: tuple[str, ...]
+    """Besides, if answers differ."""
+    ignored_files: tuple[str, ...]
+    """Tolerated wherever files are listed."""
+    max_file_bytes: int
+    max_accuracy_log_bytes: int
+    kept_accuracy_log_bytes: int
+    """Of a shortened accuracy log, at each end."""
+    network_sut_name: str
+    implementation_fields: tuple[str, ...]
+    system_fields: tuple[str, ...]
+    may_be_empty: tuple[str, ...]
+    """Of the system's fields."""
+    power_fields: tuple[str, ...]
+    network_fields: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Round:
+    """The rules of one round."""
+
+    name: str
+    seeds: Mapping[str, int]
+    """`TestSettings` field -> seed."""
+    test05_seeds: Mapping[str, int]
+    """Empty: the round has no TEST05."""
+    scenarios: Mapping[Scenario, Mapping[str, float]]
+    """What every model's config sets: key -> value."""
+    models: Mapping[str, ModelRules]
+    high_accuracy_ratio: float
+    hash_regex: str
+    hash_line: str
+    early_stopping: bool
+    """Does it decide on SingleStream, MultiStream and Server?"""
+    checked_min_queries: Mapping[Scenario, int]
+    """The least min_query_count; the official checker does not ask for it where early stopping decides."""
+    aliases: Mapping[str, str]
+    """Name of a model in the open division -> the `benchmark` that it counts as."""
+    tests: Mapping[str, ComplianceTest]
+    submission: SubmissionRules
+
+    def model(self, name: str) -> ModelRules:
+        """The rules of one model. Raises RulesError that lists the models."""
+        if name not in self.models:
+            raise RulesError(f"round {self.name} has no model {name!r}; it has {listed(self.models)}")
+        return self.models[name]
+
+    def benchmark_name(self, model: str, ratio: float) -> str:
+        """The name of a result's folder: "resnet", "bert-99", "bert-99.9"."""
+        rules = self.model(model)
+        rules.limits(ratio)  # an unknown ratio has no name
+        if len(rules.ratios) == 1:
+            return rules.benchmark
+        return f"{rules.benchmark}-{'99.9' if ratio == self.high_accuracy_ratio else '99'}"
+
+    def of_benchmark(self, name: str) -> tuple[ModelRules, float] | None:
+        """The model and ratio that a result's folder is named for; None: there is none."""
+        for model, rules in self.models.items():
+            for ratio in rules.ratios:
+                if self.benchmark_name(model, ratio) == name:
+                    return rules, ratio
+        return None
+
+    def min_duration_ms(self, scenario: Scenario) -> int:
+        """The shortest run that counts."""
+        return int(self.scenarios[scenario]["min_duration"])
+
+    def settings(self, model: str, scenario: Scenario, base: TestSettings | None = None) -> TestSettings:
+        """`base` with what the rules set for this model and scenario."""
+        self.model(model)
+        return settings_from([self.text()], model, scenario, base or TestSettings())
+
+    def audit_text(self, test: str, model: str) -> str:
+        """The audit.config of a compliance test, which the official LoadGen reads too."""
+        conf = {scope: dict(keys) for scope, keys in self.tests[test].conf.items()}
+        if self.model(model).logged_samples and "accuracy_log_sampling_target" not in conf["*"] and test == "TEST01":
+            conf["*"]["accuracy_log_sampling_target"] = self.model(model).logged_samples
+        lines = [f"*.{scope}.{key} = {value}" for scope, keys in conf.items() for key, value in keys.items()]
+        return "\n".join(lines) + "\n"
+
+    def text(self) -> Text:
+        """These rules as a source for `loadgen.conf`, so that `explain` can name them as the origin."""
+        return Text(f"round {self.name}", self.conf_text())
+
+    def conf_text(self) -> str:
+        """These rules as an `mlperf.conf`, which the official LoadGen reads to the same settings."""
+        lines = [f"# The rules of round {self.name}. Times are in milliseconds."]
+        lines += [f"*.*.{field} = {seed}" for field, seed in self.seeds.items()]
+        lines += [f"*.*.test05_{field} = {seed}" for field, seed in self.test05_seeds.items()]
+        for scenario, keys in self.scenarios.items():
+            lines += ["", *(f"*.{scenario.name}.{key} = {value}" for key, value in keys.items())]
+        for name, rules in self.models.items():
+            lines.append("")
+            for scope, keys in rules.conf.items():
+                lines += [f"{name}.{scope}.{key} = {value}" for key, value in keys.items()]
+        return "\n".join(lines) + "\n"
