@@ -77,6 +77,8 @@ class Metric:
     lower: float | None = None
     """Lower limit itself, where the rules write it out."""
     upper: float | None = None
+    max_change: float | None = None
+    """Where TEST01's answers differ: the largest relative change of this score; None: as the test says."""
 
     def limits(self, ratio: float, reference: float | None = None) -> Limits:
         """Lowest and highest score that passes when `ratio` (0.99, 0.999) is claimed.

@@ -39,10 +39,14 @@ class ModelRules:
     """The most that a Server run may set as its target latency; None: no Server scenario."""
     token_limits: TokenLimits | None
     """None: its tokens are not timed."""
+    interactive_limits: TokenLimits | None
+    """Of the Interactive scenario, a Server run under tighter limits; None: there is none."""
     compliance: tuple[str, ...]
     """Tests that each closed result needs: "TEST01" ..."""
     logged_samples: int
     """Answers that TEST01 logs; 0: it has no such test."""
+    audit: Mapping[str, Mapping[str, Mapping[str, int]]]
+    """Test -> what its audit.config sets for this model besides: scenario or "*" -> key -> value."""
     scenarios: Mapping[str, tuple[Scenario, ...]]
     """Category ("datacenter", "edge") -> required scenarios; a missing category is not offered."""
     optional_scenarios: Mapping[str, tuple[Scenario, ...]]
@@ -54,6 +58,8 @@ class ModelRules:
     """Format string of what the accuracy script prints."""
     result_keys: Mapping[Scenario, str]
     """The key of the detail log that a result is read from."""
+    checked_min_queries: Mapping[Scenario, int]
+    """The least min_query_count; the official checker does not ask for it where early stopping decides."""
     images: tuple[int, ...]
     """Samples whose images a result holds."""
     conf: Mapping[str, Mapping[str, float]]

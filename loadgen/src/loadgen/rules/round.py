@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from loadgen.conf import Text, settings_from
 from loadgen.rules.accuracy import RulesError
 from loadgen.rules.model import ModelRules, listed
-from loadgen.settings import Scenario, TestSettings
+from loadgen.settings import Revision, Scenario, TestSettings
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class ComplianceTest:
     """Ratio that is claimed -> largest relative change of a score, where the answers themselves differ."""
     eos_token: int | None = None
     """The token that ends an answer."""
+    reference: str = ""
+    """The test whose run it is compared with, and whose folder the verdict lies in; empty: the performance run."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Round:
     """The rules of one round."""
 
     name: str
+    revision: Revision
+    """The official LoadGen whose behaviour is followed."""
     seeds: Mapping[str, int]
     """`TestSettings` field -> seed."""
     test05_seeds: Mapping[str, int]
@@ -81,8 +85,10 @@ class Round:
     hash_line: str
     early_stopping: bool
     """Does it decide on SingleStream, MultiStream and Server?"""
-    checked_min_queries: Mapping[Scenario, int]
-    """The least min_query_count; the official checker does not ask for it where early stopping decides."""
+    ignored_errors: tuple[str, ...]
+    """Texts of errors in a detail log that do not count."""
+    absent: Mapping[str, str]
+    """Models and scenarios of other rounds -> why this one has none."""
     aliases: Mapping[str, str]
     """Name of a model in the open division -> the `benchmark` that it counts as."""
     tests: Mapping[str, ComplianceTest]
@@ -91,14 +97,15 @@ class Round:
     def model(self, name: str) -> ModelRules:
         """The rules of one model. Raises RulesError that lists the models."""
         if name not in self.models:
-            raise RulesError(f"round {self.name} has no model {name!r}; it has {listed(self.models)}")
+            why = f" ({self.absent[name]})" if name in self.absent else ""
+            raise RulesError(f"round {self.name} has no model {name!r}{why}; it has {listed(self.models)}")
         return self.models[name]
 
     def benchmark_name(self, model: str, ratio: float) -> str:
         """The name of a result's folder: "resnet", "bert-99", "bert-99.9"."""
         rules = self.model(model)
         rules.limits(ratio)  # an unknown ratio has no name
-        if len(rules.ratios) == 1:
+        if self.high_accuracy_ratio not in rules.ratios:
             return rules.benchmark
         return f"{rules.benchmark}-{'99.9' if ratio == self.high_accuracy_ratio else '99'}"
 
@@ -117,14 +124,16 @@ class Round:
     def settings(self, model: str, scenario: Scenario, base: TestSettings | None = None) -> TestSettings:
         """`base` with what the rules set for this model and scenario."""
         self.model(model)
-        return settings_from([self.text()], model, scenario, base or TestSettings())
+        return settings_from([self.text()], model, scenario, base or TestSettings(revision=self.revision))
 
     def audit_text(self, test: str, model: str) -> str:
         """The audit.config of a compliance test, which the official LoadGen reads too."""
-        conf = {scope: dict(keys) for scope, keys in self.tests[test].conf.items()}
-        if self.model(model).logged_samples and "accuracy_log_sampling_target" not in conf["*"] and test == "TEST01":
-            conf["*"]["accuracy_log_sampling_target"] = self.model(model).logged_samples
-        lines = [f"*.{scope}.{key} = {value}" for scope, keys in conf.items() for key, value in keys.items()]
+        rules, scopes = self.model(model), dict(self.tests[test].conf)
+        if test == "TEST01":
+            scopes["*"] = {**scopes["*"], "accuracy_log_sampling_target": rules.logged_samples}
+        for scope, keys in rules.audit.get(test, {}).items():
+            scopes[scope] = {**scopes.get(scope, {}), **keys}
+        lines = [f"*.{scope}.{key} = {value}" for scope, keys in scopes.items() for key, value in keys.items()]
         return "\n".join(lines) + "\n"
 
     def text(self) -> Text:
