@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,10 @@ from loadgen.rules import Accuracy, ModelRules, Round, load_round
 from loadgen.run import run
 from loadgen.settings import Mode, Scenario, TestSettings
 from loadgen.submission.build import Order, build
+from loadgen.submission.checks.meter import load_span
+from loadgen.submission.checks.ptd import power_rules
 from loadgen.submission.describe import complete, found_by
+from loadgen.submission.reading import read_log
 from loadgen.submission.requirements import Requirements
 from loadgen.submission.runs import read_run
 from loadgen.testing import FakeClock, FakeLibrary
@@ -108,7 +115,13 @@ class Answering:
 
 
 def one_test(
-    rules: ModelRules, scenario: str, mode: Mode, folder: Path, audit: str = "", round_: Round = V4_0, **changes: Any
+    rules: ModelRules,
+    scenario: str,
+    mode: Mode,
+    folder: Path,
+    audit: str = "",
+    round_: Round = V4_0,
+    **changes: Any,
 ) -> tuple[Result, Layered]:
     """A test by the rules, its logs in a folder; changes: settings that replace them."""
     chosen, clock = Scenario[scenario], FakeClock()
@@ -201,6 +214,73 @@ def built(
     )
     build(Order(output, division, "Org", system, description, "abacus", WEIGHTS, code), read)
     return output
+
+
+def power_session(ran: Path, scenario: str) -> None:
+    """Put beside a performance test what a session of a power meter leaves."""
+    place, rules = ran / scenario / "performance", V4_0.models["resnet50"]
+    one_test(rules, scenario, Mode.PerformanceOnly, place / "ranging")
+    for folder, begin in ((place / "ranging", 1_699_990_000.25), (place, 1_700_000_000.25)):
+        ran_at(folder / "mlperf_log_detail.txt", begin, begin + 601)
+    (place / "ranging" / "mlperf_log_accuracy.json").unlink()
+    (place / "ranging" / "result.json").unlink()
+    phases, marks = {}, []
+    for name, run_, watts in (("ranging", place / "ranging", 100.0), ("testing", place, 101.0)):
+        begin, end = (moment.timestamp() for moment in load_span(read_log(run_ / "mlperf_log_detail.txt")) or ())
+        phases[name] = [[begin - 20], [begin - 10], [end + 10], [end + 20]]
+        marks += [(begin - 10, f": Go with mark 'session_{name}'"), (end + 10, ": Completed test")]
+        lines = (
+            f"Time,{stamp(at)},Watts,{watts},Volts,230,Amps,1,PF,0.98,Mark,x" for at in range(int(begin), int(end))
+        )
+        (run_ / "spl.txt").write_text("\n".join(lines) + "\n")
+    (place / "power").mkdir()
+    log = [(marks[0][0] - 5, " Uncertainty checking for YokogawaWT310 is activated"), *marks]
+    (place / "power" / "ptd_logs.txt").write_text("".join(f"{stamp(at)}{text}\n" for at, text in log))
+    for name in ("client.log", "server.log"):
+        (place / "power" / name).write_text("a log\n")
+    results = {}
+    for run_, folder in (("ranging", place / "ranging"), ("run_1", place)):
+        for name in ("mlperf_log_detail.txt", "mlperf_log_summary.txt", "spl.txt"):
+            results[f"{run_}/{name}"] = hashlib.sha1((folder / name).read_bytes()).hexdigest()
+    for name in ("client.log", "ptd_logs.txt", "server.log"):
+        results[f"power/{name}"] = hashlib.sha1((place / "power" / name).read_bytes()).hexdigest()
+    both: dict[str, Any] = {"version": 1, "timezone": 0, "modules": {}, "sources": power_rules()["sources"][0]}
+    both |= {"uuid": {name: str(uuid.UUID(int=number)) for number, name in enumerate(("client", "server"))}}
+    greeting = {"cmd": "mlcommons/power client v3", "reply": "mlcommons/power server v3"}
+    both |= {"messages": [greeting, {"cmd": "time", "reply": "1"}], "session_name": "session", "phases": phases}
+    both |= {"results": results}
+    answers = power_rules()["replies"]
+    said = [("Hello", "Hello, PTDaemon here!"), ("Identify", "YokogawaWT310,version=1.10.0-abc"), ("RR", "R,1,0,1,0")]
+    said += [("SR,A,Auto", answers["SR,A"])] * 3 + [("SR,V,Auto", answers["SR,V"])] * 3
+    said += [("Go,1000,0,session", answers["Go,1000,"]), ("Stop", answers["Stop"])]
+    server = {"ptd_messages": [{"cmd": cmd, "reply": reply} for cmd, reply in said], "debug": False}
+    server |= {"ptd_config": {"device_type": 49, "command": ["ptd"], "channel": None}}
+    (place / "power" / "client.json").write_text(json.dumps(both))
+    (place / "power" / "server.json").write_text(json.dumps({**both, **server}))
+
+
+def ran_at(log: Path, begin: float, end: float) -> None:
+    """Let a log say that its load ran then: the fake clock's ten minutes take no time."""
+    text = log.read_text()
+    for key, at in (("power_begin", begin), ("power_end", end)):
+        text = re.sub(rf'("key": "{key}", "value": ")[^"]*', rf"\g<1>{stamp(at)}", text)
+    log.write_text(text)
+
+
+def stamp(at: float) -> str:
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%m-%d-%Y %H:%M:%S.%f")[:-3]
+
+
+@pytest.fixture(scope="session")
+def powered(tmp_path_factory: pytest.TempPathFactory, code: Path) -> Path:
+    """ResNet in a datacenter, its Offline measured by a power meter."""
+    place = tmp_path_factory.mktemp("powered")
+    ran = run_folder(place / "run", "resnet50", ["Server", "Offline"])
+    power_session(ran, "Offline")
+    tree = built(place / "tree", [ran], "datacenter", "box", code)
+    for name in ("analyzer_table.md", "power_settings.md"):
+        (tree / "closed/Org/measurements/box/resnet/Offline" / name).write_text("as it was\n")
+    return tree
 
 
 @pytest.fixture(scope="session")

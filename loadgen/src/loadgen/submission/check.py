@@ -113,11 +113,11 @@ def _result(context: Context, place: Place) -> tuple[Row, list[Finding]]:
     kind = str(subject.system.get("system_type"))
     required = needs.required(kind)
     known = (required or frozenset()) | needs.optional(kind)
-    found = []
     if required is not None and place.is_strict and place.scenario not in known:
-        found.append(subject.finding("scenario-unknown", place.path, "", place.folder, ", ".join(sorted(known))))
+        unknown = subject.finding("scenario-unknown", place.path, "", place.folder, ", ".join(sorted(known)))
+        return _row(subject, required, powered=False), [unknown]
     powered = has_power(subject)
-    found += [*check_measurements(subject, powered), *check_accuracy(subject), *check_performance(subject, powered)]
+    found = [*check_measurements(subject, powered), *check_accuracy(subject), *check_performance(subject, powered)]
     found += check_audits(subject)
     found += check_power(subject) if powered else []
     return _row(subject, required, powered), found

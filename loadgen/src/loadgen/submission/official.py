@@ -11,18 +11,23 @@ from loadgen.submission.check import Checked, Row
 from loadgen.submission.findings import Finding, Official
 
 
+_ZERO = ("result-zero", "inferred-no-estimate")
+
+
 @dataclass
 class Verdicts:
     """What the official checker would say."""
 
     results: dict[str, bool] = field(default_factory=dict)
     """Path of a result, or of what it refuses as a whole -> is it taken?"""
+    unlisted: list[str] = field(default_factory=list)
+    """Results of zero, which it neither takes nor refuses, and fails the submission for."""
     stops: list[Finding] = field(default_factory=list)
     """Where it would end with a traceback, and say nothing of the rest; empty: nowhere."""
 
     @property
     def passes(self) -> bool:
-        return not self.stops and all(self.results.values())
+        return not self.stops and not self.unlisted and all(self.results.values())
 
 
 def verdicts(checked: Checked) -> Verdicts:
@@ -87,6 +92,9 @@ def _result(said: Verdicts, by_result: Mapping[str, list[Finding]], row: Row) ->
         said.results[place.path] = said.results[place.below("measurements")] = False
         return False
     said.stops += _stops([one for one in findings if one not in measurements])
+    if _fails(findings) and not _fails([one for one in findings if one.rule not in _ZERO]):
+        said.unlisted.append(place.path)
+        return True
     is_taken = not _fails(findings)
     if is_taken:  # only then are the system's texts put into the table
         said.stops += [one for one in by_result[place.system_path] if official_of(one) is Official.STOPS]

@@ -57,6 +57,7 @@ def _official(checked: Checked) -> Iterator[str]:
     for finding in said.stops:
         yield f"stops with a traceback at {finding.place} ({finding.rule}: {finding.observed})"
     if not said.stops:
+        yield from (f"neither   {path}" for path in said.unlisted)
         yield from (f"{'Results  ' if taken else 'NoResults'} {path}" for path, taken in sorted(said.results.items()))
     yield f"the official v4.0 checker {'passes' if said.passes else 'does not pass'} this submission"
     for finding in differences(checked):
@@ -95,7 +96,12 @@ def as_json(checked: Checked, as_official: bool = False) -> str:
 
 def official_record(said: Verdicts) -> dict[str, Any]:
     stops = [f"{finding.place}: {finding.rule}" for finding in said.stops]
-    return {"passes": said.passes, "stops": stops, "results": dict(sorted(said.results.items()))}
+    return {
+        "passes": said.passes,
+        "stops": stops,
+        "unlisted": sorted(said.unlisted),
+        "results": dict(sorted(said.results.items())),
+    }
 
 
 def _record(finding: Finding) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from loadgen.submission.checks.performance import INFERRED_FROM
 from loadgen.submission.findings import Finding, Official
 from loadgen.submission.reading import files, read_log, read_text
 
+_WITH_RULES = {"mlperf_log_detail.txt", "mlperf_log_accuracy.json"}
+"""Files whose absence has a rule of its own."""
 _HASH = re.compile(r"^hash=([\w\d]+)$", re.M)
 
 
@@ -25,7 +27,7 @@ def check_accuracy(subject: Subject) -> Iterator[Finding]:
         yield subject.finding("accuracy-missing", f"{place}/accuracy.txt", observed="not there")
         return
     wanted = subject.requirements.tree.accuracy_files
-    odd = subject.odd_files(place, wanted)
+    odd = [name for name in subject.odd_files(place, wanted) if name not in _WITH_RULES]
     if odd:
         yield subject.finding("accuracy-files", place, observed=", ".join(odd), required=", ".join(wanted))
     for check in (_scores, _log, _detail, _images):

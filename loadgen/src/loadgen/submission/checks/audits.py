@@ -60,9 +60,9 @@ def _run(subject: Subject, test: str, folder: str, judged_before: bool) -> Itera
     """The test's own run. TEST06's is short on purpose, and the official checker does not look at it."""
     run = run_of(subject, f"{folder}/performance/run_1", test)
     if test != "TEST06":
-        found = list(check_run(run))
-        yield from _as_officially(found, judged_before)
-        yield from _performance(subject, folder)
+        found, verdict = list(check_run(run)), list(_performance(subject, folder))
+        yield from _as_officially(found, judged_before or bool(verdict))
+        yield from verdict
         if not found:
             yield from _rate(subject, test, run)
     elif run.log.fault or counted_errors(run.log, subject):
@@ -85,7 +85,7 @@ def _settings(subject: Subject, test: str) -> dict[str, int]:
 def _as_officially(found: list[Finding], judged_before: bool) -> Iterator[Finding]:
     """Where the judgement of a log raises, the official checker takes the verdict of the test before it.
 
-    Without one before it ends with a traceback.
+    Without one before it, it ends with a traceback, unless it has refused the test already.
     """
     raises = any(finding.rule in _RAISES for finding in found)
     for finding in found:

@@ -105,5 +105,5 @@ def unused(context: Context, division: str, submitter: str) -> Iterator[Finding]
     above = f"{division}/{submitter}"
     there = set(folders(context.at(f"{above}/results")))
     for name in files(context.at(f"{above}/systems")):
-        if name.endswith(".json") and name.removesuffix(".json") not in there:
+        if there and name.endswith(".json") and name.removesuffix(".json") not in there:
             yield Finding(f"{above}/systems/{name}", "system-unused")
