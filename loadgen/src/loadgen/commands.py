@@ -120,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     explained.add_argument("--round", default="v4.0")
     ruled = commands.add_parser("rules", help="print a round's rules as an mlperf.conf")
     ruled.add_argument("round", nargs="?", default="v4.0")
+    commands.add_parser("submission", help="build, check and tabulate a submission (needs loadgen's extra harness)")
     summed = commands.add_parser("summarize", help="print the verdict of a log folder")
     summed.add_argument("logdir", type=Path)
     return parser

@@ -161,9 +161,10 @@ def run_folder(
                 _images(rules, place / "images")
             entries.append(record.entry(result, judged, layers, f"{scenario}/{kind}"))
         for audit in rules.compliance if audits else ():
-            for ratio in rules.ratios:
-                name = round_.benchmark_name(model, ratio)
-                _audited(rules, scenario, audit, folder / "compliance" / name / scenario / audit, round_)
+            first, *others = (folder / "compliance" / round_.benchmark_name(model, one) for one in rules.ratios)
+            _audited(rules, scenario, audit, first / scenario / audit, round_)
+            for other in others:
+                shutil.copytree(first / scenario / audit, other / scenario / audit)
     data = {
         "schema": record.SCHEMA,
         "benchmark": model,

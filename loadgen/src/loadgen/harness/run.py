@@ -20,7 +20,7 @@ from rich.console import Console
 from loadgen.contracts import Backend, Dataset, InputError, Loaded, Measures
 from loadgen.harness import claims, peak
 from loadgen.harness.files import owned
-from loadgen.harness.machine import telemetry
+from loadgen.harness.machine import rapl, telemetry
 from loadgen.harness.plan import Layered, Plan, installed
 from loadgen.harness.report import columns, record, screen
 from loadgen.harness.report.collect import Report
@@ -201,7 +201,7 @@ class _Bench:
         began = time.monotonic()
         with screen.watching(f"{scenario.name} {kind}", self.out) as progress:
             watched = self.report.gpus if mode is Mode.PerformanceOnly else telemetry.Gpus()
-            with telemetry.Sampling(watched, folder):
+            with telemetry.Sampling(watched, folder), rapl.Counting(folder):
                 result = run(system, self.dataset, layers.settings, log=log, progress=progress, watchdog_s=limit_s)
         if isinstance(system, Measures):
             result = replace(result, metrics={**result.metrics, **system.measured()})

@@ -10,7 +10,6 @@ from loadgen.submission.catalogue import RULES, official_of
 from loadgen.submission.check import Checked, Row
 from loadgen.submission.findings import Finding, Official
 
-
 _ZERO = ("result-zero", "inferred-no-estimate")
 
 

@@ -29,6 +29,9 @@ class Test:
     origins: Mapping[str, str]
     """Setting -> the layer that changed it last."""
     metrics: Mapping[str, Any]
+    samples: int
+    """Answered."""
+    duration_ns: int
 
 
 @dataclass(frozen=True)
@@ -96,4 +99,6 @@ def _test(folder: Path, data: Mapping[str, Any]) -> Test:
         settings=dict(data.get("settings", {})),
         origins=dict(data.get("origins", {})),
         metrics=dict(data["metrics"]),
+        samples=int(data["sample_count"]),
+        duration_ns=int(data["duration_ns"]),
     )
