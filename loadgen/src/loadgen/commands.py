@@ -15,7 +15,7 @@ from typing import Any
 from loadgen.conf import Source, explain, format_explanation, ignored
 from loadgen.contracts import InputError, Ints, Responder
 from loadgen.logs import metrics_of, read_accuracy, read_detail
-from loadgen.rules import load_round
+from loadgen.rules import load_round, round_names, table
 from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings
 from loadgen.testing import FakeLibrary
@@ -118,8 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     explained.add_argument("--model", default="*", help="model key, such as bert")
     explained.add_argument("--scenario", default="Server", choices=[s.name for s in Scenario])
     explained.add_argument("--round", default="v4.0")
-    ruled = commands.add_parser("rules", help="print a round's rules as an mlperf.conf")
-    ruled.add_argument("round", nargs="?", default="v4.0")
+    ruled = commands.add_parser("rules", help="print a round's rules")
+    ruled.add_argument("round", nargs="?", default="v4.0", help=f"one of {', '.join(round_names())}")
+    ruled.add_argument("--conf", action="store_true", help="as an mlperf.conf, which the official LoadGen reads")
     summed = commands.add_parser("summarize", help="print the verdict of a log folder")
     summed.add_argument("logdir", type=Path)
     return parser
@@ -134,7 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asked.command == "explain":
             return explain_conf(asked.conf, asked.model, asked.scenario, asked.round)
         if asked.command == "rules":
-            print(load_round(asked.round).conf_text(), end="")
+            rules = load_round(asked.round)
+            print(rules.conf_text() if asked.conf else table(rules), end="")
             return 0
         return summarize(asked.logdir)
     except BrokenPipeError:  # whoever read the output has read enough
