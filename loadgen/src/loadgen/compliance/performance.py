@@ -63,8 +63,8 @@ def compare(rules: ComplianceTest, scenario: Scenario, reference: Speed, run: Sp
     bounds = _bounds(rules, scenario, reference, wide=_is_short(rules, scenario, reference.figure))
     said = why or f"{_shown(scenario, run.figure)}, {_change(reference, run)}, {_asked(rules, scenario, bounds)}"
     lines = [
-        f"reference score = {reference.figure:g}",
-        f"test score = {run.figure:g}",
+        f"reference score = {reference.figure:.10g}",
+        f"test score = {run.figure:.10g}",
         *([f"Note: {official}: it compares rates with a limit that is meant in ns"] if official else []),
         "TEST PASS" if passed else f"TEST FAIL: {why or said}",
     ]
