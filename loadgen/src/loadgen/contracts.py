@@ -264,6 +264,8 @@ class Scoring:
     """Are the log's answers laid out the other way round?"""
     max_examples: int | None = None
     """Score only the first so many."""
+    partial: bool = False
+    """Are answers of a part of the samples enough, as in the log of a compliance test? No benchmark lists this one."""
 
 
 @dataclass(frozen=True)

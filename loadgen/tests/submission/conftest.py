@@ -161,10 +161,7 @@ def run_folder(
                 _images(rules, place / "images")
             entries.append(record.entry(result, judged, layers, f"{scenario}/{kind}"))
         for audit in rules.compliance if audits else ():
-            first, *others = (folder / "compliance" / round_.benchmark_name(model, one) for one in rules.ratios)
-            _audited(rules, scenario, audit, first / scenario / audit, round_)
-            for other in others:
-                shutil.copytree(first / scenario / audit, other / scenario / audit)
+            _audited(rules, scenario, audit, folder / "compliance" / scenario / audit, round_)
     data = {
         "schema": record.SCHEMA,
         "benchmark": model,

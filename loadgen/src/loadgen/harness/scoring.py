@@ -100,6 +100,19 @@ def _values(plan: Plan, dataset: Dataset[Any], log: Path, told: LogOptions) -> t
     return values, int(np.count_nonzero(seen))
 
 
+def score_part(plan: Plan, dataset: Dataset[Any], log: Path, of: Path) -> Mapping[str, float]:
+    """What the metric gives for the samples that `of` has answers of, by the answers in `log`. Writes nothing.
+
+    Raises InputError for a metric that scores nothing but whole logs.
+    """
+    wanted = {entry.qsl_idx for entry in read_accuracy(of)}
+    module = plan.imported(plan.benchmark.accuracy, "the accuracy metric")
+    answers = entries(log, np.zeros(dataset.total_count, np.uint64), is_whole=False)
+    some = (entry for entry in answers if entry.index in wanted)
+    values: Mapping[str, float] = module.score(some, dataset, Scoring(plan.folder, plan.device, partial=True))
+    return values
+
+
 def _judged(plan: Plan, scores: dict[str, float], ratio: float) -> Accuracy:
     profile = plan.profile
     limits = plan.rules.limits(ratio, profile.reference)

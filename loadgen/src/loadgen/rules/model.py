@@ -36,7 +36,7 @@ class ModelRules:
     offline_min_samples: int
     """The fewest samples of an Offline run."""
     server_latency_ns: int | None
-    """The most that a Server run may set as its target latency; None: no Server scenario."""
+    """The most that a Server run may set as its target latency; None: no round has a Server result of it."""
     token_limits: TokenLimits | None
     """None: its tokens are not timed."""
     interactive_limits: TokenLimits | None
@@ -64,6 +64,12 @@ class ModelRules:
     """Samples whose images a result holds."""
     conf: Mapping[str, Mapping[str, float]]
     """What its config sets: scenario or "*" -> key -> value."""
+
+    @property
+    def offered(self) -> frozenset[Scenario]:
+        """All scenarios that a result may have, required or not."""
+        kinds = (*self.scenarios.values(), *self.optional_scenarios.values())
+        return frozenset(scenario for scenarios in kinds for scenario in scenarios)
 
     @property
     def ratios(self) -> tuple[float, ...]:

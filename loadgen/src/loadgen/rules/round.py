@@ -21,6 +21,8 @@ class ComplianceTest:
     max_gain: float | None = None
     """How much better than the performance run it may be, as a share of that; None: any."""
     max_loss: float | None = None
+    as_rate: bool = False
+    """Are latencies compared as rates? A gain of a tenth is then a latency of 1 / 1.1, not of 0.9."""
     relaxed: float | None = None
     """The share that replaces both for very short latencies."""
     relaxed_below: Mapping[Scenario, int] = field(default_factory=dict)

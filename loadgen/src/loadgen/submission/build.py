@@ -265,7 +265,7 @@ def _compliance(order: Order, job: _Job) -> None:
     tests = job.needs.rules.compliance
     if order.division == "open" or not tests:
         return
-    source = job.run.folder / "compliance" / job.needs.name / job.performance.scenario
+    source = job.run.folder / "compliance" / job.performance.scenario
     if not source.is_dir():
         order.notes.append(f"{job.needs.name}, {job.scenario}: no {', '.join(tests)} yet: `comply` runs them")
         return

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from loadgen.compliance.performance import compare, read_speed
+from loadgen.logs import LogError
 from loadgen.settings import Scenario
 from loadgen.submission.catalogue import official_of
 from loadgen.submission.checks.accuracy import scores
@@ -13,7 +15,6 @@ from loadgen.submission.checks.context import Subject
 from loadgen.submission.checks.performance import Run, check_run, counted_errors, run_of
 from loadgen.submission.findings import Finding, Official
 from loadgen.submission.reading import read_text
-from loadgen.submission.requirements import STREAMS
 
 _RAISES = ("log-unreadable", "log-key-missing")
 """Where the official checker's judgement of a log ends with an exception."""
@@ -125,29 +126,24 @@ def _last_line(said: str) -> str:
 
 
 def _rate(subject: Subject, test: str, run: Run) -> Iterator[Finding]:
-    """The test's figure beside the result's, by the tests' thresholds in the units of the logs."""
-    reference = run_of(subject, f"{subject.place.path}/performance/run_1")
-    if reference.log.fault or reference.scenario != run.scenario:
-        return
-    key = _COMPARED[run.scenario]
-    before, now = reference.log.number(key), run.log.number(key)
-    if not before or not now:
-        return
+    """The test's figure beside the result's, by the test's bounds in the units of the logs."""
+    if run.scenario not in Scenario.__members__:
+        return  # the log is not there
     rules, scenario = subject.requirements.round.tests[test], Scenario[run.scenario]
-    gain = before / now - 1 if run.scenario in STREAMS else now / before - 1
-    relaxed = rules.relaxed if before <= rules.relaxed_below.get(scenario, 0) else None
-    for most, share, word in ((rules.max_gain, gain, "faster"), (rules.max_loss, -gain, "slower")):
-        if most is not None and share > (relaxed or most):
-            required = f"within {100 * (relaxed or most):g} % of {before:g}"
-            yield run.finding("compliance-rate", key, f"{now:g}, {100 * share:.1f} % {word}", required)
-
-
-_COMPARED = {
-    "SingleStream": "early_stopping_latency_ss",
-    "MultiStream": "early_stopping_latency_ms",
-    "Server": "result_completed_samples_per_sec",
-    "Offline": "result_samples_per_second",
-}
+    before = subject.place.below("compliance") + f"/{rules.reference}" if rules.reference else subject.place.path
+    reference = run_of(subject, f"{before}/performance/run_1")
+    if reference.log.fault or reference.scenario != run.scenario or reference.log.text("result_validity") != "VALID":
+        return  # which is found elsewhere
+    early = subject.requirements.round.early_stopping
+    try:
+        one, other = (read_speed(subject.at(each.path).parent, scenario, early) for each in (reference, run))
+    except (LogError, TypeError, ValueError):
+        return
+    if not one.figure or one.target_latency_ns != other.target_latency_ns:
+        return
+    check, _ = compare(rules, scenario, one, other)
+    if not check.passed:
+        yield run.finding("compliance-rate", "the figure", check.said, "that of the result, within the test's bounds")
 
 
 def _answers(subject: Subject, folder: str) -> Iterator[Finding]:
