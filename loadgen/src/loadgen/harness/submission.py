@@ -94,7 +94,7 @@ def build_tree(
     read = [read_run(folder) for folder in runs]
     for run in read:
         if run.shortfalls and not trial:
-            raise InputError(f"{run.folder} is no benchmark result: {run.shortfalls[0]}. --trial builds it yet")
+            raise InputError(f"{run.folder} is no benchmark result: {run.shortfalls[0]}. --trial builds one from it")
     requirements = Requirements(read[0].round)
     told = {**(read_description(description) if description else {}), **_pairs(fields)}
     told |= {"submitter": submitter, "division": division}

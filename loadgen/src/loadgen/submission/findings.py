@@ -50,11 +50,18 @@ class Finding:
 
     @property
     def place(self) -> str:
-        return f"{self.path}: {self.key}" if self.key else self.path
+        return printable(f"{self.path}: {self.key}" if self.key else self.path)
+
+
+def printable(text: str) -> str:
+    """Characters that a terminal would obey, or no encoding has, as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in text)
 
 
 def shown(value: Any) -> str:
     """A value in a message: short, on one line."""
     text = value if isinstance(value, str) else repr(value)
-    text = " ".join(text.split())
+    text = printable(" ".join(text[:1000].split()))
     return text if len(text) <= 120 else f"{text[:117]}..."
