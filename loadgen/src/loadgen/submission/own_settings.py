@@ -10,9 +10,10 @@ from loadgen.submission.runs import Test
 
 
 def user_conf(model: str, test: Test) -> str:
-    """Every setting that is not the rules', with the layer that set it as a comment."""
+    """Every setting that is not the rules', below the layer that set it as a comment."""
     lines = [f"# What this run changed of the round's settings for {model}, {test.scenario}."]
-    lines += [f"{model}.{scope}.{key} = {value}  # {origin}" for scope, key, value, origin in _changed(test)]
+    for scope, key, value, origin in _changed(test):
+        lines += [f"# By {origin}:", f"{model}.{scope}.{key} = {value}"]
     if len(lines) == 1:
         lines.append("# Nothing.")
     return "\n".join(lines) + "\n"
