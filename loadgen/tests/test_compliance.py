@@ -239,6 +239,13 @@ def test_other_tests_need_no_answers(runs: Runs, tmp_path: Path) -> None:
         verify(V4_0, "resnet50", "TEST05", Scenario.Offline, replace(runs, test=tmp_path / "none"))
 
 
+@pytest.mark.parametrize("value", ["fast", True, float("nan"), [1]])
+def test_a_figure_that_is_no_number_is_named(value: Any, tmp_path: Path) -> None:
+    run = run_folder(tmp_path, value)
+    with pytest.raises(LogError, match=r"mlperf_log_detail\.txt: result_samples_per_second is"):
+        read_speed(run, Scenario.Offline)
+
+
 def test_before_early_stopping_the_percentile_itself_is_compared(tmp_path: Path) -> None:
     values = {"result_90.00_percentile_latency_ns": 7, "early_stopping_latency_ss": 9}
     run = run_folder(tmp_path, 100, effective_scenario="SingleStream", **values)

@@ -6,12 +6,14 @@ these for nanoseconds, so that its wide bounds, meant for very short latencies, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from loadgen.compliance.verdict import Check
-from loadgen.logs import metrics_of, read_detail
+from loadgen.logs import LogError, metrics_of, read_detail
+from loadgen.results import Value
 from loadgen.rules import ComplianceTest
 from loadgen.settings import Scenario
 
@@ -51,15 +53,24 @@ def keys_of(rules: ComplianceTest, early_stopping: bool) -> Mapping[Scenario, st
 
 def read_speed(folder: Path, scenario: Scenario, keys: Mapping[Scenario, str] = _KEYS) -> Speed:
     """Of the run whose logs lie in this folder. Raises LogError."""
-    entries = read_detail(folder / "mlperf_log_detail.txt")
+    file = folder / "mlperf_log_detail.txt"
+    entries = read_detail(file)
     found = metrics_of(entries)
     return Speed(
         scenario=str(found.get("effective_scenario", "-")),
-        figure=float(found.get(keys[scenario], 0)),
+        figure=_number(file, found, keys[scenario]),
         valid=found.get("result_validity") == "VALID",
         errors=sum(entry.is_error for entry in entries),
-        target_latency_ns=int(found.get("effective_target_latency_ns", 0)),
+        target_latency_ns=int(_number(file, found, "effective_target_latency_ns")),
     )
+
+
+def _number(file: Path, found: Mapping[str, Value], key: str) -> float:
+    """0 for a key that the log has not."""
+    value = found.get(key, 0)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise LogError(f"{file}: {key} is {value!r}, which is no number: the log is damaged, run the test again")
+    return float(value)
 
 
 def compare(rules: ComplianceTest, scenario: Scenario, reference: Speed, run: Speed) -> tuple[Check, str]:
