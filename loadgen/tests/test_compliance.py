@@ -13,7 +13,7 @@ import pytest
 from loadgen.commands import main
 from loadgen.compliance import Runs, place, verify
 from loadgen.compliance.answers import compare as compare_answers
-from loadgen.compliance.performance import Speed, compare, read_speed
+from loadgen.compliance.performance import Speed, compare, keys_of, read_speed
 from loadgen.compliance.tokens import verify as verify_tokens
 from loadgen.errors import InputError
 from loadgen.logs import LogError, write_detail
@@ -239,11 +239,21 @@ def test_other_tests_need_no_answers(runs: Runs, tmp_path: Path) -> None:
         verify(V4_0, "resnet50", "TEST05", Scenario.Offline, replace(runs, test=tmp_path / "none"))
 
 
+@pytest.mark.parametrize("value", ["fast", True, float("nan"), [1]])
+def test_a_figure_that_is_no_number_is_named(value: Any, tmp_path: Path) -> None:
+    run = run_folder(tmp_path, value)
+    with pytest.raises(LogError, match=r"mlperf_log_detail\.txt: result_samples_per_second is"):
+        read_speed(run, Scenario.Offline)
+
+
 def test_before_early_stopping_the_percentile_itself_is_compared(tmp_path: Path) -> None:
     values = {"result_90.00_percentile_latency_ns": 7, "early_stopping_latency_ss": 9}
     run = run_folder(tmp_path, 100, effective_scenario="SingleStream", **values)
     assert read_speed(run, Scenario.SingleStream).figure == 9
-    assert read_speed(run, Scenario.SingleStream, early_stopping=False).figure == 7
+    keys = keys_of(load_round("v1.1").tests["TEST05"], load_round("v1.1").early_stopping)
+    assert read_speed(run, Scenario.SingleStream, keys).figure == 7
+    keys = keys_of(load_round("v2.0").tests["TEST04-B"], load_round("v2.0").early_stopping)
+    assert read_speed(run, Scenario.SingleStream, keys).figure == 7
 
 
 def test_the_command_judges_logs_of_any_system(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,6 +127,10 @@ def test_counts_and_latencies(name: str, model: str) -> None:
     assert (found.performance_sample_count, found.dataset_size, found.offline_min_samples) == (drawn, dataset, offline)
     settings = {scenario: rules.settings(model, scenario) for scenario in rules.scenarios}
     assert settings[Scenario.Server].server_target_latency_ns == SERVER_MS[model] * 1_000_000
+    # The tokens' limits judge Llama 2; an end-to-end limit stands in the checkers all the same.
+    checked = 20_000 if model == "llama2-70b" else SERVER_MS[model]
+    offered = Scenario.Server in found.offered
+    assert found.server_latency_ns == (checked * 1_000_000 if offered else None)
     assert settings[Scenario.Offline].min_query_count == offline
     minute = 60_000 if name in ("v0.5", "v0.7") else 600_000
     assert {each.min_duration_ms for each in settings.values()} == {minute}
@@ -256,6 +260,18 @@ def test_bounds_of_compliance_tests() -> None:
         "",
     ]
     assert "*.Offline.min_query_count = 500" in load_round("v4.1").audit_text("TEST04", "stable-diffusion-xl")
+
+
+def test_names_of_the_open_division() -> None:
+    assert {name: len(load_round(name).aliases) for name in ROUNDS} == {
+        "v0.5": 3,
+        **dict.fromkeys(("v0.7", "v1.0", "v1.1"), 4),
+        **dict.fromkeys(("v2.0", "v2.1", "v3.0", "v3.1", "v4.0"), 21),
+        **dict.fromkeys(("v4.1", "v5.0", "v5.1", "v6.0", "v6.1"), 3),
+    }
+    assert load_round("v4.0").aliases["ssd-resnet34"] == "retinanet"
+    assert load_round("v2.0").aliases["ssd-resnet34"] == "ssd-large"
+    assert load_round("v0.5").aliases["resnet50"] == "resnet"
 
 
 def test_images() -> None:

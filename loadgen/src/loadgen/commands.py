@@ -89,7 +89,8 @@ def explain_conf(files: Sequence[Path], model: str, scenario: str, round_name: s
         print(f"note: round {round_name} has no model {model!r}; {hint}", file=sys.stderr)
     sources: list[Source] = [rules.text(), *files]
     chosen = Scenario[scenario]
-    print(format_explanation(explain(sources, model, chosen), ignored(sources, model, chosen)))
+    base = TestSettings(revision=rules.revision)
+    print(format_explanation(explain(sources, model, chosen, base), ignored(sources, model, chosen, base)))
     return 0
 
 

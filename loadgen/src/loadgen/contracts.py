@@ -265,7 +265,7 @@ class Scoring:
     max_examples: int | None = None
     """Score only the first so many."""
     partial: bool = False
-    """Are answers of a part of the samples enough, as in the log of a compliance test? No benchmark lists this one."""
+    """Is a part of the samples scored, as in the log of a compliance test? Reaches every metric."""
 
 
 @dataclass(frozen=True)

@@ -68,23 +68,6 @@ def test_both_ratios_are_judged_and_the_lower_decides(benchmark_of: Make, capsys
     assert "f1 100.000 < 100.400: MISSED" in capsys.readouterr().out
 
 
-def test_each_round_whose_rules_have_the_model_can_be_run(
-    benchmark_of: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--mode", "accuracy", "--quiet", "--output", "out", "--round"]
-    assert invoke(benchmark_of(), [*options, "v3.1", "--scenario", "Server"]) == 0
-    detail = Path("out/Server/accuracy/mlperf_log_detail.txt").read_text()
-    assert '"effective_qsl_rng_seed", "value": 148687905518835231' in detail
-    assert invoke(benchmark_of(), ["--mode", "performance", "--output", "late", "--round", "v5.0"]) == 0
-    assert [folder.name for folder in sorted(Path("late").iterdir()) if folder.is_dir()] == ["Offline", "SingleStream"]
-    assert invoke(benchmark_of(), [*options, "v5.0", "--scenario", "Server"]) == 2
-    assert "has no scenario 'Server': choose SingleStream, Offline" in capsys.readouterr().err
-    assert invoke(replace(benchmark_of(), model="gptj"), [*options, "v3.0"]) == 2
-    assert "round v3.0 has no model 'gptj' (it came with v3.1); it has resnet50" in capsys.readouterr().err
-    assert invoke(benchmark_of(), [*options, "v9"]) == 2
-    assert "no rules for round 'v9'; there are v0.5, v0.7" in capsys.readouterr().err
-
-
 def test_a_bug_in_a_metric_is_not_called_an_input_error(
     benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

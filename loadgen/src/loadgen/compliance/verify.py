@@ -38,7 +38,8 @@ def verify(rules: Round, model: str, test: str, scenario: Scenario, runs: Runs, 
     if asked.eos_token is not None:
         checks, text = tokens.verify(runs.test / "mlperf_log_accuracy.json", scenario, asked.eos_token)
         return Verdict(scenario, test, checks, texts={"verify_accuracy.txt": text})
-    speeds = (performance.read_speed(run, scenario, rules.early_stopping) for run in (runs.performance, runs.test))
+    keys = performance.keys_of(asked, rules.early_stopping)
+    speeds = (performance.read_speed(run, scenario, keys) for run in (runs.performance, runs.test))
     check, text = performance.compare(asked, scenario, *speeds)
     texts = {"verify_performance.txt": text}
     if test != "TEST01":

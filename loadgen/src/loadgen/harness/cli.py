@@ -364,46 +364,8 @@ def _plan(benchmark: Benchmark, options: dict[str, Any]) -> Plan:
     return plan
 
 
-def _request(
-    *,
-    data: Path | None,
-    quiet: bool,
-    profile: str = "",
-    round_: str = "v4.0",
-    scenario: tuple[str, ...] = (),
-    category: tuple[str, ...] = (),
-    mode: str = "both",
-    duration: float | None = None,
-    qps: float | None = None,
-    user_conf: Path | None = None,
-    audit_conf: Path | None = None,
-    workers: int = 1,
-    gpus_per_worker: int = 1,
-    worker_kind: str = "thread",
-    replicas: int | None = None,
-    ray_address: str = "local",
-    drain_timeout: float = 600.0,
-    **rest: Any,
-) -> Request:
-    """Options as click gives them, parsed once into the frozen request."""
-    from loadgen.harness.plan import Overrides, Request
-    from loadgen.harness.workers.pool import Workers
-    from loadgen.settings import Mode
+def _request(**options: Any) -> Request:
+    """Options as click gives them, parsed once."""
+    from loadgen.harness.request import request
 
-    modes = {
-        "performance": (Mode.PerformanceOnly,),
-        "accuracy": (Mode.AccuracyOnly,),
-        "both": (Mode.PerformanceOnly, Mode.AccuracyOnly),
-    }
-    return Request(
-        scenarios=scenario,
-        categories=category,
-        modes=modes[mode],
-        profile=profile,
-        data=data,
-        quiet=quiet,
-        drain_timeout_s=drain_timeout,
-        workers=Workers(workers, worker_kind, replicas or 0, ray_address, gpus_per_worker),
-        overrides=Overrides(duration, qps, user_conf, audit_conf, round_),
-        **rest,
-    )
+    return request(**options)

@@ -25,6 +25,7 @@ from loadgen.harness.plan import Plan
 from loadgen.harness.report import record, screen
 from loadgen.harness.run import Bench, execute
 from loadgen.harness.scoring import score_part
+from loadgen.results import Result
 from loadgen.rules import Round, load_round
 from loadgen.settings import Mode, Revision, Scenario, TestSettings
 
@@ -38,11 +39,11 @@ def comply(plan: Plan, asked: str) -> int:
     """
     tests = chosen(plan, asked)
     out = screen.console(plan.request.quiet)
-    done: list[Verdict] = []
-    code = execute(plan, then=lambda bench: done.extend(_audit(bench, tests)))
     if not tests:
         out.print(f"Round {plan.request.overrides.round} asks for no compliance test of {plan.benchmark.name}.")
-        return code
+        return 0
+    done: list[Verdict] = []
+    code = execute(plan, then=lambda bench: done.extend(_audit(bench, tests)))
     ratio = plan.ratios[0]
     failed = [one for one in done if not one.passed(ratio)]
     if done:
@@ -90,8 +91,6 @@ def _offered(rules: Round, plan: Plan) -> list[str]:
 def _audit(bench: Bench, tests: Sequence[str]) -> list[Verdict]:
     """Run and judge each test of each scenario. What they came to is in `compliance.json` as soon as it is known."""
     verdicts: list[Verdict] = []
-    if not tests:
-        return verdicts
     output = bench.report.output
     references = {(test.scenario, test.mode): test for test in record.read(output).tests}
     kept = [one for one in _kept(output) if (one["scenario"], one["test"]) not in _keys(bench.plan, tests)]
@@ -145,14 +144,14 @@ class _Audit:
             result, _ = self.bench.measure(settings, logs, test)
             if result.interrupted:
                 raise KeyboardInterrupt
+            if result.errors:
+                raise RuntimeError("\n".join([*result.errors, *result.details]))
             before = rules.tests[test].reference
             compared = folder / before / "performance" / "run_1" if before else self.reference.folder
             runs = Runs(compared, self.accuracy, logs)
             verdict = verify(rules, plan.benchmark.model, test, self.scenario, runs, partial(self._score))
-            timed = any(check.name == "performance" for check in verdict.checks)
-            if result.errors or (timed and not result.valid):  # TEST06 is too short to be VALID, and is not asked to
-                said = "; ".join(result.errors or result.reasons)
-                verdict = replace(verdict, checks=(Check("run", False, said), *verdict.checks))
+            if not (result.valid or rules.tests[test].any_length):
+                verdict = replace(verdict, checks=tuple(_with_reasons(check, result) for check in verdict.checks))
             placed = place(verdict, logs, folder)
         if before:
             shutil.copyfile(placed / "verify_performance.txt", folder / before / "verify_performance.txt")
@@ -163,6 +162,13 @@ class _Audit:
         whole = self.accuracy / "mlperf_log_accuracy.json"
         plan, dataset = self.bench.plan, self.bench.dataset
         return score_part(plan, dataset, whole, log), score_part(plan, dataset, log, log)
+
+
+def _with_reasons(check: Check, result: Result) -> Check:
+    """Of a run that is INVALID, why. (TEST06 is too short to be VALID, and compares no performance.)"""
+    if check.name != "performance":
+        return check
+    return replace(check, said=f"the test's run is INVALID: {'; '.join(result.reasons)}")
 
 
 def _settings(rules: Round, model: str, test: str, reference: record.SavedTest) -> TestSettings:

@@ -100,7 +100,7 @@ def _model_rules(model: str, round_: Mapping[str, Any]) -> ModelRules:
         performance_sample_count=data["performance_sample_count"],
         dataset_size=data["dataset_size"],
         offline_min_samples=offline,
-        server_latency_ns=None if latency is None else latency * _MS_TO_NS,
+        server_latency_ns=latency * _MS_TO_NS if latency and _offers(categories, "Server") else None,
         token_limits=_token_limits(conf.get("Server", {})),
         interactive_limits=_token_limits(data.get("interactive", {})),
         compliance=tuple(data["compliance"]),
@@ -122,6 +122,10 @@ def _scenarios(categories: Mapping[str, Any], kind: str) -> Mapping[str, tuple[S
     return MappingProxyType(
         {name: tuple(Scenario[each] for each in rules.get(kind, ())) for name, rules in categories.items()}
     )
+
+
+def _offers(categories: Mapping[str, Any], scenario: str) -> bool:
+    return any(scenario in (*rules["scenarios"], *rules.get("optional", ())) for rules in categories.values())
 
 
 def _token_limits(keys: Mapping[str, float]) -> TokenLimits | None:

@@ -36,7 +36,7 @@ class ModelRules:
     offline_min_samples: int
     """The fewest samples of an Offline run."""
     server_latency_ns: int | None
-    """The most that a Server run may set as its target latency; None: no round has a Server result of it."""
+    """The most that a Server run may set as its target latency; None: the round has no Server result of it."""
     token_limits: TokenLimits | None
     """None: its tokens are not timed."""
     interactive_limits: TokenLimits | None

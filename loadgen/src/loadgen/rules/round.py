@@ -33,6 +33,8 @@ class ComplianceTest:
     """The token that ends an answer."""
     reference: str = ""
     """The test whose run it is compared with, and whose folder the verdict lies in; empty: the performance run."""
+    any_length: bool = False
+    """Does the run end when its samples do? It need not be VALID then, and percentiles themselves are compared."""
 
 
 @dataclass(frozen=True)

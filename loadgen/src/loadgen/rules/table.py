@@ -62,9 +62,7 @@ def _places(rules: ModelRules, category: str) -> str:
 def _latency(rules: ModelRules) -> str:
     if limits := rules.token_limits:
         return f"{limits.first_ns // _MS:,} ms, then {limits.each_ns // _MS} ms a token"
-    if rules.server_latency_ns is None or Scenario.Server not in rules.offered:
-        return "-"
-    return f"{rules.server_latency_ns // _MS:,} ms"
+    return "-" if rules.server_latency_ns is None else f"{rules.server_latency_ns // _MS:,} ms"
 
 
 def _scores(rules: Round) -> list[str]:
