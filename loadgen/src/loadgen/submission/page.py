@@ -56,8 +56,8 @@ def summary_page(lines: Sequence[Line], version: str, refused: int) -> str:
             if refused
             else "</p>"
         )
-        heads = ("ID", "system", "division", "submitter", "benchmark", "scenario", "result", "unit", "accuracy")
-        yield from _table(heads, (_row(line, version) for line in lines), frozenset({6, 8}))
+        heads = "ID system division submitter benchmark scenario result unit accuracy efficiency".split()
+        yield from _table(heads, (_row(line, version) for line in lines), frozenset({6, 8, 9}))
         groups: dict[tuple[str, str, str, str], list[Line]] = defaultdict(list)
         for line in lines:
             cells = line.cells
@@ -83,6 +83,7 @@ def _row(line: Line, version: str) -> list[str]:
         f"{cells['Result']:,.6g}",
         f"{_unit(line)}{inferred}",
         cells["Accuracy"],
+        f"{line.row.power.efficiency:,.5g}/J" if line.row.power and line.is_power else "",
     ]
     return [escape(str(text)) for text in texts]
 
