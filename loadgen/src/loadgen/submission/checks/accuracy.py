@@ -139,7 +139,7 @@ def _detail(subject: Subject, place: str) -> Iterator[Finding]:
         return
     for error in log.errors[:3]:
         yield subject.finding("accuracy-log-errors", path, "", error, "none")
-    mode, scenario = log.values.get("effective_test_mode"), log.values.get("effective_scenario")
+    mode, scenario = (str(log.values.get(key)) for key in ("effective_test_mode", "effective_scenario"))
     if mode != "AccuracyOnly":
         yield subject.finding("accuracy-mode", path, "effective_test_mode", mode, "AccuracyOnly")
     allowed = {subject.place.scenario, *INFERRED_FROM.get(subject.place.scenario, ())}
