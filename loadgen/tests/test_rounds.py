@@ -329,4 +329,7 @@ def test_the_table_shows_each_model_and_seed(name: str) -> None:
     text = table(load_round(name))
     assert all(str(seed) in text for seed in SEEDS[name])
     assert all(f"  {model} " in text for model in MODELS[name])
+    if images := [model.images for model in load_round(name).models.values() if model.images]:
+        assert " ".join(map(str, images[0])) in text
+    assert "  TEST01" in text
     assert max(len(line) for line in text.splitlines()) <= 150
