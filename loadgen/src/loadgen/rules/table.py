@@ -67,7 +67,9 @@ def _places(rules: ModelRules, category: str) -> str:
 
 def _latency(rules: ModelRules) -> str:
     if limits := rules.token_limits:
-        return f"{limits.first_ns // _MS:,} ms, then {limits.each_ns // _MS} ms a token"
+        tight = rules.interactive_limits
+        also = f" (Interactive {tight.first_ns // _MS} + {tight.each_ns // _MS})" if tight else ""
+        return f"{limits.first_ns // _MS:,} + {limits.each_ns // _MS} ms a token{also}"
     return "-" if rules.server_latency_ns is None else f"{rules.server_latency_ns // _MS:,} ms"
 
 
