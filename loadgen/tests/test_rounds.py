@@ -274,6 +274,17 @@ def test_names_of_the_open_division() -> None:
     assert load_round("v0.5").aliases["resnet50"] == "resnet"
 
 
+def test_fields_of_a_system() -> None:
+    counts = {name: len(load_round(name).submission.system_fields) for name in ROUNDS}
+    early = dict.fromkeys(("v0.5", "v0.7"), 16) | dict.fromkeys(("v1.0", "v1.1", "v2.0", "v2.1", "v3.0"), 33)
+    assert counts == {name: early.get(name, 35) for name in ROUNDS}
+    now = load_round("v4.0").submission
+    assert set(now.may_be_empty) < set(now.system_fields)
+    assert load_round("v3.0").submission.may_be_empty == ("*",)
+    assert "mlperf.conf" in now.measurement_files
+    assert "mlperf.conf" not in load_round("v5.0").submission.measurement_files
+
+
 def test_images() -> None:
     first = (4459, 4015, 2705, 1682, 4048, 4683, 3757, 1578, 3319, 95)
     assert {name: load_round(name).model("stable-diffusion-xl").images for name in ROUNDS if name >= "v4"} == {
