@@ -80,9 +80,15 @@ def test_a_tree_with_whole_logs_is_shortened_once(small: Path, ran: Path, tmp_pa
     for name in ("mlperf_log_accuracy.json", "accuracy.txt"):
         shutil.copyfile(ran / "Offline/accuracy" / name, folder / name)
     assert {finding.rule for finding in check(tree).findings} == {"hash-missing", "accuracy-log-long"}
-    assert main(["submission", "truncate", str(tree)]) == 0
+    words = ["submission", "truncate", str(tree), "--backup"]
+    assert main([*words, str(tmp_path / "whole")]) == 0
     assert everything(tree) == everything(small)
-    assert list(shorten_tree(tree)) == []
+    kept = tmp_path / "whole" / folder.relative_to(tree) / "mlperf_log_accuracy.json"
+    assert kept.read_bytes() == (ran / "Offline/accuracy/mlperf_log_accuracy.json").read_bytes()
+    assert list(shorten_tree(tree, tmp_path / "none")) == []
+    shutil.copyfile(kept, folder / kept.name)
+    assert main([*words, str(tmp_path / "whole")]) == 2
+    assert (folder / kept.name).read_bytes() == kept.read_bytes()
 
 
 def test_user_conf_says_what_the_run_changed(ran: Path, small: Path) -> None:
@@ -191,17 +197,17 @@ def test_a_stand_ins_run_is_built_on_trial_only(
 
 
 def test_a_log_of_gigabytes_takes_no_memory(tmp_path: Path) -> None:
-    """By its own count: of 256 MB a few are read at a time."""
+    """By its own count: of 64 MB a few are read at a time."""
     import tracemalloc
 
     log = tmp_path / "closed/Org/results/box/resnet/Offline/accuracy/mlperf_log_accuracy.json"
     log.parent.mkdir(parents=True)
     block = np.random.default_rng(1).bytes(1 << 20)
     with log.open("wb") as file:
-        for _ in range(256):
+        for _ in range(64):
             file.write(block)
     tracemalloc.start()
-    assert list(shorten_tree(tmp_path)) == [log]
+    assert list(shorten_tree(tmp_path, tmp_path / "whole")) == [log]
     assert tracemalloc.get_traced_memory()[1] < 4 << 20
     tracemalloc.stop()
     assert log.stat().st_size == 2 * VIEWABLE + len(GAP)

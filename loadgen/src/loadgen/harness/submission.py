@@ -234,12 +234,13 @@ def _system(group: click.Group, benchmark: str) -> None:
 
 
 def _truncate(group: click.Group, benchmark: str) -> None:
-    @group.command("truncate", help="Shorten the accuracy logs below a folder, and note the hash of each. Keep copies.")
+    @group.command("truncate", help="Shorten the accuracy logs of a submission, and note the hash of each.")
     @click.argument("folder", type=_FOLDER)
-    def _(folder: Path) -> int:
+    @click.option("--backup", type=_FOLDER, required=True, help="Folder for the whole logs: they may be asked for.")
+    def _(folder: Path, backup: Path) -> int:
         from loadgen.submission.truncate import shorten_tree
 
-        for log in shorten_tree(folder):
+        for log in shorten_tree(folder, backup):
             click.echo(log)
         return 0
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from loadgen.errors import InputError
 
 VIEWABLE = 4096
 """Bytes that stay of each end; a shorter log stays whole."""
@@ -47,17 +50,18 @@ def shorten(log: Path, to: Path) -> str:
 def accuracy_text(said: str, hash_: str) -> str:
     """accuracy.txt with the hash as its last line, in the place of an earlier one."""
     kept = _HASH.sub("", said).rstrip("\n")
-    return f"{kept}\nhash={hash_}\n"
+    return f"{kept}\nhash={hash_}\n".lstrip("\n")
 
 
 def has_hash(said: str) -> bool:
     return bool(_HASH.search(said))
 
 
-def shorten_tree(root: Path) -> Iterator[Path]:
+def shorten_tree(root: Path, backup: Path) -> Iterator[Path]:
     """Shorten every accuracy log below a submission that is not yet; yields those that were.
 
-    Of results/ all, of compliance/ TEST01's. Logs that have their hash and are short are left alone.
+    Of results/ all, of compliance/ TEST01's. Logs that have their hash and are short are left alone. backup: gets the
+    whole logs first, in the same places. Raises InputError for one that is there already.
     """
     for log in sorted(root.rglob("accuracy/mlperf_log_accuracy.json")):
         text = log.with_name("accuracy.txt")
@@ -66,8 +70,13 @@ def shorten_tree(root: Path) -> Iterator[Path]:
         said = text.read_text(encoding="utf-8", errors="replace") if text.is_file() else ""
         if has_hash(said) and log.stat().st_size <= 2 * VIEWABLE + len(GAP):
             continue
-        hash_ = shorten(log, log)
-        text.write_text(accuracy_text(said, hash_) if said else f"hash={hash_}\n", encoding="utf-8")
+        kept = backup / log.relative_to(root)
+        if kept.exists():
+            raise InputError(f"{kept} is there already: give an empty folder for the whole logs")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(log, kept)
+        text.write_text(accuracy_text(said, digest(log)), encoding="utf-8")  # before the whole is gone
+        shorten(log, log)
         yield log
 
 
