@@ -202,6 +202,15 @@ def test_summaries_are_the_same_bytes_whenever_they_are_written(llama: Path, tmp
         assert {entry.date_time[0] for entry in archive.infolist()} == {1980}
 
 
+def test_without_its_package_the_workbook_alone_is_missing(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    assert main(["submission", "summary", str(small), "--output", str(tmp_path)]) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["summary.csv", "summary.html"]
+    assert "pip install './loadgen[submission]'" in capsys.readouterr().err
+
+
 def test_the_workbook_has_a_sheet_a_category_and_a_row_a_system(powered: Path, tmp_path: Path) -> None:
     assert main(["submission", "summary", str(powered), "--output", str(tmp_path)]) == 0
     book = openpyxl.load_workbook(tmp_path / "summary.xlsx")

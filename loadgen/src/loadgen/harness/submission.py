@@ -191,6 +191,7 @@ def _summary(group: click.Group, benchmark: str) -> None:
     @click.option("--round", "round_", default="v4.0", show_default=True, help="Rules to check by.")
     @click.option("--output", type=_FOLDER, default=Path(), help="Folder to write to; by default this one.")
     def _(folder: Path, round_: str, output: Path) -> int:
+        from loadgen.contracts import InputError
         from loadgen.submission import page, table, workbook
         from loadgen.submission.check import check
 
@@ -201,9 +202,13 @@ def _summary(group: click.Group, benchmark: str) -> None:
         output.mkdir(parents=True, exist_ok=True)
         (output / "summary.csv").write_text(table.csv(lines), encoding="utf-8")
         (output / "summary.html").write_text(page.summary_page(lines, round_, refused), encoding="utf-8")
-        (output / "summary.xlsx").write_bytes(workbook.workbook(lines, models, round_))
-        for name in ("csv", "html", "xlsx"):
+        for name in ("csv", "html"):
             click.echo(output / f"summary.{name}")
+        try:
+            (output / "summary.xlsx").write_bytes(workbook.workbook(lines, models, round_))
+            click.echo(output / "summary.xlsx")
+        except InputError as error:  # its package is not installed
+            click.echo(f"note: {error}", err=True)
         if refused:
             click.echo(f"{refused} of {len(checked.rows)} results are refused, and not in the tables", err=True)
         return 1 if refused else 0

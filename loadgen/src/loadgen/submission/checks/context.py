@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.submission.findings import Finding, Official, shown
-from loadgen.submission.reading import files
+from loadgen.submission.reading import Log, files, read_log
 from loadgen.submission.requirements import Needs, Requirements
 from loadgen.submission.tree import Place
 
@@ -33,9 +33,17 @@ class Subject:
     needs: Needs
     system: Mapping[str, Any] = field(default_factory=dict)
     """Its description; empty if that cannot be read."""
+    logs: dict[str, Log] = field(default_factory=dict, compare=False)
+    """Detail logs that were read already."""
 
     def at(self, path: str) -> Path:
         return self.context.root / path
+
+    def log(self, path: str) -> Log:
+        """A detail log of this result, read once."""
+        if path not in self.logs:
+            self.logs[path] = read_log(self.at(path))
+        return self.logs[path]
 
     @property
     def requirements(self) -> Requirements:

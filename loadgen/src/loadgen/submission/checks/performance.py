@@ -10,7 +10,7 @@ from loadgen.settings import Scenario
 from loadgen.submission.checks.context import Subject
 from loadgen.submission.checks.systems import is_network
 from loadgen.submission.findings import Finding, Official
-from loadgen.submission.reading import Log, read_log
+from loadgen.submission.reading import Log
 from loadgen.submission.requirements import STREAMS
 
 INFERRED_FROM = {"Offline": ("SingleStream", "MultiStream"), "MultiStream": ("SingleStream",)}
@@ -61,7 +61,7 @@ def check_performance(subject: Subject, has_power: bool) -> Iterator[Finding]:
 
 def run_of(subject: Subject, folder: str, audit: str = "") -> Run:
     path = f"{folder}/mlperf_log_detail.txt"
-    return Run(subject, path, read_log(subject.at(path)), audit)
+    return Run(subject, path, subject.log(path), audit)
 
 
 def check_run(run: Run) -> Iterator[Finding]:
