@@ -156,6 +156,16 @@ def test_what_is_there_is_not_overwritten(ran: Path, code: Path, tmp_path: Path)
         build(replace(asked, output=tmp_path / "other"), [read_run(ran), read_run(ran)])
 
 
+def test_another_description_of_the_same_system_is_refused(ran: Path, llama: Path, code: Path, tmp_path: Path) -> None:
+    more = llama.parent / "run"
+    build(order(tmp_path / "tree", code, [ran]), [read_run(ran)])
+    with pytest.raises(InputError, match=r"box\.json says cooling = 'air', and now it is 'liquid'"):
+        build(order(tmp_path / "tree", code, [more], cooling="liquid"), [read_run(more)])
+    build(order(tmp_path / "tree", code, [more]), [read_run(more)])
+    assert len(check(tmp_path / "tree").rows) == 6
+    assert check(tmp_path / "tree").passes
+
+
 def test_a_run_without_an_accuracy_test_says_which(ran: Path, code: Path, tmp_path: Path) -> None:
     half = Path(shutil.copytree(ran, tmp_path / "half"))
     data = json.loads((ran / "results.json").read_text())

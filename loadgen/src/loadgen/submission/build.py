@@ -12,6 +12,7 @@ from loadgen.errors import InputError
 from loadgen.rules import RulesError
 from loadgen.submission.checks.performance import INFERRED_FROM
 from loadgen.submission.own_settings import user_conf
+from loadgen.submission.reading import read_object
 from loadgen.submission.requirements import Needs, Requirements
 from loadgen.submission.runs import RunFolder, Test
 from loadgen.submission.truncate import accuracy_text, shorten
@@ -63,12 +64,24 @@ def build(order: Order, runs: Sequence[RunFolder]) -> list[Path]:
     if twice or doubled:
         what = twice[0] if twice else f"{' '.join(sorted(doubled)[0])} of several runs"
         raise InputError(f"{what} is there already: remove it, or build into another folder")
+    described = order.above / "systems" / f"{order.system}.json"
+    _check_description(order, described)
     for job in jobs:
         _write(order, requirements, job)
-    described = order.above / "systems" / f"{order.system}.json"
     described.parent.mkdir(parents=True, exist_ok=True)
     described.write_text(_json(order.description), encoding="utf-8")
     return [job.folder(order, "results") for job in jobs]
+
+
+def _check_description(order: Order, file: Path) -> None:
+    """Results of one system have one description."""
+    there, _ = read_object(file)
+    for name, value in (there or {}).items():
+        if order.description.get(name) != value:
+            raise InputError(
+                f"{file} says {name} = {value!r}, and now it is {order.description.get(name)!r}: "
+                f"keep it by --description {file}, or choose another --system"
+            )
 
 
 def _only(values: set[str], what: str) -> tuple[str]:
