@@ -239,11 +239,13 @@ _TOO_SMALL = set(
 
 def _submission(benchmark: Benchmark, scenario: str, folder: Path) -> None:
     rules, kinds = load_round("v4.0").model(benchmark.model), ("datacenter", "edge")
-    category = next(one for one in kinds if Scenario[scenario] in rules.scenarios.get(one, ()))
+    category = next((one for one in kinds if Scenario[scenario] in rules.scenarios.get(one, ())), None)
+    if category is None:
+        return  # offered besides what the rules ask for
     tree = load_round("v4.0").submission
     fields = [f"--set={name}=N/A" for name in (*tree.system_fields, *tree.implementation_fields)]
     fields += [f"--set=system_type={category}", "--set=status=available"]
-    where = ["--trial", "--submitter", "Org", "--system", "box", "--code", str(folder / "code")]
+    where = ["--trial", "--submitter", "Org", "--system", "box", "--no-infer", "--code", str(folder / "code")]
     (folder / "code").mkdir()
     (folder / "code" / "main.py").touch()
     built = ["submission", "build", str(folder / "out"), *where, *fields]
