@@ -151,7 +151,7 @@ def tests_rules(session: nox.Session) -> None:
 @nox.session(name="tests-loadgen")
 def tests_loadgen(session: nox.Session) -> None:
     """Test loadgen (the official wheel is not needed)."""
-    install(session, "-e", "./loadgen[harness,ray]", *TESTERS)
+    install(session, "-e", "./loadgen[harness,ray,submission]", *TESTERS)
     pytest(session, ROOT / "loadgen", "--ignore", "tests/parity")
 
 

@@ -68,7 +68,7 @@ def declared(method: str, *patterns: str) -> set[str]:
 
 
 HARNESS = "loadgen/src/loadgen/harness/**/*.py"
-COMMANDS = declared("command", HARNESS)
+COMMANDS = declared("command", HARNESS) | declared("group", HARNESS)
 """Of a benchmark."""
 CORE_COMMANDS = declared("add_parser", "loadgen/src/loadgen/*.py")
 """Of `python -m loadgen`."""

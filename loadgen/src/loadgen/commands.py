@@ -151,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     verified.add_argument("--model", required=True, help="model key, such as bert")
     verified.add_argument("--round", default="v4.0")
     verified.add_argument("--output", type=Path, help="folder that gets TESTnn with its files")
+    commands.add_parser("submission", help="build, check and tabulate a submission (needs loadgen's extra harness)")
     summed = commands.add_parser("summarize", help="print the verdict of a log folder")
     summed.add_argument("logdir", type=Path)
     return parser

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from loadgen.harness import submission
 from loadgen.harness.benchmark import Benchmark
 
 if TYPE_CHECKING:
@@ -145,9 +146,13 @@ def invoke(benchmark: Benchmark, arguments: list[str]) -> int:
         return 0
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in _HELP):
         arguments = ["run", *arguments]
+    return guarded(command(benchmark), arguments, f"bench_{benchmark.name}")
+
+
+def guarded(group: click.Group, arguments: list[str], name: str) -> int:
+    """Run a command, and turn what it raises into a documented exit code."""
     try:
-        name = f"bench_{benchmark.name}"
-        return int(command(benchmark).main(arguments, prog_name=name, standalone_mode=False, obj=arguments) or 0)
+        return int(group.main(arguments, prog_name=name, standalone_mode=False, obj=arguments) or 0)
     except click.ClickException as error:
         error.show()
         return 2
@@ -185,6 +190,7 @@ def command(benchmark: Benchmark) -> click.Group:
     )
     for add in (_run, _comply, _accuracy, _info, _doctor, _fetch, _synthesize, _train_mini, _speed, _report, _compare):
         add(group, benchmark)
+    submission.add(group, benchmark.name)
     return group
 
 

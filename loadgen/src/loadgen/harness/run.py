@@ -20,7 +20,7 @@ from rich.console import Console
 from loadgen.contracts import Backend, Dataset, InputError, Loaded, Measures
 from loadgen.harness import claims, peak
 from loadgen.harness.files import owned
-from loadgen.harness.machine import telemetry
+from loadgen.harness.machine import rapl, telemetry
 from loadgen.harness.plan import Layered, Plan, installed
 from loadgen.harness.report import columns, record, screen
 from loadgen.harness.report.collect import Report
@@ -203,7 +203,7 @@ class Bench:
         folder = self.report.output / scenario.name / (f"{kind}-{number + 1}" if number else kind)
         began = time.monotonic()
         watched = self.report.gpus if mode is Mode.PerformanceOnly else telemetry.Gpus()
-        with telemetry.Sampling(watched, folder):
+        with telemetry.Sampling(watched, folder), rapl.Counting(folder):
             result, system = self.measure(layers.settings, folder, kind)
         if isinstance(system, Measures):
             result = replace(result, metrics={**result.metrics, **system.measured()})

@@ -14,6 +14,7 @@ from rich.console import Console
 from loadgen.contracts import InputError, Loaded
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.machine import telemetry
+from loadgen.harness.machine.description import describe
 from loadgen.harness.machine.facts import machine
 from loadgen.harness.peak import Tried
 from loadgen.harness.plan import Layered, Plan
@@ -45,6 +46,8 @@ class Report:
 
     def __init__(self, plan: Plan, output: Path, gpus: telemetry.Gpus) -> None:
         self.plan, self.output, self.gpus = plan, output, gpus
+        self.system = describe(gpus)
+        """What a submission says of the machine."""
         self.loaded: Sequence[Loaded] = ()
         """What each worker really uses, when the model is loaded."""
         self.shortfalls: tuple[str, ...] = ()
@@ -169,12 +172,14 @@ class Report:
         return {
             "schema": record.SCHEMA,
             "benchmark": plan.benchmark.name,
+            "model": plan.benchmark.model,
             "title": plan.benchmark.title,
             "profile": plan.profile_name,
             "profile_summary": plan.profile.summary,
             "benchmark_result": not shortfalls,
             "shortfalls": shortfalls,
             "machine": {**machine(), **self.gpus.facts},
+            "system": self.system,
             "options": {**_options(plan), **_used(self.loaded)},
             "arguments": list(plan.request.arguments),
             "directory": str(Path.cwd()),
