@@ -154,7 +154,8 @@ def logits_model(path: Path, config: ResNetConfig) -> onnx.ModelProto:
     inputs = {value.name: value for value in graph.input if value.name not in constants}
     outputs = {value.name: value for value in graph.output}
     ends = ((PROBABILITIES, "Softmax"), (CLASSES, "ArgMax"))
-    read = [n.input[0] for end, kind in ends for n in graph.node if end in {*n.output} & {*outputs} and n.op_type == kind]
+    made = {(name, node.op_type): node for node in graph.node for name in node.output if name in outputs}
+    read = [made[end].input[0] for end in ends if end in made]
     if set(inputs) != {INPUT} or not read:
         raise InputError(
             f"{path}: inputs {list(inputs)}, outputs {list(outputs)}; expected input {INPUT}, output {PROBABILITIES}, "
