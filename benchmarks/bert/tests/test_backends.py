@@ -239,53 +239,6 @@ def test_a_table_of_another_number_of_words_is_named(
     assert "Non-zero status code" not in capfd.readouterr().err
 
 
-def test_a_table_is_measured_before_a_session_is_made(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A GPU reads beyond its end and says nothing, so the file must tell."""
-    shutil.copy(model / "model.onnx", tmp_path)
-    write_config(tmp_path / "bert_config.json", replace(SMALL, vocab_size=SMALL.vocab_size + 1))
-    monkeypatch.setattr(backend_onnxruntime.runtime, "find_provider", lambda options: ("CUDAExecutionProvider", {}))
-    with pytest.raises(InputError, match=f"knows {SMALL.vocab_size} words, expected {SMALL.vocab_size + 1}"):
-        loaded("onnxruntime", tmp_path, devices=("cuda",))
-
-
-@pytest.mark.parametrize(("more", "said"), [(-1, "more"), (0, ""), (1, "fewer")])
-def test_a_table_that_the_file_does_not_show(more: int, said: str, model: Path, tmp_path: Path) -> None:
-    """It is computed, as it may be in somebody's export: then the ends of it are looked for."""
-    document = onnx.load(model / "model.onnx")
-    table = "bert.embeddings.word_embeddings.weight"
-    (lookup,) = [node for node in document.graph.node if table in node.input]
-    lookup.input[0] = "computed"
-    document.graph.node.insert(0, onnx.helper.make_node("Abs", [table], ["positive"]))
-    document.graph.node.insert(1, onnx.helper.make_node("Sign", [table], ["sign"]))
-    document.graph.node.insert(2, onnx.helper.make_node("Mul", ["positive", "sign"], ["computed"]))
-    onnx.save(document, tmp_path / "model.onnx")
-    assert backend_onnxruntime.words_in(tmp_path / "model.onnx") is None
-    write_config(tmp_path / "bert_config.json", replace(SMALL, vocab_size=SMALL.vocab_size + more))
-    if not more:
-        loaded("onnxruntime", tmp_path)
-        return
-    with pytest.raises(InputError, match=rf"model.onnx: knows {said} than \d+ words"):
-        loaded("onnxruntime", tmp_path)
-
-
-def test_words_are_counted_through_casts_and_rounding(model: Path, tmp_path: Path) -> None:
-    """As in files that PyTorch, tf2onnx and quantisers write."""
-    document = onnx.load(model / "model.onnx")
-    table = "bert.embeddings.word_embeddings.weight"
-    (lookup,) = [node for node in document.graph.node if table in node.input]
-    lookup.input[:] = ["back", "cast"]
-    names = ["scale", "zero"]
-    document.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.01), "scale"))
-    document.graph.initializer.append(onnx.numpy_helper.from_array(np.int8(0), "zero"))
-    document.graph.node.insert(0, onnx.helper.make_node("QuantizeLinear", [table, *names], ["rounded"]))
-    document.graph.node.insert(1, onnx.helper.make_node("DequantizeLinear", ["rounded", *names], ["back"]))
-    document.graph.node.insert(2, onnx.helper.make_node("Cast", ["input_ids"], ["cast"], to=6))
-    onnx.save(document, tmp_path / "model.onnx")
-    assert backend_onnxruntime.words_in(tmp_path / "model.onnx") == SMALL.vocab_size
-
-
 @pytest.mark.parametrize("name", ["onnxruntime", "tensorflow"])
 def test_logits_that_are_not_finite_are_named(name: str, tensors: dict[str, Any], model: Path, tmp_path: Path) -> None:
     write = {"onnxruntime": write_onnx, "tensorflow": write_tensorflow}[name]

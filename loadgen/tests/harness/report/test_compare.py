@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
 from loadgen.harness.report import record
+from loadgen.harness.report.charts import draw_pair
 from loadgen.harness.report.compare import Comparison, compare
 
 Make = Callable[..., Benchmark]
@@ -217,3 +220,25 @@ def test_bad_input_is_exit_code_2(
     file.write_text(file.read_text().replace('"squares"', '"cubes"'))
     assert invoke(runs, ["compare", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_page_draws_both_runs_over_each_other(runs: Benchmark) -> None:
+    assert invoke(runs, ["compare", "a", "b", "--html", "page.html"]) == 0
+    text = Path("page.html").read_text()
+    assert text.count("<svg") == text.count("Latency distributions") == 3  # of each scenario's performance test
+    assert text.count("A thick, B thin") == 3
+    assert {"var(--line)", "var(--second)"} <= set(re.findall(r"var\(--\w+\)", text[text.index("<svg") :]))
+    assert len(set(re.findall(r'\bid="([^"]+)"', text))) == len(re.findall(r'\bid="([^"]+)"', text))
+    Path("b/Server/performance/columns.npz").unlink()
+    Path("b/Offline/performance/columns.npz").write_bytes(b"no columns")
+    assert invoke(runs, ["compare", "a", "b", "--html", "page.html"]) == 0
+    assert Path("page.html").read_text().count("<svg") == 1, "a figure less, and no error"
+
+
+def test_two_distributions_share_an_axis() -> None:
+    fast, slow = np.arange(1, 1001) * 10**6, np.arange(1, 11) * 10**8
+    chart = draw_pair(fast, slow, "x", 2 * 10**9)
+    assert chart.note.endswith("A thick, B thin; dashed: limit of 2 s.")
+    assert "99.9" in chart.svg, "as far as the larger of the two goes"
+    one_each = draw_pair(fast[:1], slow[:1], "x")
+    assert "<path" in one_each.svg

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from loadgen.contracts import InputError
-from loadgen.harness.report import record, screen
-from loadgen.harness.report.page import figure, render
+from loadgen.harness.report import columns, record, screen
+from loadgen.harness.report.charts import draw_pair
+from loadgen.harness.report.drawing import Chart
+from loadgen.harness.report.page import figure, judged_of, render
 from loadgen.harness.report.record import SavedRun, SavedTest
 
 EXIT_OK, EXIT_WORSE = 0, 1
@@ -111,9 +114,29 @@ def execute(a: Path, b: Path, fail_above: float | None = None, html: Path | None
     for failure in failures:
         out.print(failure, style="red", markup=False)
     if html is not None:
-        _write(html, render("compare.html", c=found, failures=failures))
+        _write(html, render("compare.html", c=found, failures=failures, charts=overlaid(found)))
         out.print(f"comparison: {html}", markup=False, soft_wrap=True)
     return EXIT_WORSE if failures else EXIT_OK
+
+
+def overlaid(found: Comparison) -> dict[str, tuple[Chart, Markup]]:
+    """Test -> the latencies of both runs over each other, and their safe SVG; of tests whose columns both have."""
+    drawn = {}
+    for number, verdict in enumerate(found.verdicts):
+        pair = [_find(run, verdict.of) for run in (found.a, found.b)]
+        if all(test and test.kind == "performance" for test in pair):
+            chart = _over_each_other([test for test in pair if test], f"c{number}")
+            if chart:
+                drawn[verdict.of] = chart, Markup(chart.svg)  # the only text in it is our own labels and numbers
+    return drawn
+
+
+def _over_each_other(tests: list[SavedTest], prefix: str) -> Chart | None:
+    try:
+        a, b = (columns.read(test.folder).latencies_ns for test in tests)
+    except InputError:
+        return None
+    return draw_pair(a, b, prefix, judged_of(tests[0]).limit_ns) if len(a) and len(b) else None
 
 
 def _write(file: Path, text: str) -> None:
@@ -207,6 +230,7 @@ def _differences(
     for name, (x, y) in pairs.items():
         if x and y and x.settings and y.settings:
             yield from _differing(name, x.settings, y.settings)
+    yield from _differing("file", a.files, b.files)
     yield from _differing("machine", a.machine, b.machine)
 
 
