@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -11,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
 from loadgen.harness.report import record
 from loadgen.harness.report.charts import draw_pair
-from loadgen.harness.report.compare import Comparison, compare
+from loadgen.harness.report.compare import Comparison, compare, show
+from loadgen.harness.report.page import figure
 
 Make = Callable[..., Benchmark]
 
@@ -242,3 +245,16 @@ def test_two_distributions_share_an_axis() -> None:
     assert "99.9" in chart.svg, "as far as the larger of the two goes"
     one_each = draw_pair(fast[:1], slow[:1], "x")
     assert "<path" in one_each.svg
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_narrow_terminal_cuts_no_word(width: int, runs: Benchmark) -> None:
+    found = change("b", lambda data: data["options"].update(batch=3))
+    out = Console(file=io.StringIO(), width=width)
+    show(found, out)
+    said = out.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, said.splitlines())) <= width
+    for word in ("SingleStream", "performance", "exact_match", "VALID", "throughput", "samples/s", "batch"):
+        assert word in said
+    value = figure(next(m.a for m in found.metrics if m.name == "throughput"))
+    assert re.search(rf"A {value}  B {value}  same" if width < 60 else rf"{value} │ +{value} │ +same", said)
