@@ -101,9 +101,7 @@ def _reasons(state: RunState, verdict: Verdict | None, records: Records) -> list
     if not len(verdict.metrics) > 1:
         reasons.append(_unfinished(state))
     reasons += advice(state.settings, verdict, records)
-    if not verdict.early_stopping_met:
-        reasons += [f"Early stopping: {' '.join(t.split())}" for t in verdict.early_stopping.values() if t]
-    return reasons
+    return reasons + [f"early stopping: {reason}" for reason in verdict.stopping_reasons]
 
 
 def _unfinished(state: RunState) -> str:

@@ -70,6 +70,8 @@ class Verdict:
     tokens_per_second: float
     """Generated tokens over the sample count times the truncated mean latency; 0 without tokens."""
     metrics: Mapping[str, Value]
+    stopping_reasons: tuple[str, ...] = ()
+    """Why early stopping is not met, in plain words."""
 
     @property
     def valid(self) -> bool:
@@ -139,6 +141,7 @@ def judge(settings: EffectiveSettings, records: Records) -> Verdict:
         },
         tokens_per_second=_rate(tokens.total * 1e9, _mean(latencies) * len(latencies)) if tokens else 0.0,
         metrics=_metrics(settings, records, latencies, queries, tokens, stopping),
+        stopping_reasons=tuple(f"{name}: {s.reason}" if name else s.reason for name, s in stopping.items() if s.reason),
     )
 
 

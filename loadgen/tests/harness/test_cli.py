@@ -113,7 +113,7 @@ def test_a_failing_prediction_fails_the_run(
         (["--category", "edge", "--scenario", "Server"], "--scenario and --category both choose"),
         (["synthesize"], "squares has no synthetic profile: it has mini"),
         (["train-mini", "--steps", "3"], "squares has no training for its miniature"),
-        (["--output", ""], "is empty: give a folder's name"),
+        (["--output", ""], "is empty: give a file's or folder's name"),
         (["--qps", "0"], "Invalid value for '--qps': 0.0 is not in the range x>0"),
         (["--duration", "-1"], "Invalid value for '--duration'"),
         (["--qps", "inf"], "inf is not a finite number"),

@@ -19,6 +19,7 @@ from loadgen.harness.assets.asset import Asset
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
 from loadgen.harness.report import screen
+from loadgen.progress import Progress
 from loadgen.rules import Round
 
 Make = Callable[..., Benchmark]
@@ -188,6 +189,19 @@ def test_a_narrow_terminal_cuts_no_result(width: int) -> None:
     assert "0.375" in said
     assert "ms" in said
     assert "…" not in said
+
+
+@pytest.mark.parametrize(
+    ("width", "said"),
+    [
+        (80, "1,234 of 5,000 samples  98.7/s  p50 3.10 ms  p99 8.00 ms  ETA 12 s"),
+        (48, "1,234 of 5,000 samples  98.7/s  ETA 12 s"),
+        (30, "1,234 of 5,000  ETA 12 s"),
+    ],
+)
+def test_progress_in_little_room_says_how_long_it_takes(width: int, said: str) -> None:
+    now = Progress(1300, 1234, 5000, 12.5, 98.7, 3_100_000, 8_000_000, 12.0)
+    assert screen.describe(now, width) == said
 
 
 def test_official_files_alone_make_no_benchmark_result(

@@ -205,10 +205,13 @@ class Bench:
         watched = self.report.gpus if mode is Mode.PerformanceOnly else telemetry.Gpus()
         with telemetry.Sampling(watched, folder), rapl.Counting(folder):
             result, system = self.measure(layers.settings, folder, kind)
-        if isinstance(system, Measures):
-            result = replace(result, metrics={**result.metrics, **system.measured()})
         if mode is not Mode.AccuracyOnly and result.columns is not None:
             columns.save(folder, result.columns)
+        if mode is not Mode.AccuracyOnly:
+            figures = system.measured() if isinstance(system, Measures) else {}
+            single = {name: value for name, value in figures.items() if isinstance(value, float)}
+            columns.save_figures(folder, {name: value for name, value in figures.items() if name not in single})
+            result = replace(result, metrics={**result.metrics, **single})
         judged: tuple[Accuracy, ...] = ()
         failure: BaseException | None = None
         try:

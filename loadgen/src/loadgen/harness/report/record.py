@@ -19,6 +19,8 @@ from loadgen.rules import Accuracy, Limits
 from loadgen.settings import TestSettings
 
 FILE = "results.json"
+KINDS = {"AccuracyOnly": "accuracy", "PerformanceOnly": "performance"}
+"""Mode -> the name of a test's folder."""
 SCHEMA = 2  # of results.json; grows when a field changes its meaning
 
 
@@ -52,7 +54,7 @@ class SavedTest:
     @property
     def kind(self) -> str:
         """As in the test's folder name."""
-        return {"AccuracyOnly": "accuracy", "PerformanceOnly": "performance"}.get(self.mode, self.mode)
+        return KINDS.get(self.mode, self.mode)
 
     @property
     def verdict(self) -> str:
@@ -89,6 +91,8 @@ class SavedRun:
     machine: Mapping[str, str]
     options: Mapping[str, Any]
     tests: tuple[SavedTest, ...]
+    files: Mapping[str, str]
+    """Model and data that were read -> their checksums (see `provenance.files`)."""
 
 
 def entry(
@@ -175,8 +179,16 @@ def write(folder: Path, data: Mapping[str, Any]) -> None:
         sync(part)
 
 
+class LostError(InputError):
+    """A `results.json` that is missing or damaged, which the tests' own files may make up for."""
+
+    def __init__(self, fault: str, folder: Path) -> None:
+        super().__init__(f"{fault}: {_advice(folder)}")
+        self.fault = fault
+
+
 def load(folder: Path) -> dict[str, Any]:
-    """`results.json` as it is. Raises InputError if it is missing, damaged or of another schema."""
+    """`results.json` as it is. Raises LostError if it is missing or damaged, InputError if it is of another schema."""
     file = folder / FILE if folder.is_dir() else folder
     try:
         data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -185,10 +197,21 @@ def load(folder: Path) -> dict[str, Any]:
                 f"{file} has schema {data['schema']}, this version reads {SCHEMA}: use the version that wrote it"
             )
     except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}): give the output folder of a run") from error
+        raise LostError(f"{file} cannot be read ({error.strerror})", file.parent) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is not the results file of a run, or it is damaged ({error!r}): run again") from error
+        raise LostError(f"{file} is not the results file of a run, or it is damaged ({error})", file.parent) from error
     return data
+
+
+def _advice(folder: Path) -> str:
+    """What to do about a folder whose `results.json` cannot be read."""
+    above = next((place for place in list(folder.absolute().parents)[:2] if (place / FILE).is_file()), None)
+    below = next((file.parent for file in sorted(folder.glob(f"*/{FILE}"))), None)
+    if other := above or below:
+        return f"the folder of a run is {other}"
+    if any(folder.glob("*/*/result.json")):
+        return f"the command `report {folder}` makes it again from the tests' own files"
+    return "give the output folder of a run"
 
 
 def arguments_of(folder: Path) -> tuple[str, ...]:
@@ -209,7 +232,9 @@ def read(folder: Path) -> SavedRun:
     try:
         return _run(data, file.parent)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is not the results file of a run, or it is damaged ({error!r}): run again") from error
+        raise LostError(
+            f"{file} is not the results file of a run, or it is damaged ({error!r})", file.parent
+        ) from error
 
 
 def _run(data: Mapping[str, Any], folder: Path) -> SavedRun:
@@ -223,6 +248,7 @@ def _run(data: Mapping[str, Any], folder: Path) -> SavedRun:
         machine=dict(data["machine"]),
         options=dict(data.get("options", {})),
         tests=tuple(_test(test, folder) for test in data["tests"]),
+        files=dict(data.get("files", {})),
     )
 
 
