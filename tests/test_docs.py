@@ -108,7 +108,7 @@ def unknown_options(text: str) -> list[str]:
     unknown = []
     for span in spans(text):
         ours = re.search(r"(?:nox -s [\w-]+ -- |python (?:-m (?:bench_|loadgen)|\S+\.py)|^(?=--))(.*)", span)
-        found = re.findall(r"(?<!\S)(--[a-z][\w-]*)", ours.group(1).split(" #")[0]) if ours else []
+        found = re.findall(r"(?<!\S)(--[a-z](?:[\w-]|\.\d)*)", ours.group(1).split(" #")[0]) if ours else []
         unknown += [option for option in found if option not in OPTIONS | OTHERS_OPTIONS]
     return unknown
 

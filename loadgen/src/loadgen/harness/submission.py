@@ -62,7 +62,7 @@ def _build(group: click.Group, benchmark: str) -> None:
     @click.option("--implementation", default="", help="Name of the code's folder; by default the backend's.")
     @click.option("--code", type=_FOLDER, help="Folder of the code that was run; by default the benchmark's own.")
     @click.option("--ratio", "ratios", type=float, multiple=True, help="Claim this share of the reference; repeatable.")
-    @click.option("--infer/--no-infer", "infers", default=True, help="On edge, infer what was not run from a stream.")
+    @click.option("--no-infer", is_flag=True, help="On edge, infer nothing from a stream's run.")
     @click.option("--trial", is_flag=True, help=_TRIAL)
     def _(runs: tuple[Path, ...], trial: bool, **options: Any) -> int:
         return build_tree(runs, benchmark, trial, **options)
@@ -82,7 +82,7 @@ def build_tree(
     implementation: str,
     code: Path | None,
     ratios: tuple[float, ...],
-    infers: bool,
+    no_infer: bool,
 ) -> int:
     """See the command's options. Raises InputError."""
     from loadgen.contracts import InputError
@@ -108,7 +108,7 @@ def build_tree(
         implementation=implementation or str(read[0].options.get("backend", "")).rsplit(":", 1)[-1],
         measurements={"weight_data_types": str(read[0].options.get("dtype used", "")), **weights},
         code=code or _own_code(benchmark),
-        infers=infers,
+        infers=not no_infer,
         ratios=ratios,
     )
     return _report(order, build(order, read))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from loadgen.compliance.performance import compare, read_speed
+from loadgen.compliance.performance import compare, keys_of, read_speed
 from loadgen.logs import LogError
 from loadgen.settings import Scenario
 from loadgen.submission.catalogue import official_of
@@ -134,9 +134,9 @@ def _rate(subject: Subject, test: str, run: Run) -> Iterator[Finding]:
     reference = run_of(subject, f"{before}/performance/run_1")
     if reference.log.fault or reference.scenario != run.scenario or reference.log.text("result_validity") != "VALID":
         return  # which is found elsewhere
-    early = subject.requirements.round.early_stopping
+    keys = keys_of(rules, subject.requirements.round.early_stopping)
     try:
-        one, other = (read_speed(subject.at(each.path).parent, scenario, early) for each in (reference, run))
+        one, other = (read_speed(subject.at(each.path).parent, scenario, keys) for each in (reference, run))
     except (LogError, TypeError, ValueError):
         return
     if not one.figure or one.target_latency_ns != other.target_latency_ns:
