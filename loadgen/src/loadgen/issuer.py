@@ -15,7 +15,7 @@ import numpy as np
 from loadgen.clock import precise_sleep
 from loadgen.contracts import I64
 from loadgen.settings import Scenario
-from loadgen.state import IssueThreads, Part, RunState
+from loadgen.state import IssueThreads, Part, RunState, refuse_early
 
 _CHUNK = 8192  # queries turned from columns into Python integers at a time
 _NEVER = 1 << 62
@@ -129,6 +129,7 @@ def _single_stream(state: RunState, part: Part) -> None:
             if (at >= until_ns and query >= enough) or query >= most or at > latest_ns:
                 if _check_limits(state, part, query, at):
                     return
+        refuse_early(state, part)
         if recorder.failed:
             return
     if part.timed:
@@ -157,6 +158,7 @@ def _multi_stream(state: RunState, part: Part) -> None:
             if (at >= until_ns and query >= enough) or query >= most or at > latest_ns:
                 if _check_limits(state, part, query, at):
                     return
+        refuse_early(state, part)
         if recorder.failed:
             return
     if part.timed:
@@ -225,6 +227,7 @@ def _separate(state: RunState, part: Part) -> None:
                 return
             if limited and _check_limits(state, part, query, at):
                 return
+        refuse_early(state, part)
 
 
 def _coalesced(state: RunState, part: Part) -> None:
