@@ -199,6 +199,16 @@ def test_an_input_error_while_the_clock_runs_keeps_what_was_measured() -> None:
         (Scenario.Offline, {"mode": Mode.FindPeakPerformance}, "only supported in Server"),
         (
             Scenario.SingleStream,
+            {"single_stream_target_latency_percentile": 1.0},
+            "percentile is 1: a share .* below 1",
+        ),
+        (Scenario.MultiStream, {"multi_stream_target_latency_percentile": 0.0}, "percentile is 0: a share .* above 0"),
+        (Scenario.Server, {"server_target_latency_percentile": -0.5}, "percentile is -0.5"),
+        (Scenario.Server, {"server_target_latency_percentile": float("nan")}, "percentile is nan"),
+        (Scenario.Server, {"min_query_count": 0, "min_duration_ms": 0}, "min_query_count and min_duration_ms are 0"),
+        (Scenario.Offline, {"min_query_count": 0, "offline_expected_qps": 0.5}, "the query would have no samples"),
+        (
+            Scenario.SingleStream,
             {"single_stream_expected_latency_ns": 1e-3, "min_duration_ms": 10**6},
             "GB of memory are free: raise single_stream_expected_latency_ns \\(now 0.001\\)",
         ),
@@ -218,6 +228,13 @@ def test_impossible_settings_are_refused_before_anything_runs(
     with pytest.raises(SettingsError, match=word):
         run(system, FakeLibrary(), settings(scenario, **changes))
     assert system.calls == []
+
+
+@pytest.mark.parametrize("scenario", list(Scenario))
+def test_a_test_may_ask_for_no_queries_but_a_time(scenario: Scenario) -> None:
+    result, _, _ = on_fake_clock(settings(scenario, min_query_count=0), 2 * MS)
+    assert result.metrics["result_query_count"] > 0  # type: ignore[operator]
+    assert not result.errors
 
 
 def test_a_log_folder_that_cannot_be_made_is_refused_first(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import traceback
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from functools import partial
@@ -22,7 +21,7 @@ from loadgen.progress import Reporter
 from loadgen.recorder import Recorder
 from loadgen.settings import EffectiveSettings, Mode, Revision, Scenario, SettingsError, TestSettings, effective
 from loadgen.spool import Spool
-from loadgen.state import Job, Part, RunState, progress_of, refuse_early
+from loadgen.state import Job, Part, RunState, attempt, progress_of, refuse_early
 
 _MODES = {  # what a test is made of, where that is not its own mode
     Mode.SubmissionRun: (Mode.AccuracyOnly, Mode.PerformanceOnly),
@@ -121,7 +120,7 @@ def execute(state: RunState) -> None:
     """Issue every part. Failures become errors of the run; Ctrl-C and exits end it. Raises InputError as `run`."""
     mode: Mode | None = None
     try:
-        with _attempt(state, "start()", passing=InputError), _started(state):
+        with attempt(state, "start()", passing=InputError), _started(state):
             for part in state.parts:
                 if part.mode is not mode and state.settings.mode is not Mode.FindPeakPerformance:
                     state.job.detail.add("generic_message", _STARTING[part.mode])
@@ -151,29 +150,13 @@ def _started(state: RunState) -> Iterator[None]:
     try:
         yield
     finally:
-        with _attempt(state, f"{state.name}.stop()"):
+        with attempt(state, f"{state.name}.stop()"):
             state.job.sut.stop()
-
-
-@contextlib.contextmanager
-def _attempt(state: RunState, what: str, passing: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-    """Turn an exception of the system or the library into an error of the run, unless it is of kind `passing`."""
-    try:
-        yield
-    except passing:
-        raise
-    except Exception as error:  # anything a vendor's code raises must end in a verdict
-        state.raised = state.raised or error
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        state.recorder.fail(
-            f"{what} raised {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})",
-            "".join(traceback.format_exception(error)),
-        )
 
 
 def _issue_part(state: RunState, part: Part) -> None:
     indices = list(part.loaded.indices)
-    with _attempt(state, f"{state.job.library.name}.load()", passing=InputError):
+    with attempt(state, f"{state.job.library.name}.load()", passing=InputError):
         state.job.library.load(indices)
     if state.recorder.failed:
         return
@@ -182,17 +165,17 @@ def _issue_part(state: RunState, part: Part) -> None:
         if not state.recorder.failed:
             _issue_loaded(state, part)
             if part.timed:
-                with _attempt(state, "the system's name"):
+                with attempt(state, "the system's name"):
                     state.name = state.job.sut.name
     finally:
-        with _attempt(state, f"{state.job.library.name}.unload()"):
+        with attempt(state, f"{state.job.library.name}.unload()"):
             state.job.library.unload(indices)
 
 
 def _warm_up(state: RunState, indices: list[int]) -> None:
     """See `contracts.WarmsUp`."""
     if isinstance(state.job.sut, WarmsUp):
-        with _attempt(state, f"{state.name}.warm_up()"):
+        with attempt(state, f"{state.name}.warm_up()"):
             state.job.sut.warm_up(indices)
 
 
@@ -207,7 +190,7 @@ def _issue_loaded(state: RunState, part: Part) -> None:
     reporter = Reporter(partial(progress_of, state, part), state.job.progress)
     clocks = state.job.clock.now_ns(), state.job.clock.wall_ns()
     try:
-        with reporter, _attempt(state, f"{state.name}.issue()"):
+        with reporter, attempt(state, f"{state.name}.issue()"):
             issue(state, part)
     except BaseException as error:  # noted before what it leaves unanswered
         _interrupted(state, error)

@@ -15,7 +15,7 @@ import numpy as np
 from loadgen.clock import precise_sleep
 from loadgen.contracts import I64
 from loadgen.settings import Scenario
-from loadgen.state import IssueThreads, Part, RunState, refuse_early
+from loadgen.state import IssueThreads, Part, RunState, attempt, refuse_early
 
 _CHUNK = 8192  # queries turned from columns into Python integers at a time
 _NEVER = 1 << 62
@@ -53,7 +53,8 @@ def issue(state: RunState, part: Part) -> None:
     }[state.settings.scenario](state, part)
     if state.recorder.failed or _gives_up(state, part):
         return
-    state.job.sut.flush()
+    with attempt(state, f"{state.name}.flush()"):
+        state.job.sut.flush()
     await_answers(state, part)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import traceback
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias, TypedDict
@@ -110,6 +112,22 @@ class RunState:
     @property
     def errors(self) -> Errors:
         return self.recorder.errors
+
+
+@contextlib.contextmanager
+def attempt(state: RunState, what: str, passing: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Turn an exception of the system or the library into an error of the run, unless it is of kind `passing`."""
+    try:
+        yield
+    except passing:
+        raise
+    except Exception as error:  # anything a vendor's code raises must end in a verdict
+        state.raised = state.raised or error
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        state.recorder.fail(
+            f"{what} raised {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})",
+            "".join(traceback.format_exception(error)),
+        )
 
 
 _FEW_NAMED = 5  # of many wrong answers
