@@ -1,16 +1,19 @@
 """Completions in columns: what the system answered, and when. Thread-safe, append-only.
 
-`complete` runs once a query inside the measured time, so it is a closure over local names, and it
-relies on the interpreter's lock: one store into a column is atomic.
+`complete` and `first_token` run once a query inside the measured time, so they are closures over local names. Of two
+threads that answer one sample at once, one is refused: answers of many ids, and those that are logged, take a lock. An
+answer of one id needs none where the interpreter has a lock of its own and, as CPython since 3.11, changes threads at
+calls and backward jumps only: what stands between such points is done at once. That a lock is held meanwhile
+(`attention`) it sees when it is done, and looks again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from array import array
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,18 +21,22 @@ import numpy.typing as npt
 
 from loadgen.clock import Clock
 from loadgen.contracts import I64, Buffer, Ints, Offsets
-from loadgen.notes import MAX_ERRORS, Errors
-from loadgen.spool import LoggedAnswer, Spool, SpoolError, flat
+from loadgen.notes import Errors
+from loadgen.spool import Spool, SpoolError, flat
 
 _SMALL = 16  # ids up to which a loop beats numpy
+
+
+def answers_need_lock() -> bool:
+    """Can another thread run between two steps of one line of code?"""
+    return sys.version_info < (3, 11) or not getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class Recorder:
     """The answers of one run, whose sample ids are 0 .. count - 1: positions in its columns.
 
-    It is the run's `Responder`. keep: None to log no answer, else a flag for each sample.
-    first_tokens: each sample must report its first token (token tests outside Offline). spool_dir: where
-    answers wait for the log when they outgrow memory; None is the system's folder for temporary files.
+    It is the run's `Responder`. keep: None to log no answer, else a flag for each sample. spool: where answers wait for
+    the log; None drops them. first_tokens: each sample must report its first token (token tests outside Offline).
     """
 
     def __init__(
@@ -41,39 +48,42 @@ class Recorder:
         keep: npt.NDArray[np.bool_] | None = None,
         tokens: bool = False,
         first_tokens: bool = False,
-        spool_dir: Path | None = None,
+        spool: Spool | None = None,
     ) -> None:
         self.count = count
         self.errors = errors
         self.now_ns = clock.now_ns
         self.times_only = keep is None and not tokens
+        self.locks = answers_need_lock()
         self.failed = False
-        # Absolute ns by id; 0 is not answered. Memory that is never written is never taken. The element before the
-        # first belongs to no sample, so that an API whose ids begin at 1 needs no arithmetic.
-        column = np.zeros(count + 1, np.int64)
-        column[0] = 1
-        self.done_view: I64 = column[1:]
-        self.done_from_one = memoryview(column)  # type: ignore[arg-type] # an array is a buffer
-        self.done = self.done_from_one[1:]
+        # Absolute ns by id; 0 is not answered. Memory that is never written is never taken.
+        self.done_view: I64 = np.zeros(count, np.int64)
+        self.done = memoryview(self.done_view)  # type: ignore[arg-type] # an array is a buffer
         self.first = np.zeros(count if tokens else 0, np.int64)
         self.tokens = np.zeros(count if tokens else 0, np.int64)
-        self._needs_first = first_tokens
+        self.needs_first = first_tokens
         self.keep = keep
-        self.spool = Spool(spool_dir)
+        self.spool = spool
         self._clock = clock
         self._began_ns = clock.now_ns()
         self._wake = threading.Lock()
         self._wake.acquire()
+        self._lock = threading.RLock()  # a signal's handler may answer, too
+        self._waiting = -1
         self.answered_at_least = [0]
         """A count of answered samples, to spare MultiStream a look at each: only calls with few ids add to it."""
-        self.waiting = array("q", [-1])
-        """Position of the sample that somebody waits for, else -1."""
-        self.complete = self._timed() if self.times_only else self._logged
+        self.attention = array("q", [0])
+        """Not 0: somebody waits for an answer, or holds the lock for answers of many ids; then `attend`."""
+        self.complete_one = self._one()
+        self.complete = self._timed() if self.times_only else self._full()
+        self.first_token, self.first_token_one = self._first_token()
+
+    # What is called for each query. Between `if done[...]` and the read of `attention` stands no call.
 
     def _timed(self) -> Any:
         """`complete` for runs that log no answers and count no tokens."""
-        now, done, waiting = self._clock.now_ns, self.done, self.waiting
-        notify, refuse, many, given = self.notify, self.refuse, self._many, self._given
+        now, done, attention = self._clock.now_ns, self.done, self.attention
+        attend, refuse, many, given, needs_lock = self.attend, self.refuse, self._many, self._given, self.locks
 
         def complete(
             ids: Ints,
@@ -83,35 +93,137 @@ class Recorder:
             at_ns: Ints | None = None,
         ) -> None:
             at: Any = now() if at_ns is None else given(ids, at_ns)
-            if type(ids) is int:
-                try:
-                    if ids < 0 or done[ids]:
-                        refuse(ids)
-                        return
-                    done[ids] = at
-                except IndexError:
+            if type(ids) is not int or needs_lock:
+                many(ids, at)
+                return
+            try:
+                if ids < 0 or done[ids]:
                     refuse(ids)
                     return
-            else:
-                many(ids, at)
-            k = waiting[0]
-            if k >= 0 and done[k]:
-                notify()
+                done[ids] = at
+            except IndexError:
+                refuse(ids)
+                return
+            if attention[0]:
+                attend(ids, at)
 
         return complete
 
-    def _logged(
-        self,
-        ids: Ints,
-        data: Buffer | None = None,
-        offsets: Offsets | None = None,
-        n_tokens: Ints | None = None,
-        at_ns: Ints | None = None,
-    ) -> None:
+    def _full(self) -> Any:
         """`complete` for runs that log answers or count tokens."""
-        self.complete_at(self.now_ns() if at_ns is None else self._given(ids, at_ns), ids, data, offsets, n_tokens)
+        now, given, one, many = self._clock.now_ns, self._given, self.complete_one, self.complete_many
 
-    def complete_at(
+        def complete(
+            ids: Ints,
+            data: Buffer | None = None,
+            offsets: Offsets | None = None,
+            n_tokens: Ints | None = None,
+            at_ns: Ints | None = None,
+        ) -> None:
+            at: Any = now() if at_ns is None else given(ids, at_ns)
+            if type(ids) is int and type(at) is int:
+                one(at, ids, data, n_tokens, offsets)
+            else:
+                many(at, ids, data, offsets, n_tokens)
+
+        return complete
+
+    def _one(self) -> Callable[..., None]:
+        """`complete_one`: `complete` of one id, at a time that is not questioned."""
+        done, attention, attend, locked, needs_lock = self.done, self.attention, self.attend, self._locked, self.locks
+        first, tokens, keeps = _memory(self.first), _memory(self.tokens), _memory(self.keep)
+        counts, logs, needs_first = len(self.tokens) > 0, self.keep is not None, self.needs_first
+
+        def complete_one(
+            at: int, position: int, data: Buffer | None = None, n_tokens: Any = None, offsets: Offsets | None = None
+        ) -> None:
+            try:
+                if (
+                    position < 0
+                    or needs_lock
+                    or (logs and keeps[position])
+                    or (counts and (type(n_tokens) is not int or n_tokens < 2))
+                    or (needs_first and not first[position])
+                    or done[position]
+                ):
+                    locked(at, position, data, n_tokens, offsets)
+                    return
+                if counts:
+                    tokens[position] = n_tokens
+                done[position] = at
+            except IndexError:
+                locked(at, position, data, n_tokens, offsets)
+                return
+            if attention[0]:
+                attend(position, at)
+
+        return complete_one
+
+    def _first_token(self) -> tuple[Callable[..., None], Callable[..., None]]:
+        """`first_token`, and of one id at a time that is not questioned."""
+        now, given, many = self._clock.now_ns, self._given, self.first_tokens_many
+        done, first, keeps = self.done, _memory(self.first), _memory(self.keep)
+        logs, counts = self.keep is not None, len(self.tokens) > 0
+
+        def first_token_one(at: int, position: int, data: Buffer | None = None) -> None:
+            if not counts:
+                return
+            try:
+                if position < 0 or done[position] or (logs and keeps[position]):
+                    many(at, position, data)
+                else:
+                    first[position] = at
+            except IndexError:
+                many(at, position, data)
+
+        def first_token(
+            ids: Ints, data: Buffer | None = None, offsets: Offsets | None = None, at_ns: Ints | None = None
+        ) -> None:
+            at: Any = now() if at_ns is None else given(ids, at_ns)
+            if type(ids) is int and type(at) is int and offsets is None:
+                first_token_one(at, ids, data)
+            elif counts:
+                many(at, ids, data, offsets)
+
+        return first_token, first_token_one
+
+    def _locked(
+        self, at: int, position: int, data: Buffer | None = None, n_tokens: Any = None, offsets: Offsets | None = None
+    ) -> None:
+        """`complete_one`, in any case."""
+        counts = len(self.tokens) > 0
+        if offsets is not None or (counts and type(n_tokens) is not int):
+            self.complete_many(at, position, data, offsets, n_tokens)
+            return
+        with self._lock:
+            if not 0 <= position < self.count or self.done[position]:
+                self.refuse(position)
+                return
+            if counts:
+                self._question_tokens(position, n_tokens)
+                self.tokens[position] = n_tokens if n_tokens > 1 else 0
+            if self.spool is not None and data is not None and self.keep is not None and self.keep[position]:
+                self.spool.add_one(position, data)
+            self.done[position] = at
+        self.notify()
+
+    def complete_few(self, at: int, positions: list[int], counts: list[int] | None = None) -> None:
+        """`complete` of up to `_SMALL` ids whose answers are not logged. counts: of tokens."""
+        done, tokens, taken = self.done, self.tokens, 0
+        with self._lock:
+            for k, i in enumerate(positions):
+                if not 0 <= i < self.count or done[i]:
+                    self.refuse(i)
+                    continue
+                if counts is not None:
+                    tokens[i] = counts[k] if counts[k] > 1 else 0
+                    self._question_tokens(i, counts[k])
+                done[i] = at
+                taken += 1
+            self.answered_at_least[0] += taken
+        self.notify()
+
+    def complete_many(
         self,
         at: int | I64,
         ids: Ints,
@@ -124,39 +236,37 @@ class Recorder:
         if rows.size != np.size(ids):
             for one, piece, count, when in _each(ids, data, offsets, n_tokens, at):
                 if 0 <= one < self.count:
-                    self.complete_at(when, one, piece, None, count)
+                    self.complete_many(when, one, piece, None, count)
             return
-        if len(self.tokens):
-            self._count_tokens(rows, n_tokens)
-        fresh = self._fresh(rows)
-        if self.keep is not None and data is not None:
-            self._log(self.spool.add, rows, fresh & self.keep[rows], data, offsets)
-        self._mark(rows, fresh, at)
+        counts = self._counts(rows, n_tokens) if len(self.tokens) else None
+        if counts is not None and self.keep is None and len(rows) <= _SMALL and isinstance(at, int):
+            self.complete_few(at, rows.tolist(), counts.tolist())
+            return
+        wanted = None if self.keep is None or self.spool is None or data is None else self.keep[rows]
+        with self._columns():
+            fresh = self._fresh(rows)
+            if counts is not None:
+                self._count_tokens(rows[fresh], counts[fresh])
+            if wanted is not None and wanted.any():
+                self._log(rows, wanted & fresh, data, offsets)  # type: ignore[arg-type]
+            self.done_view[rows[fresh]] = at if isinstance(at, int) else at[fresh]
         self.notify()
 
-    def first_token(
-        self, ids: Ints, data: Buffer | None = None, offsets: Offsets | None = None, at_ns: Ints | None = None
-    ) -> None:
-        """See `contracts.Responder`."""
-        self.first_token_at(self.now_ns() if at_ns is None else self._given(ids, at_ns), ids, data, offsets)
-
-    def first_token_at(
+    def first_tokens_many(
         self, at: int | I64, ids: Ints, data: Buffer | None = None, offsets: Offsets | None = None
     ) -> None:
-        """`first_token`, as `complete_at`."""
-        if not len(self.tokens):
-            return
+        """`first_token`, as `complete_many`."""
         rows, _ = self._known(ids, at)
         if rows.size != np.size(ids):
             for one, piece, _, when in _each(ids, data, offsets, None, at):
                 if 0 <= one < self.count:
-                    self.first_token_at(when, one, piece)
+                    self.first_tokens_many(when, one, piece)
             return
-        for i in rows[self.done_view[rows] != 0]:
+        for i in rows[self.done_view[rows] != 0].tolist():
             self.errors.add(f"Attempted to record token latency after sample was completed: id {i}")
+        if self.keep is not None and self.spool is not None and data is not None:
+            self._log(rows, self.keep[rows], data, offsets, first=True)
         self.first[rows] = at
-        if self.keep is not None and data is not None:
-            self._log(self.spool.add_first_tokens, rows, self.keep[rows], data, offsets)
 
     def keeps(self, position: int) -> bool:
         """Is this sample's answer logged?"""
@@ -171,13 +281,47 @@ class Recorder:
     def wait(self, position: int, timeout_s: float) -> bool:
         """Wait for this sample's answer, or a failure. False if neither came in time."""
         while True:
-            self.waiting[0] = position  # before the look, so that an answer after it wakes us
+            self._await(position)  # before the look, so that an answer after it wakes us
             if self.done[position] or self.failed:
                 break
             if not self._clock.wait(self._wake, timeout_s):
                 break
-        self.waiting[0] = -1
+        self._await(-1)
         return bool(self.done[position]) or self.failed
+
+    def _await(self, position: int) -> None:
+        with self._lock:
+            self.attention[0] += (position >= 0) - (self._waiting >= 0)
+            self._waiting = position
+
+    def attend(self, position: int, at: int) -> None:
+        """After the answer of one id, taken without the lock: was it the only one, and does somebody wait for it?"""
+        with self._lock:
+            if self.done[position] != at:  # who held the lock had looked before, and marked after
+                self.refuse(position)
+        self.notify()
+
+    def notify(self, force: bool = False) -> None:
+        """Wake whoever waits for an answer that has come."""
+        if not self.attention[0]:
+            return
+        with self._lock:
+            k = self._waiting
+            if k < 0 or not (force or self.done[k]):
+                return
+            self._await(-1)
+        with contextlib.suppress(RuntimeError):  # it gave up just now, and waits again
+            self._wake.release()
+
+    @contextlib.contextmanager
+    def _columns(self) -> Iterator[None]:
+        """Look at answers and mark them, of many ids, with nobody between."""
+        with self._lock:
+            self.attention[0] += 1
+            try:
+                yield
+            finally:
+                self.attention[0] -= 1
 
     def first_missing(self, start: int, stop: int) -> int:
         """The first position in start .. stop - 1 without an answer; stop if there is none."""
@@ -187,13 +331,6 @@ class Recorder:
             if len(missing):
                 return low + int(missing[0])
         return stop
-
-    def entries(self) -> Iterator[LoggedAnswer]:
-        """Logged answers in order of completion."""
-        return self.spool.answers(self.tokens if len(self.tokens) else None, self._needs_first)
-
-    def close(self) -> None:
-        self.spool.close()
 
     def _given(self, ids: Ints, at_ns: Ints) -> int | I64:
         """A time that the caller has read, or a column of one for each id.
@@ -221,27 +358,19 @@ class Recorder:
         return int(times[0]) if len(times) == 1 else times
 
     def _many(self, ids: Any, at: int | I64) -> None:
-        if len(ids) <= _SMALL:
-            if type(ids) is np.ndarray:
-                ids = ids.tolist()
-            if not isinstance(at, int):
-                for one, when in zip(ids, at.tolist(), strict=True):
-                    self._many((one,), when)
-                return
-            done, taken = self.done, len(ids)
-            for i in ids:
-                if not 0 <= i < self.count or done[i]:
-                    self.refuse(int(i))
-                    taken -= 1
-                else:
-                    done[i] = at
-            self.answered_at_least[0] += taken
+        """Answers that are neither logged nor counted."""
+        if type(ids) is int:
+            ids = (ids,)
+        if len(ids) > _SMALL:
+            self.complete_many(at, ids)
             return
-        rows, at = self._known(ids, at)
-        self._mark(rows, self._fresh(rows), at)
-
-    def _mark(self, rows: I64, fresh: npt.NDArray[np.bool_], at: int | I64) -> None:
-        self.done_view[rows[fresh]] = at if isinstance(at, int) else at[fresh]
+        if type(ids) is np.ndarray:
+            ids = ids.tolist()
+        if isinstance(at, int):
+            self.complete_few(at, ids)
+            return
+        for one, when in zip(ids, at.tolist(), strict=True):
+            self.complete_few(when, [one])
 
     def _known(self, ids: Ints, at: int | I64) -> tuple[I64, int | I64]:
         """Column positions of known ids, and their times; unknown ids become errors."""
@@ -249,8 +378,8 @@ class Recorder:
         known = (rows >= 0) & (rows < self.count)
         if known.all():
             return rows, at
-        for i in rows[~known][:MAX_ERRORS]:
-            self.refuse(int(i))
+        for i in rows[~known].tolist():
+            self.refuse(i)
         return rows[known], at if isinstance(at, int) else at[known]
 
     def _fresh(self, rows: I64) -> npt.NDArray[np.bool_]:
@@ -262,31 +391,40 @@ class Recorder:
             once[firsts] = True
             fresh &= once
         if not fresh.all():
-            for i in rows[~fresh][:MAX_ERRORS]:
-                self.refuse(int(i))
+            for i in rows[~fresh].tolist():
+                self.refuse(i)
         return fresh
 
-    def _count_tokens(self, rows: I64, n_tokens: Ints | None) -> None:
-        counts = np.broadcast_to(np.asarray(0 if n_tokens is None else n_tokens, np.int64), rows.shape).copy()
-        for i, n in zip(rows[counts < 2].tolist(), counts[counts < 2].tolist(), strict=True):
-            self.errors.add(f"{_token_problem(n)}: id {i}, n_tokens {n}")
-        counts[counts < 2] = 0
-        self.tokens[rows] = counts
-        if self._needs_first:
-            for i in rows[self.first[rows] == 0]:
-                self.errors.add(f"Attempted to record a sample latency before it's first token latency: id {i}")
+    def _counts(self, rows: I64, n_tokens: Ints | None) -> I64:
+        return np.broadcast_to(np.asarray(0 if n_tokens is None else n_tokens, np.int64), rows.shape)
+
+    def _count_tokens(self, rows: I64, counts: I64) -> None:
+        strange = counts < 2
+        if self.needs_first:
+            strange |= self.first[rows] == 0
+        for i, n in zip(rows[strange].tolist(), counts[strange].tolist(), strict=True):
+            self._question_tokens(i, n)
+        self.tokens[rows] = np.where(counts < 2, 0, counts)
+
+    def _question_tokens(self, position: int, n_tokens: int) -> None:
+        """Note what is wrong with a sample's tokens, if anything is."""
+        if n_tokens < 2:
+            self.errors.add(f"{_token_problem(n_tokens)}: id {position}, n_tokens {n_tokens}")
+        if self.needs_first and not self.first[position]:
+            self.errors.add(f"Attempted to record a sample latency before it's first token latency: id {position}")
 
     def _log(
         self,
-        add: Callable[[I64, npt.NDArray[np.bool_], Buffer, Offsets | None], None],
         rows: I64,
         wanted: npt.NDArray[np.bool_],
         data: Buffer,
         offsets: Offsets | None,
+        first: bool = False,
     ) -> None:
         """Hand answers or first tokens to the spool. What it cannot keep ends the run."""
+        assert self.spool is not None
         try:
-            add(rows, wanted, data, offsets)
+            (self.spool.add_first_tokens if first else self.spool.add)(rows, wanted, data, offsets)
         except SpoolError as error:
             self.fail(str(error))
 
@@ -299,13 +437,10 @@ class Recorder:
                 f"Received completion for an unknown sample: id {position}; this run has ids 0 to {self.count - 1}"
             )
 
-    def notify(self, force: bool = False) -> None:
-        """Wake whoever waits for an answer that has come."""
-        k = self.waiting[0]
-        if k >= 0 and (force or self.done[k]):
-            self.waiting[0] = -1
-            with contextlib.suppress(RuntimeError):  # another thread has just released it
-                self._wake.release()
+
+def _memory(column: npt.NDArray[Any] | None) -> Any:
+    """To read and write single elements of, several times as fast as of the array."""
+    return None if column is None else memoryview(column)  # type: ignore[arg-type]
 
 
 def _each(

@@ -95,9 +95,13 @@ class Result:
     sample_count: int
     duration_ns: int
     interrupted: bool
+    note: str
+    """Why this is INVALID although the official summary says VALID; empty if it does not."""
     details: tuple[str, ...]
     """Tracebacks of what went wrong, in order."""
     logdir: Path | None
+    raised: BaseException | None = field(repr=False, compare=False)
+    """What the system, the library or a signal's handler raised first."""
     latencies_ns: npt.NDArray[np.int64] = field(repr=False, compare=False)
     columns: Records | None = field(default=None, repr=False, compare=False)
     """When each query was due and sent and each sample answered, in the last set of samples."""
