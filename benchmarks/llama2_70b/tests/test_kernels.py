@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,10 +14,12 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is for Linux only")
 
-from bench_llama2_70b.config import LlamaConfig
+from bench_llama2_70b.config import LlamaConfig, write_config
 from bench_llama2_70b.pytorch import kernels
+from bench_llama2_70b.pytorch.backend import Rank
 from bench_llama2_70b.pytorch.kernels import Tiles
 from bench_llama2_70b.pytorch.model import RMSNorm, rotated, rotation, rounded8
+from loadgen.contracts import BackendOptions
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
@@ -125,3 +132,49 @@ def test_attention_reads_pages_in_place(
     kernels.attended(queries, keys, values, tiles([2, 2], [2, 7], [5, 4], [3, 8]), pages, 5, made)
     wanted = [plain(q, keys, values, TABLE[row], at) for q, row, at in zip(queries, rows, positions, strict=True)]
     close(made, torch.stack(wanted).to(dtype), False)
+
+
+class _Again:
+    """Stands for a recorded graph: computes anew from the columns that the recording reads."""
+
+    def __init__(self, recorded: Any) -> None:
+        self.recorded, self.replays = recorded, 0
+
+    def replay(self) -> None:
+        self.replays += 1
+        self.recorded._ids.copy_(self.recorded._compute())
+
+
+@pytest.mark.skipif(ON_GPU, reason="test_gpu.py has more of it")
+def test_fused_steps_and_recordings_give_the_same_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a recording is but CUDA: rows beyond a step's own are filled with what nobody reads. A prompt comes in
+    chunks beside a request that generates."""
+    for name in ("Stream", "synchronize", "CUDAGraph", "graph_pool_handle"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(kernels, "_LANES", 32)
+    write_config(tmp_path / "config.json", LlamaConfig(64, 32, 48, 2, 4, 2, 64))
+
+    def answers(fused: bool) -> tuple[dict[int, list[int]], Any]:
+        engine = Rank(BackendOptions(tmp_path, max_batch=3, extra={"seed": 1, "step_tokens": 12})).engine
+        recorded: dict[int, Any] = {}
+        if fused:
+            gpu = engine.fuse()
+            gpu.record([1, 3], 4)
+            recorded = gpu.recorded
+            for one in recorded.values():
+                one._graph = _Again(one)
+        made: dict[int, list[int]] = {number: [] for number in range(3)}
+        rng = np.random.default_rng(1)
+        for number, (prompt, most) in enumerate([(3, 2), (20, 6), (5, 2)]):
+            engine.planner.add(number, rng.integers(3, 64, prompt), most)
+        while any(len(made[n]) < most for n, most in enumerate((2, 6, 2))):
+            tokens = engine.step()
+            for row, request in enumerate(tokens.requests.tolist()):
+                made[request] += tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]].tolist()
+        return made, recorded
+
+    (wanted, _), (made, recorded) = answers(False), answers(True)
+    assert made == wanted
+    assert [one._graph.replays > 0 for one in recorded.values()] == [True, True]
