@@ -183,7 +183,9 @@ class Backend:
             for form in _FORMS:
                 try:
                     prompt = [BOS, BOS, self._tokenizer.bare_space()]
-                    chunks = [one async for some in self._stream(self._request(prompt, 2, form, as_text)) for one in some]
+                    chunks = [
+                        one async for some in self._stream(self._request(prompt, 2, form, as_text)) for one in some
+                    ]
                 except Refused as error:
                     first = first or error
                     continue

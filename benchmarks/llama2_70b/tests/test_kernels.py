@@ -115,7 +115,7 @@ TABLE = [[3, 7, 1, 2, 9], [5, 4, 8, 0, 0], [6, 11, 10, 0, 0]]
 def test_attention_reads_pages_in_place(
     programs: int, dtype: torch.dtype, kept: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two tokens that are generated, and 7 and then 2 of a prompt, in tiles of 5; keys in blocks of which not all fit."""
+    """Two tokens that are generated, and 7 and then 2 of a prompt, in tiles of 5; keys in blocks not all full."""
     torch.manual_seed(3)
     monkeypatch.setattr(kernels, "_PROGRAMS", programs)
     monkeypatch.setattr(kernels, "_KEYS", 32)

@@ -22,7 +22,7 @@ class Chunk(NamedTuple):
 
     slot: int
     start: int
-    count: int
+    tokens: int
 
 
 class Cache:

@@ -107,11 +107,11 @@ class Engine:
         for slot, prompt in self._filling.items():
             if left:
                 chunks.append(Chunk(slot, prompt.done, min(left, len(prompt.tokens) - prompt.done)))
-                left -= chunks[-1].count
+                left -= chunks[-1].tokens
         spans = [self._filling[slot].tokens[start : start + count] for slot, start, count in chunks]
         tokens = self._there(np.concatenate(spans))
         places = self._there(np.concatenate([np.arange(start, start + count) for _, start, count in chunks]))
-        slots = self._there(np.repeat([chunk.slot for chunk in chunks], [chunk.count for chunk in chunks]))
+        slots = self._there(np.repeat([chunk.slot for chunk in chunks], [chunk.tokens for chunk in chunks]))
         if self.gpu:
             hidden = self.gpu.network.fill(tokens, places, slots, places, chunks)
         else:

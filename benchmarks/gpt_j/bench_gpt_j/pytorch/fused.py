@@ -1,4 +1,4 @@
-"""The network of `model` by the kernels of `kernels`: the same weights, the same roundings, far fewer passes over memory."""
+"""The network of `model` by the kernels of `kernels`: same weights, same roundings, fewer passes over memory."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ class Fused:
         cosines, sines = rotation(torch.arange(model.config.n_positions, device=model.embed.device), model.config)
         self._turns = cosines.squeeze(1).contiguous(), sines.squeeze(1).contiguous()
 
-    def fill(
-        self, tokens: Tensor, positions: Tensor, slots: Tensor, places: Tensor, chunks: Sequence[Chunk]
-    ) -> Tensor:
+    def fill(self, tokens: Tensor, positions: Tensor, slots: Tensor, places: Tensor, chunks: Sequence[Chunk]) -> Tensor:
         """[T, d] of chunks of prompts."""
 
         def attend(layer: int, queries: Tensor, out: Tensor) -> None:

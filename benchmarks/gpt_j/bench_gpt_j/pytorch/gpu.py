@@ -53,7 +53,7 @@ class Gpu:
         columns = (beams.last(slots), positions[:, None].expand_as(places), slots[:, None].expand_as(places), places)
         tokens, positions, of_slots, places = (x.flatten().int() for x in columns)
         hidden = self.network.extend(tokens, positions, of_slots, places, lengths)
-        engine.choose(slots, engine.model.logits(hidden).unflatten(0, (rows, -1)))
+        engine.choose(slots, engine.model.logits(hidden).view(rows, beams.count, -1))
 
     def later(self, columns: Tensor) -> Callable[[], Any]:
         """Copy to the host while it goes on; the call waits for the copy."""

@@ -1,8 +1,8 @@
 """Triton kernels for GPT-J on a GPU: all that is done between two matrix products, and attention of beams over what a
 sample keeps in its row of the cache.
 
-Sums are in float32; where the plain network (`model`) rounds to its number format, so do these. Without a GPU Triton can
-interpret them.
+Sums are in float32; where the plain network (`model`) rounds to its number format, so do these. Without a GPU Triton
+can interpret them.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
@@ -281,6 +281,4 @@ def attended(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor, length
     )
     if splits > 1:
         grid = (len(queries), heads)
-        _join[grid](
-            *made, out, out.stride(0), HEADS=heads, SIZE=size, PADDED=_power(size), SPLITS=splits, num_warps=4
-        )
+        _join[grid](*made, out, out.stride(0), HEADS=heads, SIZE=size, PADDED=_power(size), SPLITS=splits, num_warps=4)

@@ -84,10 +84,10 @@ class Engine:
         made = torch.from_numpy(np.ascontiguousarray(column))
         return made.to(self.device)
 
+
 def padding(counts: I64) -> tuple[I64, Any]:
     """Rows of so many tokens each, one after another, as [n, longest]: (the token's number, is it one?)."""
     columns = np.arange(counts.max())
     real = columns < counts[:, None]
     starts = np.cumsum(counts) - counts
     return starts[:, None] + np.minimum(columns, counts[:, None] - 1), real
-

@@ -1,4 +1,4 @@
-"""The network of `model` by the kernels of `kernels`: the same weights, the same roundings, far fewer passes over memory."""
+"""The network of `model` by the kernels of `kernels`: same weights, same roundings, fewer passes over memory."""
 
 from __future__ import annotations
 

@@ -45,17 +45,12 @@ class Gpu:
         tiles = cut(plan, self.tile)
         last = (np.cumsum(plan.counts) - 1)[plan.ends]
         columns = (plan.tokens, plan.positions, places(plan, self.network.cache.page), *tiles, last)
-        parts = self._there([*columns, plan.fresh[plan.ends], plan.pages.reshape(-1)])
-        chunk = Tiles(*parts[3:7])
-        batch = Batch(
-            *parts[:3],
-            pages=parts[9].view(plan.pages.shape),
-            single=plan.single,
-            ones=ones(parts[1][: plan.single]),
-            chunks=chunk,
-        )
-        hidden = self.network.hidden(batch)
-        return self.likeliest(hidden[parts[7]], parts[8].bool())
+        there = self._there([*columns, plan.fresh[plan.ends], plan.pages.reshape(-1)])
+        tokens, positions, kept, *of_tiles, ending, fresh, table = there
+        pages = table.view(plan.pages.shape)
+        single = ones(positions[: plan.single])
+        batch = Batch(tokens, positions, kept, pages, plan.single, single, Tiles(*of_tiles))
+        return self.likeliest(self.network.hidden(batch)[ending], fresh.bool())
 
     def _there(self, columns: list[npt.NDArray[Any]]) -> list[Tensor]:
         """int32 on the device, in one copy."""
@@ -63,7 +58,7 @@ class Gpu:
         joined = torch.from_numpy(np.concatenate(columns, dtype=np.int32, casting="unsafe"))
         if self.device.type == "cuda":
             joined = joined.pin_memory().to(self.device, non_blocking=True)
-        return list(joined.split(lengths))
+        return list(torch.split(joined, lengths))
 
 
 def ones(positions: Tensor) -> Tiles:
@@ -96,7 +91,7 @@ class Recorded:
     def __init__(self, gpu: Gpu, size: int, pages: int, pool: Any) -> None:
         self._gpu, self._size = gpu, size
         self._columns = torch.zeros(size * (4 + pages), dtype=torch.int32, device=gpu.device)
-        tokens, at, kept, fresh, table = self._columns.split([size, size, size, size, size * pages])
+        tokens, at, kept, fresh, table = torch.split(self._columns, [size, size, size, size, size * pages])
         self._pages, none = (size, pages), at[:0]
         self._batch = Batch(tokens, at, kept, table.view(size, pages), size, ones(at), Tiles(none, none, none, none))
         self._fresh = fresh
@@ -118,6 +113,7 @@ class Recorded:
         columns[:, :rows] = plan.tokens, plan.positions, places(plan, self._gpu.network.cache.page), plan.fresh
         table = np.zeros(self._pages, np.int32)
         table[:rows, : plan.pages.shape[1]] = plan.pages
-        self._columns.copy_(*self._gpu._there([np.concatenate([columns.reshape(-1), table.reshape(-1)])]))
+        (there,) = self._gpu._there([np.concatenate([columns.reshape(-1), table.reshape(-1)])])
+        self._columns.copy_(there)
         self._graph.replay()
         return self._ids[:rows]

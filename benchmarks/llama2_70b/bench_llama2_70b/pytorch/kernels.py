@@ -1,7 +1,7 @@
 """Triton kernels for Llama on a GPU: all that is done between two matrix products, and attention over pages in place.
 
-Rows are tokens. Sums are in float32; where the plain network (`model`) rounds to its number format, so do these. Without
-a GPU Triton can interpret them.
+Rows are tokens. Sums are in float32; where the plain network (`model`) rounds to its number format, so do these.
+Without a GPU Triton can interpret them.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
@@ -300,7 +300,7 @@ def rounded(x: Tensor, eight: bool) -> Rows:
     """x [T, d] in e4m3 if wanted."""
     if not eight:
         return Rows(x)
-    out, scales = _empty8(*x.shape, x)
+    out, scales = _empty8(len(x), x.shape[1], x)
     _rounded[(len(x),)](x, out, scales, x.shape[1], BLOCK=_power(x.shape[1]), num_warps=8)
     return Rows(out, scales)
 
