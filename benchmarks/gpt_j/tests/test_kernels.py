@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +15,9 @@ pytest.importorskip("triton", reason="Triton is for Linux only")
 
 from bench_gpt_j.config import GPTJConfig
 from bench_gpt_j.pytorch import kernels
+from bench_gpt_j.pytorch.engine import Engine, Search
 from bench_gpt_j.pytorch.model import rotated, rotation
+from bench_gpt_j.pytorch.weights import load, random
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
@@ -89,3 +95,47 @@ def test_beams_attend_to_what_they_have_seen(
         close(out.view(3, 4, -1)[slot, :, :48], wanted.transpose(0, 1).flatten(1).to(dtype))
     assert torch.equal(out[:, 48:], before[:, 48:])
     assert out.isfinite().all()
+
+
+class _Again:
+    """Stands for a recorded graph: computes anew."""
+
+    replays = 0
+
+    def __init__(self, compute: Any) -> None:
+        self.compute = compute
+
+    def replay(self) -> None:
+        _Again.replays += 1
+        self.compute()
+
+
+@pytest.mark.skipif(ON_GPU, reason="test_gpu.py has more of it")
+def test_fused_steps_and_recordings_give_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a recording is but CUDA. Prompts come in chunks beside searches that run; what has ended is heard of one
+    step late, and its slot is taken again."""
+    for name in ("Stream", "synchronize", "CUDAGraph", "graph_pool_handle"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, **__: contextlib.nullcontext())
+    config = GPTJConfig(vocab_size=20, n_embd=16, n_layer=1, n_head=2, n_positions=32, rotary_dim=4)
+    model = load(config, random(config, 1, DEVICE), DEVICE, torch.float32)
+
+    def answers(fused: bool) -> dict[int, list[int]]:
+        engine = Engine(model, Search(19, beams=2, least=1, most=4), slots=2, longest=9, budget=6)
+        if fused:
+            gpu = engine.fuse()
+            gpu.record([2])
+            gpu._recorded[2] = _Again(lambda: gpu._compute(2))
+        rng, made = np.random.default_rng(1), dict[int, list[int]]()
+        waiting = [(number, rng.integers(0, 19, length)) for number, length in enumerate((3, 9, 2, 4))]
+        while len(made) < 4:
+            while waiting and engine.room():
+                engine.add(*waiting.pop(0), most=4)
+            tokens = engine.step()
+            for row, request in enumerate(tokens.requests.tolist()):
+                made[request] = tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]].tolist()
+        return made
+
+    assert answers(True) == answers(False)
+    assert _Again.replays > 4
