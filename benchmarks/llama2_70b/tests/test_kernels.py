@@ -40,7 +40,7 @@ def close(made: Tensor, wanted: Tensor, eight: bool) -> None:
     """As near as the format is: a number may be rounded to a neighbour."""
     step = 2**-3 if eight else {torch.float32: 2**-18, torch.float16: 2**-9, torch.bfloat16: 2**-6}[wanted.dtype]
     wanted = wanted.float()
-    near = (made.float() - wanted).abs() <= step * (wanted.abs() + (0 if eight else wanted.abs().max()))
+    near = (made.float() - wanted).abs() <= step * wanted.abs() + (2**-9 if eight else step) * wanted.abs().max()
     assert wanted.std() > 0.01
     if eight and not ON_GPU:  # the interpreter loses the carry of a number that is rounded up to a power of two
         assert near.float().mean() > 0.9

@@ -12,9 +12,14 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.bias import causal_lower_right
 
 from bench_gpt_j.config import GPTJConfig
 from bench_gpt_j.pytorch.model import Attend
+
+_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Of prompts. cuDNN's is left out: it plans anew for each length, which takes longer than an answer."""
 
 
 class Chunk(NamedTuple):
@@ -46,16 +51,13 @@ class Cache:
         it, whose keys and values are here already."""
         made = torch.empty_like(queries)
         first = 0
-        for slot, start, count in chunks:
-            k, v = (kept[layer, slot, None, :, : start + count] for kept in (self.keys, self.values))
-            q = queries[first : first + count].transpose(0, 1)[None]
-            mask = None
-            if start:
-                at = torch.arange(start + count, device=q.device)
-                mask = at <= at[start:, None]
-            seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=not start)
-            made[first : first + count] = seen[0].transpose(0, 1)
-            first += count
+        with sdpa_kernel(_ATTENTION):
+            for slot, start, count in chunks:
+                k, v = (kept[layer, slot, None, :, : start + count] for kept in (self.keys, self.values))
+                q = queries[first : first + count].transpose(0, 1)[None]
+                seen = F.scaled_dot_product_attention(q, k, v, attn_mask=causal_lower_right(count, start + count))
+                made[first : first + count] = seen[0].transpose(0, 1)
+                first += count
         return made
 
     def fill(self, slots: Tensor, places: Tensor, chunks: Sequence[Chunk]) -> Attend:

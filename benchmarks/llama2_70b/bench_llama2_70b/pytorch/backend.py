@@ -96,7 +96,7 @@ class Rank:
         config = read_config(options.model / CONFIG)
         dtype = torch.float8_e4m3fn if options.dtype == "float8" else runtime.dtype_of(options.dtype)
         if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)
+            torch.cuda.set_device(self.device.index or 0)
             check_memory(config, share.count, dtype, torch.cuda.mem_get_info(self.device)[1])
         model = self._model(config, share, dtype)
         room = self._room(config, share, dtype)
