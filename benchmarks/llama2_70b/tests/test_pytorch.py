@@ -97,18 +97,18 @@ def expected(theirs: tuple[Path, Any]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(
-    ("batch", "at_once", "extra"),
+    ("batch", "at_once", "more"),
     [
         (1, [], {}),
         (5, [1, 0, 0, 2, 0, 1, 1], {}),
         (64, [], {}),
-        (64, [10, 3, 0, 0, 20, 1], {"step_tokens": 7}),  # prompts in many chunks beside requests that generate
+        (64, [10, 3, 0, 0, 20, 1], {"max_cost": 7}),  # prompts in many chunks beside requests that generate
     ],
 )
 def test_the_same_tokens(
-    batch: int, at_once: list[int], extra: dict[str, int], theirs: tuple[Path, Any], expected: list[list[int]]
+    batch: int, at_once: list[int], more: dict[str, int], theirs: tuple[Path, Any], expected: list[list[int]]
 ) -> None:
-    backend = Backend(options(theirs[0], batch, extra=extra))
+    backend = Backend(options(theirs[0], batch, **more))
     assert backend.load().dtype == "float32"
     count = 12 if batch < 64 else 64
     assert generate(backend, prompts(count), list(at_once)) == expected[:count]

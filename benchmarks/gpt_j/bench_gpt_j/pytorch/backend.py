@@ -11,7 +11,7 @@ from bench_gpt_j.dataset import Batch
 from bench_gpt_j.memory import SIZES, of_search
 from bench_gpt_j.official import BEAMS, CONFIG, INDEX, LONGEST, MAX_NEW, MIN_NEW, TOKENIZER
 from bench_gpt_j.pytorch import beams, checkpoint, weights
-from bench_gpt_j.pytorch.engine import Engine, Search
+from bench_gpt_j.pytorch.engine import BUDGET, Engine, Search
 from bench_gpt_j.tokenizer import read_tokenizer
 from loadgen.contracts import I64, BackendOptions, InputError, Loaded, Tokens
 from loadgen.harness.runtimes import torch as runtime
@@ -57,7 +57,7 @@ class Backend:
             )
         model = self._model(config)
         slots = self._slots(config, longest + search.beams * search.most)
-        self.engine = Engine(model, search, slots, longest)
+        self.engine = Engine(model, search, slots, longest, self.options.max_cost or BUDGET)
         if self.device.type == "cuda":
             self.engine.fuse().record(_sizes(slots))
         return runtime.loaded(self.device, self.options.dtype)

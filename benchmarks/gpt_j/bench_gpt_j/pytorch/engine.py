@@ -20,6 +20,9 @@ from bench_gpt_j.pytorch.model import GPTJ
 from loadgen.contracts import I64, RequestError, Tokens
 from loadgen.harness.serving.streaming import tokens_of
 
+BUDGET = 4096
+"""Tokens of prompts that a step computes at the most, unless `--max-cost` says otherwise."""
+
 
 @dataclass(frozen=True)
 class Search:
@@ -49,7 +52,7 @@ class _Prompt:
 class Engine:
     """A model, its cache, and the searches that run; one thread calls all methods."""
 
-    def __init__(self, model: GPTJ, search: Search, slots: int, longest: int, budget: int = 4096) -> None:
+    def __init__(self, model: GPTJ, search: Search, slots: int, longest: int, budget: int = BUDGET) -> None:
         """slots: searches at once. longest: tokens of a prompt. budget: of prompts in a step."""
         self.model, self.search, self.budget, self.longest = model, search, budget, longest
         self.device = model.embed.device

@@ -125,7 +125,7 @@ class Rank:
         """On a CPU every slot can be full; on a GPU the cache takes the memory that is left."""
         slots = self.options.max_batch
         longest = min(config.max_position_embeddings, int(self.options.extra.get("longest", 1 << 30)))
-        budget = int(self.options.extra.get("step_tokens", 512))
+        budget = self.options.max_cost or int(self.options.extra.get("step_tokens", 512))
         of_longest = -(-longest // _PAGE)
         most = 1 + slots * of_longest
         if self.device.type == "cpu":
