@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,8 @@ from loadgen.contracts import BackendOptions
 
 _SLOTS = 3
 """Batches on the way: one computed, one copied, one collected."""
+_COLLECTORS = 4
+"""Threads that copy indices: one copies 10 GB/s at most, and a sample has 245 kB."""
 _PAIRS_OF_A_SAMPLE = 270  # on average: page-locked memory is taken for so many, and for more when they come
 
 
@@ -48,6 +51,7 @@ class Pipeline:
         pairs = options.max_cost or options.max_batch * _PAIRS_OF_A_SAMPLE
         self._slots = [_Slot(pairs) for _ in range(_SLOTS)]
         self._turn = 0
+        self._collectors = ThreadPoolExecutor(_COLLECTORS, "collector")
         self._waiter = ThreadPoolExecutor(1, "gpu-answers")
 
     def submit(self, batch: Batch) -> Future[F32]:
@@ -56,7 +60,7 @@ class Pipeline:
         self._turn = (self._turn + 1) % _SLOTS
         slot.wait()
         pairs = len(batch)
-        dense, indices = slot.collect(batch)
+        dense, indices = slot.collect(batch, self._collectors)
         stream: Any = torch.cuda.current_stream(self._main)
         bags = torch.empty((pairs, len(self._config.rows) * self._config.dim), dtype=self._dtype, device=self._main)
         for part in self._parts:
@@ -72,6 +76,7 @@ class Pipeline:
     def close(self) -> None:
         """Waits for what is under way."""
         self._waiter.shutdown()
+        self._collectors.shutdown()
         self._parts.clear()
 
 
@@ -128,7 +133,7 @@ class _Slot:
         if self.done is not None:
             self.done.synchronize()
 
-    def collect(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def collect(self, batch: Batch, threads: ThreadPoolExecutor) -> tuple[Tensor, Tensor]:
         """dense [n, 13] and indices [n, sum of hots] of the batch's pairs."""
         pairs, hots = len(batch), sum(batch.hots)
         if len(self._dense) < pairs or self._indices.shape[1] != hots:
@@ -136,7 +141,15 @@ class _Slot:
             self._dense = _page_locked((self._pairs, DENSE_FEATURES), torch.float32)
             self._indices = _page_locked((self._pairs, hots), torch.int32)
         dense, indices = self._dense[:pairs], self._indices[:pairs]
-        batch.collect(dense.numpy(), indices.numpy())
+        ends = np.cumsum(batch.counts, dtype=np.int64)
+        cuts = sorted({*np.linspace(0, len(ends), _COLLECTORS + 1).astype(int).tolist()})
+
+        def copy(low: int, high: int) -> None:
+            part = Batch(batch.source, batch.starts[low:high], batch.counts[low:high])
+            rows = slice(int(ends[low]) - int(batch.counts[low]), int(ends[high - 1]))
+            part.collect(dense[rows].numpy(), indices[rows].numpy())
+
+        list(threads.map(copy, cuts, cuts[1:]))
         return dense, indices
 
 
