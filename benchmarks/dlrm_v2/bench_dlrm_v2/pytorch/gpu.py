@@ -1,7 +1,8 @@
 """A stream of batches through one GPU, or several that share the tables.
 
-While a batch is computed, the indices of the next one are collected in page-locked memory and copied. All tables of a
-GPU are one kernel. Each GPU sums its own tables' rows; the first gets the sums and computes the rest.
+While a batch is computed, the indices of the next one are collected in page-locked memory and copied, and their rows
+fetched: computing leaves the memory idle. All tables of a GPU are one kernel. Each GPU sums its own tables' rows; the
+first gets the sums and computes the rest.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Pipeline:
         self._dtype: torch.dtype = next(network.parameters()).dtype
         shares = spread(source.config, len(devices))
         residents = [Resident(source, share, stored, device) for share, device in zip(shares, devices, strict=True)]
-        self._parts = [_Part(tables, is_main=number == 0) for number, tables in enumerate(residents)]
+        width = len(self._config.rows) * self._config.dim
+        self._parts = [_Part(tables, self._dtype, 0 if at else width) for at, tables in enumerate(residents)]
         is_compiled = self._dtype != torch.float32
         self._network: Any = torch.compile(network, dynamic=True) if is_compiled else network
         pairs = options.max_cost or options.max_batch * _PAIRS_OF_A_SAMPLE
@@ -59,16 +61,16 @@ class Pipeline:
         slot = self._slots[self._turn]
         self._turn = (self._turn + 1) % _SLOTS
         slot.wait()
-        pairs = len(batch)
         dense, indices = slot.collect(batch, self._collectors)
         stream: Any = torch.cuda.current_stream(self._main)
-        bags = torch.empty((pairs, len(self._config.rows) * self._config.dim), dtype=self._dtype, device=self._main)
-        for part in self._parts:
-            part.look_up(indices, batch.hots, bags, stream)
+        sums = [part.look_up(indices, batch.hots) for part in self._parts]
+        bags = sums[0]
+        for part, others in zip(self._parts, sums, strict=True):
+            part.hand_over(others, bags, stream)
         with torch.cuda.device(self._main):
             there = dense.to(self._main, non_blocking=True).to(self._dtype)  # together a CPU would convert, and wait
             answers = self._network(there, bags)
-            host = _page_locked((pairs,), torch.float32).copy_(answers, non_blocking=True)
+            host = _page_locked((len(answers),), torch.float32).copy_(answers, non_blocking=True)
             slot.done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             slot.done.record()
         return self._waiter.submit(_finish, slot.done, host)
@@ -89,28 +91,30 @@ def _finish(done: Any, answers: Tensor) -> F32:
 class _Part:
     """The tables of one GPU."""
 
-    def __init__(self, tables: Resident, is_main: bool) -> None:
-        """is_main: does the rest of the model lie there too?"""
-        self._tables, self._is_main = tables, is_main
+    def __init__(self, tables: Resident, dtype: torch.dtype, width: int) -> None:
+        """dtype: of the sums. width: of what they are written into; 0: of their own, as the rest of the model lies on
+        another GPU."""
+        self._tables, self._dtype, self._is_main = tables, dtype, bool(width)
         self._device, self._dim = tables.rows.device, tables.rows.shape[1]
-        self._copying: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._width = width or len(tables.tables) * self._dim
+        self._own: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._own.wait_stream(torch.cuda.current_stream(self._device))  # which has made the tables
         self._lookups: dict[tuple[int, ...], Lookup] = {}
 
-    def look_up(self, indices: Tensor, hots: tuple[int, ...], bags: Tensor, stream: Any) -> None:
-        """Write the tables' columns of `bags`, on the stream of the main GPU."""
-        tables = self._tables.tables
-        with torch.cuda.device(self._device):
-            with torch.cuda.stream(self._copying):
-                copied = indices.to(self._device, non_blocking=True)
-            own: Any = torch.cuda.current_stream(self._device)
-            own.wait_stream(self._copying)
-            copied.record_stream(own)
-            sums = bags if self._is_main else bags.new_empty((len(bags), self._dim * len(tables)), device=self._device)
-            self._lookup(hots)(copied, sums)
+    def look_up(self, indices: Tensor, hots: tuple[int, ...]) -> Tensor:
+        """Sums of the tables' rows, on a stream of its own: rows are fetched while the batch before is computed."""
+        with torch.cuda.device(self._device), torch.cuda.stream(self._own):
+            sums = torch.empty((len(indices), self._width), dtype=self._dtype, device=self._device)
+            self._lookup(hots)(indices.to(self._device, non_blocking=True), sums)
+        return sums
+
+    def hand_over(self, sums: Tensor, bags: Tensor, stream: Any) -> None:
+        """To the main GPU's stream, and into the tables' columns of its `bags`, where other GPUs' are still missing."""
+        stream.wait_stream(self._own)
+        sums.record_stream(stream if self._is_main else torch.cuda.current_stream(self._device))
         if not self._is_main:
-            stream.wait_stream(own)
             there = sums.to(bags.device, non_blocking=True)
-            for at, table in enumerate(tables):
+            for at, table in enumerate(self._tables.tables):
                 bags[:, table * self._dim :][:, : self._dim] = there[:, at * self._dim :][:, : self._dim]
 
     def _lookup(self, hots: tuple[int, ...]) -> Lookup:
