@@ -18,6 +18,7 @@ from torch import Tensor
 from bench_dlrm_v2.batch import F32, Batch
 from bench_dlrm_v2.model import Dense
 from bench_dlrm_v2.official import DENSE_FEATURES
+from bench_dlrm_v2.pytorch.dense import for_gpu
 from bench_dlrm_v2.pytorch.kernels import Lookup
 from bench_dlrm_v2.pytorch.source import Source
 from bench_dlrm_v2.pytorch.tables import Resident, spread
@@ -46,10 +47,9 @@ class Pipeline:
         self._dtype: torch.dtype = next(network.parameters()).dtype
         shares = spread(source.config, len(devices))
         residents = [Resident(source, share, stored, device) for share, device in zip(shares, devices, strict=True)]
-        width = len(self._config.rows) * self._config.dim
+        width = self._config.width
         self._parts = [_Part(tables, self._dtype, 0 if at else width) for at, tables in enumerate(residents)]
-        is_compiled = self._dtype != torch.float32
-        self._network: Any = torch.compile(network, dynamic=True) if is_compiled else network
+        self._network = for_gpu(network, self._config.dim)
         pairs = options.max_cost or options.max_batch * _PAIRS_OF_A_SAMPLE
         self._slots = [_Slot(pairs) for _ in range(_SLOTS)]
         self._turn = 0
@@ -64,12 +64,11 @@ class Pipeline:
         dense, indices = slot.collect(batch, self._collectors)
         stream: Any = torch.cuda.current_stream(self._main)
         sums = [part.look_up(indices, batch.hots) for part in self._parts]
-        bags = sums[0]
         for part, others in zip(self._parts, sums, strict=True):
-            part.hand_over(others, bags, stream)
+            part.hand_over(others, sums[0], stream)
         with torch.cuda.device(self._main):
             there = dense.to(self._main, non_blocking=True).to(self._dtype)  # together a CPU would convert, and wait
-            answers = self._network(there, bags)
+            answers = self._network(there, sums[0])
             host = _page_locked((len(answers),), torch.float32).copy_(answers, non_blocking=True)
             slot.done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             slot.done.record()
@@ -92,8 +91,8 @@ class _Part:
     """The tables of one GPU."""
 
     def __init__(self, tables: Resident, dtype: torch.dtype, width: int) -> None:
-        """dtype: of the sums. width: of what they are written into; 0: of their own, as the rest of the model lies on
-        another GPU."""
+        """dtype: of the sums. width: of what they are written into, after room for the bottom's output; 0: of the sums
+        alone, as the rest of the model lies on another GPU."""
         self._tables, self._dtype, self._is_main = tables, dtype, bool(width)
         self._device, self._dim = tables.rows.device, tables.rows.shape[1]
         self._width = width or len(tables.tables) * self._dim
@@ -108,18 +107,19 @@ class _Part:
             self._lookup(hots)(indices.to(self._device, non_blocking=True), sums)
         return sums
 
-    def hand_over(self, sums: Tensor, bags: Tensor, stream: Any) -> None:
-        """To the main GPU's stream, and into the tables' columns of its `bags`, where other GPUs' are still missing."""
+    def hand_over(self, sums: Tensor, start: Tensor, stream: Any) -> None:
+        """To the main GPU's stream, and into the tables' columns of its sums, where other GPUs' are still missing."""
         stream.wait_stream(self._own)
         sums.record_stream(stream if self._is_main else torch.cuda.current_stream(self._device))
         if not self._is_main:
-            there = sums.to(bags.device, non_blocking=True)
+            there = sums.to(start.device, non_blocking=True)
             for at, table in enumerate(self._tables.tables):
-                bags[:, table * self._dim :][:, : self._dim] = there[:, at * self._dim :][:, : self._dim]
+                start[:, (1 + table) * self._dim :][:, : self._dim] = there[:, at * self._dim :][:, : self._dim]
 
     def _lookup(self, hots: tuple[int, ...]) -> Lookup:
         if hots not in self._lookups:
-            places = self._tables.tables if self._is_main else range(len(self._tables.tables))
+            tables = self._tables.tables
+            places = [1 + table for table in tables] if self._is_main else range(len(tables))
             self._lookups[hots] = Lookup(self._tables, hots, [self._dim * place for place in places])
         return self._lookups[hots]
 
