@@ -1,4 +1,4 @@
-"""Triton kernels: the lookup of all tables of a GPU, and a layer of the cross network. Triton interprets them as well."""
+"""Triton kernels: the lookup of all tables of a GPU, and a layer of the cross network. Triton interprets them too."""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 from __future__ import annotations
