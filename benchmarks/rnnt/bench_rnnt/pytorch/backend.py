@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from bench_rnnt.config import config_of
 from bench_rnnt.dataset import LONGEST, Batch, silence
 from bench_rnnt.model import Rnnt
-from bench_rnnt.official import CHECKPOINT, MAX_SYMBOLS, own_names
+from bench_rnnt.official import CHECKPOINT, own_names
 from bench_rnnt.postprocess import Labels as Answer
 from bench_rnnt.pytorch.decoding import Greedy, Labels, decode, decode_one
 from bench_rnnt.pytorch.features import Featurizer
@@ -22,16 +23,18 @@ from loadgen.harness.runtimes import torch as runtime
 from loadgen.harness.serving import finished
 from loadgen.harness.standins.making import provide
 
+if TYPE_CHECKING:
+    from bench_rnnt.pytorch.gpu import Pipeline
+
 
 class Backend:
-    """See `loadgen.contracts.Backend`. A CPU computes in `submit`; a GPU is driven by a thread of its own, because
-    decoding goes on until the last utterance is at its end, which nobody knows before."""
+    """See `loadgen.contracts.Backend`. A CPU computes in `submit`, a GPU goes on computing after it."""
 
     def __init__(self, options: BackendOptions) -> None:
         """Raises InputError for a device or dtype that this machine or backend does not have."""
         self.device, self._dtype = runtime.find_device(options), runtime.dtype_of(options.dtype)
         self._options = options
-        self._driver = ThreadPoolExecutor(1, "gpu driver")  # starts its thread with the first batch of a GPU
+        self._pipeline: Pipeline | None = None
 
     @torch.inference_mode()
     def load(self) -> Loaded:
@@ -41,48 +44,38 @@ class Backend:
         self.model.to(self.device, self._dtype)
         self.featurizer = Featurizer().to(self.device)
         greedy = Greedy(self.model)
-        self._decode: Callable[[Tensor, Tensor], Labels] = lambda encoded, lengths: decode(greedy, encoded, lengths)
+        longest = 16_000
         if self.device.type == "cuda":
-            from bench_rnnt.pytorch import gpu
+            from bench_rnnt.pytorch import gpu, kernels  # need Triton, which comes with PyTorch's builds for GPUs
 
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32
-            frames = -(-LONGEST.frames // self.model.encoder.stack)
-            with self._here():
-                self._decode = gpu.Decoder(greedy, self._options.max_batch, frames, MAX_SYMBOLS * frames, self.device)
-        longest = LONGEST.samples if self.device.type == "cuda" else 16_000
+            self._pipeline = gpu.Pipeline(self.encode, kernels.Decoder(greedy), self.device)
+            longest = LONGEST.samples
+        self._decode: Callable[[Tensor, Tensor], Labels] = partial(decode, greedy)
         # a GPU's first batch of a size chooses its kernels and takes its memory: here, not while the clock runs
-        self.submit(silence(self._options.max_batch, longest)).result()
+        for count in {1, self._options.max_batch}:
+            self.submit(silence(count, longest)).result()
         return runtime.loaded(self.device, self._options.dtype)
 
+    @torch.inference_mode()
     def submit(self, batch: Batch) -> Future[list[Answer]]:
         """The future of each utterance's labels. Raises what PyTorch raises."""
-        waves, samples = torch.from_numpy(batch.waves), torch.from_numpy(batch.lengths)
-        if self.device.type == "cuda":  # page-locked here, while the GPU computes the batch before
-            return self._driver.submit(self.predict, waves.pin_memory(), samples.pin_memory())
-        return finished(self.predict(waves, samples))
-
-    @torch.inference_mode()
-    def predict(self, waves: Tensor, samples: Tensor) -> list[Answer]:
-        """Each utterance's labels, from int16 [B, N] and [B] on the host."""
-        with self._here():
-            labels = self._decode(*self.encode(waves, samples))
-            counts = labels.counts.tolist()
-            ids = labels.ids[:, : max(counts)].cpu().numpy()
-        return [row[:count].copy() for row, count in zip(ids, counts, strict=True)]
-
-    def _here(self) -> AbstractContextManager[object]:
-        """Streams and events are those of the current GPU, which each thread chooses."""
-        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+        if self._pipeline is not None:
+            return self._pipeline.submit(batch)
+        labels = self._decode(*self.encode(torch.from_numpy(batch.padded), torch.from_numpy(batch.lengths)))
+        return finished([ids[:count].numpy() for ids, count in zip(labels.ids, labels.counts.tolist(), strict=True)])
 
     def encode(self, waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """The encoder's ([T, B, hidden], lengths [B] in its frames)."""
-        x, joined = self.featurizer(*(column.to(self.device, non_blocking=True) for column in (waves, samples)))
+        """The encoder's ([T, B, hidden], lengths [B] in its frames), from int16 [B, N] and [B], all on the device."""
+        x, joined = self.featurizer(waves, samples)
         encoded, lengths = self.model.encoder(x.to(self._dtype), joined)
         return encoded, lengths
 
     def close(self) -> None:
         """Frees the weights."""
-        self._driver.shutdown()
+        if self._pipeline is not None:
+            self._pipeline.close()
+        self._pipeline = None
         for name in ("_decode", "model", "featurizer"):
             self.__dict__.pop(name, None)
         runtime.release(self.device)
@@ -91,7 +84,8 @@ class Backend:
 @torch.inference_mode()
 def sequential(backend: Backend, batch: Batch) -> list[list[int]]:
     """What `speed` compares with: as the reference app decodes, one utterance and one label at a time."""
-    encoded, lengths = backend.encode(torch.from_numpy(batch.waves), torch.from_numpy(batch.lengths))
+    columns = (torch.from_numpy(column).to(backend.device) for column in (batch.padded, batch.lengths))
+    encoded, lengths = backend.encode(*columns)
     return [decode_one(backend.model, encoded[:, row, None], length) for row, length in enumerate(lengths.tolist())]
 
 

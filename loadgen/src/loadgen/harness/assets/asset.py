@@ -29,6 +29,9 @@ class Asset:
     """Other addresses of the same file, tried in this order when one fails."""
     gate: str = ""
     """What a person has to do first (sign, register), and where; empty: nothing."""
+    listing: str = ""
+    """The address, without its endings, of a published list that names this file and others beside it, which `fetch`
+    gets too (see `published`); empty: there is none."""
     token: str = ""
     """The environment variable that holds the access token which the server wants; empty: it wants none."""
     backends: tuple[str, ...] = ()
