@@ -10,14 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from bench_3d_unet.config import FILE, read_config
+from bench_3d_unet.config import FILE, UNetConfig, read_config
 from bench_3d_unet.dataset import Batch
 from bench_3d_unet.model import UNet
 from bench_3d_unet.pytorch import gpu
 from bench_3d_unet.pytorch.backend import one_by_one
 from bench_3d_unet.pytorch.gpu import NormReLU, Pipeline, fuse
+from bench_3d_unet.pytorch.kernels import Kernels
+from bench_3d_unet.pytorch.network import Network
+from bench_3d_unet.standins.synthetic import random_tensors
 
 CPU = torch.device("cpu")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.fixture
@@ -78,7 +82,23 @@ def test_logits_that_are_not_finite_are_an_error(model: UNet, small_volumes: lis
     pipeline.close()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kernels_compute_the_model(dtype: torch.dtype) -> None:
+    """All of them: sides of 32 and 16 are tiles, those of 8 and 4 are gathered."""
+    config = UNetConfig((32, 64, 96, 64), 32)
+    model = UNet(config).eval().requires_grad_(False)
+    tensors = {name: torch.from_numpy(value) for name, value in random_tensors(config, 3).items()}
+    model.load_state_dict(tensors)
+    model.to(dtype)
+    x = torch.randn(3, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+    ours = Network(model.to("cuda"), 32, Kernels(torch.device("cuda"), dtype).launch)(x.cuda()).cpu()
+    exact = model.to("cpu", torch.float32)(x.float())
+    error = (ours - exact).abs().mean() / exact.std()
+    assert error < {torch.bfloat16: 0.02, torch.float16: 0.003}[dtype]
+
+
+@needs_gpu
 @pytest.mark.parametrize(("dtype", "share"), [("float32", 0.001), ("bfloat16", 0.05), ("float16", 0.01)])
 def test_a_gpus_labels(dtype: str, share: float, small_files: Path, small_volumes: list[Any], load: Any) -> None:
     """share: of labels that may differ from those of a loop on the CPU; random weights leave many near a tie."""

@@ -13,7 +13,6 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from bench_3d_unet.config import UNetConfig
 from bench_3d_unet.model import Block, UNet, Up
 from bench_3d_unet.official import CLASSES
 
@@ -44,9 +43,10 @@ class Convolution:
     norm: nn.InstanceNorm3d
 
 
-def fits(config: UNetConfig) -> bool:
+def fits(model: UNet, window: int) -> bool:
     """Are channels whole chunks of 32, and the finest level whole tiles?"""
-    return not any(channels % 32 for channels in config.filters) and config.window % max(_TILE) == 0
+    levels = [model.input_block, *model.downsample, model.bottleneck]
+    return not any(level.conv2[0].out_channels % 32 for level in levels) and window % max(_TILE) == 0
 
 
 class Network:
