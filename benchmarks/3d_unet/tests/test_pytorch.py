@@ -17,7 +17,7 @@ from bench_3d_unet.pytorch import gpu
 from bench_3d_unet.pytorch.backend import one_by_one
 from bench_3d_unet.pytorch.gpu import NormReLU, Pipeline, fuse
 from bench_3d_unet.pytorch.kernels import Kernels
-from bench_3d_unet.pytorch.network import Network
+from bench_3d_unet.pytorch.network import Network, by_rows, by_threads, fits
 from bench_3d_unet.standins.synthetic import random_tensors
 
 CPU = torch.device("cpu")
@@ -80,6 +80,34 @@ def test_logits_that_are_not_finite_are_an_error(model: UNet, small_volumes: lis
     with pytest.raises(ValueError, match="not all finite"):
         future.result()
     pipeline.close()
+
+
+def test_weights_lie_as_threads_read_them() -> None:
+    """By the layout that PTX gives for products of 16 x 8 x 16: a thread's columns, and two inputs in 32 bits."""
+    weights = torch.arange(3 * 64 * 96).reshape(3, 64, 96)  # taps, inputs, outputs
+    rng = np.random.default_rng(0)
+    shape = (3, 2, 3, 2, 2, 8, 4, 2, 2, 2)  # blocks of outputs, chunks of inputs, taps, halves, pairs, and of a thread
+    rows, threads = by_rows(weights).reshape(shape), by_threads(weights).reshape(shape)
+    for _ in range(300):
+        at = tuple(rng.integers(shape).tolist())
+        block, chunk, tap, half, pair, g, t, product, part, number = at
+        output = block * 32 + g // 2 * 8 + (pair * 2 + product) * 2 + g % 2  # so that a thread ends with 8 neighbours
+        assert rows[at] == weights[tap, chunk * 32 + half * 16 + part * 8 + t * 2 + number, output]
+        assert threads[at] == weights[tap, chunk * 32 + t * 8 + half * 4 + part * 2 + number, output]
+
+
+def test_every_layer_goes_to_a_kernel() -> None:
+    """The full model's, without computing: how often, and that their sizes fit each other."""
+    with torch.device("meta"):
+        model = UNet(UNetConfig()).bfloat16().requires_grad_(False)
+    launched: list[str] = []
+    network = Network(model, 128, lambda name, *_: launched.append(name))
+    logits = network(torch.empty((8, 1, 128, 128, 128), dtype=torch.bfloat16, device="meta"))
+    assert (logits.shape, logits.dtype) == ((8, 3, 128, 128, 128), torch.float32)
+    counts = {"enter": 1, "convolve": 12, "gather": 9, "settle": 22, "rise": 5, "leave": 1}
+    assert {name: launched.count(name) for name in counts} == counts
+    assert fits(model, 128)
+    assert not fits(UNet(UNetConfig((8, 16, 32), 32)), 32)
 
 
 @needs_gpu

@@ -37,7 +37,7 @@ class Kernels:
     def launch(self, name: str, grid: tuple[int, int], *arguments: Argument) -> None:
         """On the current stream, in the order and of the types that the kernel has; None is a null pointer."""
         values = [_passed(one) for one in arguments]
-        pointers = (ctypes.c_void_p * len(values))(*[ctypes.cast(ctypes.byref(value), ctypes.c_void_p) for value in values])
+        pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
         block, shared = THREADS.get(name, 128), SHARED.get(name, 0)
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         launched = self._driver.cuLaunchKernel(self._named(name), *grid, 1, block, 1, 1, shared, stream, pointers, None)

@@ -46,7 +46,8 @@ class Convolution:
 def fits(model: UNet, window: int) -> bool:
     """Are channels whole chunks of 32, and the finest level whole tiles?"""
     levels = [model.input_block, *model.downsample, model.bottleneck]
-    return not any(level.conv2[0].out_channels % 32 for level in levels) and window % max(_TILE) == 0
+    channels = [level.get_parameter("conv2.1.weight").numel() for level in levels]
+    return not any(count % 32 for count in channels) and window % max(_TILE) == 0
 
 
 class Network:
@@ -62,8 +63,8 @@ class Network:
         self._down = [_block(block, side) for block, side in zip(blocks, sides[1:], strict=True)]
         self._up = [_block(block, side) for block, side in zip(model.upsample, sides[-2::-1], strict=True)]
         self._rises = [_rise(block) for block in model.upsample]
-        last = model.output.conv[0]
-        self._last = last.weight.float().reshape(len(CLASSES), -1).contiguous(), last.bias.float()
+        last = dict(model.output.named_parameters())
+        self._last = last["conv.0.weight"].float().reshape(len(CLASSES), -1), last["conv.0.bias"].float()
 
     def __call__(self, windows: Tensor) -> Tensor:
         x = self._convolved(self._second, self._entered(windows))
@@ -128,7 +129,8 @@ class Network:
         return logits
 
 
-def _block(block: Block | Up, side: int) -> tuple[Convolution, Convolution]:
+def _block(block: nn.Module, side: int) -> tuple[Convolution, Convolution]:
+    assert isinstance(block, (Block, Up))
     return _convolution(block.conv1, side), _convolution(block.conv2, side)
 
 
@@ -152,10 +154,12 @@ def _convolution(layer: nn.Sequential, side: int) -> Convolution:
     return Convolution(weights, outputs, stride, tiled, copied.requires_grad_(False))
 
 
-def _rise(block: Up) -> tuple[Tensor, Tensor]:
-    layer = block.upsample_conv[0]
-    inputs, outputs = layer.weight.shape[:2]
-    return by_threads(layer.weight.permute(2, 3, 4, 0, 1).reshape(8, inputs, outputs)), layer.bias.float()
+def _rise(block: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weights and bias of the transposed convolution."""
+    layer = dict(block.named_parameters())
+    weight, bias = layer["upsample_conv.0.weight"], layer["upsample_conv.0.bias"]
+    inputs, outputs = weight.shape[:2]
+    return by_threads(weight.permute(2, 3, 4, 0, 1).reshape(8, inputs, outputs)), bias.float()
 
 
 def by_rows(weights: Tensor) -> Tensor:
