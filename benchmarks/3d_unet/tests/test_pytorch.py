@@ -101,10 +101,10 @@ def test_every_layer_goes_to_a_kernel() -> None:
     with torch.device("meta"):
         model = UNet(UNetConfig()).bfloat16().requires_grad_(False)
     launched: list[str] = []
-    network = Network(model, 128, lambda name, *_: launched.append(name))
+    network = Network(model, 128, lambda name, *_, **__: launched.append(name))
     logits = network(torch.empty((8, 1, 128, 128, 128), dtype=torch.bfloat16, device="meta"))
     assert (logits.shape, logits.dtype) == ((8, 3, 128, 128, 128), torch.float32)
-    counts = {"enter": 1, "convolve": 12, "gather": 9, "settle": 22, "rise": 5, "leave": 1}
+    counts = {"enter": 1, "convolve": 12, "descend": 3, "gather": 6, "settle": 22, "rise": 5, "leave": 1}
     assert {name: launched.count(name) for name in counts} == counts
     assert fits(model, 128)
     assert not fits(UNet(UNetConfig((8, 16, 32), 32)), 32)

@@ -10,9 +10,8 @@
 typedef unsigned int u32;
 
 constexpr int THREADS = 128, WARPS = 4;
-constexpr int DEEP = 4, HIGH = 8, WIDE = 16;                           // a tile of `convolve`
-constexpr int PLANE = (HIGH + 2) * (WIDE + 2), HALO = (DEEP + 2) * PLANE;  // with a border of one
-constexpr int AHEAD = 9;                                               // loads on the way, of a thread
+constexpr int DEEP = 4, HIGH = 8, WIDE = 16;  // a tile of `convolve`
+constexpr int LOW = 4, FLAT = 2;              // height and depth of one of `descend`
 
 // --- instructions ---
 
@@ -36,9 +35,14 @@ __device__ __forceinline__ u32 packed(float first, float second) {
     return pair;
 }
 
+__device__ __forceinline__ u32 packed_positive(float first, float second) {  // below 0 is 0
+    u32 pair;
+    asm("cvt.rn.relu." KIND "x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+    return pair;
+}
+
 __device__ __forceinline__ void multiply(float (&sum)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32." KIND "." KIND ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." KIND "." KIND ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
@@ -64,7 +68,7 @@ __device__ __forceinline__ Affine affine_at(const float2* affine, int n, int cha
 }
 
 __device__ __forceinline__ u32 rectified(u32 pair, float2 a, float2 b) {
-    return packed(fmaxf(low(pair) * a.x + a.y, 0.f), fmaxf(high(pair) * b.x + b.y, 0.f));
+    return packed_positive(low(pair) * a.x + a.y, high(pair) * b.x + b.y);
 }
 
 __device__ __forceinline__ uint4 rectified(uint4 value, const Affine& by) {
@@ -82,12 +86,22 @@ struct Moments {
     float2 of[8];  // of the thread's outputs: their sum, and that of their squares
 };
 
-__device__ __forceinline__ void add(Moments& moments, const float (&sums)[4][4]) {
+__device__ __forceinline__ void add(Moments& moments, const float (&sums)[4][4], int half) {
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        const float first = sums[i / 2][i % 2], second = sums[i / 2][2 + i % 2];
-        moments.of[i].x += first + second;
-        moments.of[i].y += first * first + second * second;
+        const float value = sums[i / 2][half * 2 + i % 2];
+        moments.of[i].x += value;
+        moments.of[i].y += value * value;
+    }
+}
+
+// both rows' outputs of one product: of voxels `place` and `place + 8`, in channels from `part` * 8 on
+__device__ __forceinline__ void store(uint4* out, const float (&sums)[4][4], size_t place, int parts, int part,
+                                      Moments& moments) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        out[(place + half * 8) * parts + part] = outputs_of(sums, half);
+        add(moments, sums, half);
     }
 }
 
@@ -95,6 +109,7 @@ __device__ __forceinline__ void add(Moments& moments, const float (&sums)[4][4])
 __device__ __forceinline__ void write(Moments& moments, float2* to) {
     __shared__ float2 shares[WARPS][32];
     const int lane = threadIdx.x % 32;
+    __syncthreads();
 #pragma unroll
     for (int i = 0; i < 8; i++) {
 #pragma unroll
@@ -115,32 +130,76 @@ __device__ __forceinline__ void write(Moments& moments, float2* to) {
     }
 }
 
-// --- 3x3x3, stride 1, sides of whole tiles ---
+// --- 3x3x3, sides of whole tiles ---
 
-// 32 channels of a tile and its border into shared memory. A voxel's four parts change places with its position, so that
-// no two of 8 neighbours' lie in the same banks.
-__device__ __forceinline__ void fill(uint4* halo, const uint4* x, const float2* affine, int parts, int chunk, int n, int d0,
-                                     int h0, int w0, int depth, int height, int width) {
-    const int part = threadIdx.x % 4;
-    const Affine by = affine_at(affine, n, parts * 8, chunk * 32 + part * 8);
-    for (int first = threadIdx.x; first < HALO * 4; first += THREADS * AHEAD) {
-        uint4 value[AHEAD];
-        bool inside[AHEAD];
+// A tile's voxels with the border that its taps need, 32 channels of each, in shared memory. A row of them has one voxel
+// before the tile's `OWN` and `RIGHT` after them. Of a tile of stride 2 those at odd places lie behind those at even ones: voxels
+// that are read together lie side by side. A voxel's four parts change places with its position, so that no two of 8
+// neighbours' lie in the same banks.
+template <int ROWS_DEEP, int ROWS_HIGH, int OWN, int RIGHT, int STRIDE>
+struct Halo {
+    static constexpr int ROWS = ROWS_DEEP * ROWS_HIGH, PITCH = OWN + 2;
+
+    __device__ __forceinline__ static int place(int w) { return STRIDE == 1 ? w : w % 2 * (PITCH / 2) + w / 2; }
+
+    __device__ __forceinline__ static void store(uint4* halo, int row, int w, uint4 value) {
+        const int v = row * PITCH + place(w);
+        halo[v * 4 + (threadIdx.x % 4 ^ v / 2 % 4)] = value;
+    }
+
+    // d0, h0, w0: where the tile itself begins. Each thread has one part; a warp goes along a row, 8 voxels at a time
+    __device__ __forceinline__ static void fill(uint4* halo, const uint4* x, const float2* affine, int parts, int chunk, int n,
+                                                int d0, int h0, int w0, int depth, int height, int width) {
+        constexpr int EACH = OWN / 8, AHEAD = 10 / EACH, SIDES = 1 + RIGHT;
+        const int lane = threadIdx.x % 32, part = chunk * 4 + lane % 4;
+        const Affine by = affine_at(affine, n, parts * 8, part * 8);
+        x += (size_t)n * depth * height * width * parts + part;
+        for (int first = threadIdx.x / 32; first < ROWS; first += WARPS * AHEAD) {
+            uint4 value[AHEAD][EACH];
+            bool inside[AHEAD];
 #pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            const int v = (first + i * THREADS) / 4;
-            const int d = d0 - 1 + v / PLANE, h = h0 - 1 + v / (WIDE + 2) % (HIGH + 2), w = w0 - 1 + v % (WIDE + 2);
-            inside[i] = v < HALO && (u32)d < depth && (u32)h < height && (u32)w < width;
-            const size_t place = (((size_t)n * depth + d) * height + h) * width + w;
-            value[i] = inside[i] ? x[place * parts + chunk * 4 + part] : make_uint4(0, 0, 0, 0);
+            for (int i = 0; i < AHEAD; i++) {
+                const int row = first + i * WARPS, d = d0 - 1 + row / ROWS_HIGH, h = h0 - 1 + row % ROWS_HIGH;
+                inside[i] = row < ROWS && (u32)d < depth && (u32)h < height;
+#pragma unroll
+                for (int k = 0; k < EACH; k++)
+                    value[i][k] = inside[i] ? __ldcg(x + ((d * height + h) * width + w0 + lane / 4 + k * 8) * parts)
+                                            : make_uint4(0, 0, 0, 0);
+            }
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++)
+#pragma unroll
+                for (int k = 0; k < EACH; k++) {
+                    if (affine && inside[i]) value[i][k] = rectified(value[i][k], by);
+                    if (first + i * WARPS < ROWS) store(halo, first + i * WARPS, 1 + lane / 4 + k * 8, value[i][k]);
+                }
         }
 #pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            const int v = (first + i * THREADS) / 4;
-            if (affine && inside[i]) value[i] = rectified(value[i], by);
-            if (v < HALO) halo[v * 4 + (part ^ (v / 2 % 4))] = value[i];
+        for (int i = threadIdx.x / 4; i < ROWS * SIDES; i += THREADS / 4) {
+            const int row = i / SIDES, w = i % SIDES * (OWN + 1);
+            const int d = d0 - 1 + row / ROWS_HIGH, h = h0 - 1 + row % ROWS_HIGH, across = w0 - 1 + w;
+            const bool inside = (u32)d < depth && (u32)h < height && (u32)across < width;
+            uint4 value = inside ? __ldcg(x + ((d * height + h) * width + across) * parts) : make_uint4(0, 0, 0, 0);
+            if (affine && inside) value = rectified(value, by);
+            store(halo, row, w, value);
         }
     }
+
+    // the address of this thread's half row of 16 voxels that lie side by side from (row, first) on
+    __device__ __forceinline__ static u32 address(const uint4* halo, int row, int first) {
+        const int lane = threadIdx.x % 32, v = row * PITCH + first + lane % 16;
+        return (u32)__cvta_generic_to_shared(halo) + v * 64 + 16 * (lane / 16 ^ v / 2 % 4);
+    }
+};
+
+using Whole = Halo<DEEP + 2, HIGH + 2, WIDE, 1, 1>;
+using Halved = Halo<2 * FLAT + 1, 2 * LOW + 1, 2 * WIDE, 0, 2>;
+
+__device__ __forceinline__ void multiply_row(float (&sums)[4][4], const u32 (&a)[4], uint4 p, uint4 q) {
+    multiply(sums[0], a[0], a[1], a[2], a[3], p.x, p.y);
+    multiply(sums[1], a[0], a[1], a[2], a[3], p.z, p.w);
+    multiply(sums[2], a[0], a[1], a[2], a[3], q.x, q.y);
+    multiply(sums[3], a[0], a[1], a[2], a[3], q.z, q.w);
 }
 
 // A block computes 32 outputs of a tile; each warp a slice of it, 8 rows of 16 voxels. Inputs are those of `first`, then
@@ -149,20 +208,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     convolve(const uint4* first, const float2* first_affine, const uint4* second, const float2* second_affine,
              const uint4* weights, uint4* out, float2* moments, int first_chunks, int chunks, int outputs, int depth, int height,
              int width) {
-    extern __shared__ uint4 halo[];
+    extern __shared__ __align__(128) uint4 halo[];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const int blocks = outputs / 32, block = blockIdx.x % blocks, tile = blockIdx.x / blocks, n = blockIdx.y;
     const int across = width / WIDE, down = height / HIGH;
     const int w0 = tile % across * WIDE, h0 = tile / across % down * HIGH, d0 = tile / across / down * DEEP;
-    const u32 base = (u32)__cvta_generic_to_shared(halo);
     float sums[HIGH][4][4] = {};
     for (int chunk = 0; chunk < chunks; chunk++) {
         __syncthreads();
         if (chunk < first_chunks)
-            fill(halo, first, first_affine, first_chunks * 4, chunk, n, d0, h0, w0, depth, height, width);
+            Whole::fill(halo, first, first_affine, first_chunks * 4, chunk, n, d0, h0, w0, depth, height, width);
         else
-            fill(halo, second, second_affine, (chunks - first_chunks) * 4, chunk - first_chunks, n, d0, h0, w0, depth, height,
-                 width);
+            Whole::fill(halo, second, second_affine, (chunks - first_chunks) * 4, chunk - first_chunks, n, d0, h0, w0, depth,
+                        height, width);
         __syncthreads();
         const uint4* weight = weights + (size_t)(block * chunks + chunk) * 27 * 4 * 32 + lane;
 #pragma unroll 1
@@ -170,43 +228,82 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             uint4 b[3][2][2];
 #pragma unroll
             for (int i = 0; i < 12; i++) b[i / 4][i / 2 % 2][i % 2] = __ldg(weight + i * 32);
-            const int v = (warp + tap / 3) * PLANE + tap % 3 + lane % 16;
-            u32 place[4];
+            u32 places[4];  // the parts' order repeats after 4 rows
 #pragma unroll
-            for (int i = 0; i < 4; i++) place[i] = base + v * 64 + 16 * (lane / 16 ^ ((v / 2 + i) % 4));
+            for (int i = 0; i < 4; i++) places[i] = Whole::address(halo, (warp + tap / 3) * (HIGH + 2) + i, tap % 3);
 #pragma unroll
-            for (int row = 0; row < HIGH + 2; row++) {
-                u32 a[2][4];  // v / 2 grows by 9 from row to row, so its place by 1
-                fragment(a[0], place[row % 4] + row * (WIDE + 2) * 64);
-                fragment(a[1], (place[row % 4] ^ 32) + row * (WIDE + 2) * 64);
+            for (int row = 0; row < HIGH + 2; row++)
 #pragma unroll
-                for (int up = 0; up < 3; up++) {
-                    const int h = row - up;
-                    if (h < 0 || h >= HIGH) continue;
+                for (int k = 0; k < 2; k++) {
+                    u32 a[4];
+                    fragment(a, (places[row % 4] ^ k * 32) + row / 4 * (4 * Whole::PITCH * 64));
 #pragma unroll
-                    for (int k = 0; k < 2; k++) {
-                        const uint4 p = b[up][k][0], q = b[up][k][1];
-                        multiply(sums[h][0], a[k][0], a[k][1], a[k][2], a[k][3], p.x, p.y);
-                        multiply(sums[h][1], a[k][0], a[k][1], a[k][2], a[k][3], p.z, p.w);
-                        multiply(sums[h][2], a[k][0], a[k][1], a[k][2], a[k][3], q.x, q.y);
-                        multiply(sums[h][3], a[k][0], a[k][1], a[k][2], a[k][3], q.z, q.w);
-                    }
+                    for (int up = 0; up < 3; up++)
+                        if (row >= up && row - up < HIGH) multiply_row(sums[row - up], a, b[up][k][0], b[up][k][1]);
                 }
-            }
         }
     }
     Moments found = {};
 #pragma unroll
     for (int h = 0; h < HIGH; h++) {
         const size_t place = (((size_t)n * depth + d0 + warp) * height + h0 + h) * width + w0 + g;
-        out[place * (outputs / 8) + block * 4 + t] = outputs_of(sums[h], 0);
-        out[(place + 8) * (outputs / 8) + block * 4 + t] = outputs_of(sums[h], 1);
-        add(found, sums[h]);
+        store(out, sums[h], place, outputs / 8, block * 4 + t, found);
     }
     write(found, moments + ((size_t)n * (gridDim.x / blocks) + tile) * outputs + block * 32);
 }
 
-// --- any stride and sides ---
+// The same with a stride of 2, for 64 outputs: each warp computes two rows. Depth, height and width are those of the outputs.
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+    descend(const uint4* x, const float2* affine, const uint4* weights, uint4* out, float2* moments, int chunks, int outputs,
+            int depth, int height, int width) {
+    extern __shared__ __align__(128) uint4 halo[];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+    const int blocks = outputs / 32, pairs = (blocks + 1) / 2, tile = blockIdx.x / pairs, n = blockIdx.y;
+    const int pair = blockIdx.x % pairs, block[2] = {pair * 2, min(pair * 2 + 1, blocks - 1)};
+    const int across = width / WIDE, down = height / LOW;
+    const int w0 = tile % across * WIDE, h0 = tile / across % down * LOW, d0 = tile / across / down * FLAT;
+    float sums[2][2][4][4] = {};
+    for (int chunk = 0; chunk < chunks; chunk++) {
+        __syncthreads();
+        Halved::fill(halo, x, affine, chunks * 4, chunk, n, d0 * 2, h0 * 2, w0 * 2, depth * 2, height * 2, width * 2);
+        __syncthreads();
+#pragma unroll 3
+        for (int tap = 0; tap < 27; tap++) {
+            uint4 b[2][2][2];
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                const size_t place = ((size_t)block[i / 4] * chunks + chunk) * 27 + tap;
+                b[i / 4][i / 2 % 2][i % 2] = __ldg(weights + (place * 4 + i % 4) * 32 + lane);
+            }
+#pragma unroll
+            for (int row = 0; row < 2; row++) {
+                const int d = warp / 2 * 2 + tap / 9, h = (warp % 2 * 2 + row) * 2 + tap / 3 % 3;
+                const u32 address = Halved::address(halo, d * (2 * LOW + 1) + h, Halved::place(tap % 3));
+#pragma unroll
+                for (int k = 0; k < 2; k++) {
+                    u32 a[4];
+                    fragment(a, address ^ k * 32);
+                    multiply_row(sums[0][row], a, b[0][k][0], b[0][k][1]);
+                    multiply_row(sums[1][row], a, b[1][k][0], b[1][k][1]);
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        if (i == 1 && block[0] == block[1]) return;
+        Moments found = {};
+#pragma unroll
+        for (int row = 0; row < 2; row++) {
+            const int h = h0 + warp % 2 * 2 + row;
+            const size_t place = (((size_t)n * depth + d0 + warp / 2) * height + h) * width + w0 + g;
+            store(out, sums[i][row], place, outputs / 8, block[i] * 4 + t, found);
+        }
+        write(found, moments + ((size_t)n * (gridDim.x / pairs) + tile) * outputs + block[i] * 32);
+    }
+}
+
+// --- products whose inputs threads hold: of each row a quarter of 32, 8 side by side ---
 
 struct Rows {
     int at[4], z[4], y[4], x[4];  // of a thread, of 32 voxels of a warp: rows g, g + 8, g + 16, g + 24
@@ -224,11 +321,8 @@ __device__ __forceinline__ Rows rows_from(int first, int height, int width) {
     return rows;
 }
 
-// 32 voxels x 32 inputs x 32 outputs. A thread's inputs are its quarter of each row, 8 side by side.
-__device__ __forceinline__ void multiply(float (&sums)[2][4][4], const uint4 (&a)[4], const uint4* weights) {
-    uint4 b[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) b[i] = __ldg(weights + i * 32);
+// 32 voxels x 32 inputs x 32 outputs
+__device__ __forceinline__ void multiply(float (&sums)[2][4][4], const uint4 (&a)[4], const uint4 (&b)[4]) {
 #pragma unroll
     for (int m = 0; m < 2; m++) {
         const uint4 p = a[m * 2], q = a[m * 2 + 1];
@@ -236,121 +330,149 @@ __device__ __forceinline__ void multiply(float (&sums)[2][4][4], const uint4 (&a
         for (int i = 0; i < 2; i++) {
             multiply(sums[m][i * 2], p.x, q.x, p.y, q.y, b[i].x, b[i].y);
             multiply(sums[m][i * 2 + 1], p.x, q.x, p.y, q.y, b[i].z, b[i].w);
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
             multiply(sums[m][i * 2], p.z, q.z, p.w, q.w, b[2 + i].x, b[2 + i].y);
             multiply(sums[m][i * 2 + 1], p.z, q.z, p.w, q.w, b[2 + i].z, b[2 + i].w);
         }
     }
 }
 
-__device__ __forceinline__ void store(uint4* out, const float (&sums)[2][4][4], const Rows& rows, int n, int voxels, int outputs,
-                                      int block) {
+__device__ __forceinline__ void load(uint4 (&b)[4], const uint4* weights) {
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        out[((size_t)n * voxels + rows.at[i]) * (outputs / 8) + block * 4 + threadIdx.x % 4] = outputs_of(sums[i / 2], i % 2);
+    for (int i = 0; i < 4; i++) b[i] = __ldg(weights + i * 32);
 }
 
-// As `convolve`, voxel by voxel from the caches. A block's tiles are of 128 voxels; depth, height and width are those of
-// the outputs.
+// As `convolve`, of any stride and sides, for levels of few voxels: straight from the caches. A block computes 32 outputs of
+// 32 voxels; its warps share the inputs, and add up what they have. Depth, height and width are those of the outputs.
 extern "C" __global__ void __launch_bounds__(THREADS)
     gather(const uint4* first, const float2* first_affine, const uint4* second, const float2* second_affine,
            const uint4* weights, uint4* out, float2* moments, int first_chunks, int chunks, int outputs, int depth, int height,
            int width, int stride) {
+    __shared__ float shares[WARPS][32][32];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, voxels = depth * height * width;
     const int blocks = outputs / 32, block = blockIdx.x % blocks, tile = blockIdx.x / blocks, n = blockIdx.y;
-    Moments found = {};
-    if (tile * THREADS + warp * 32 < voxels) {
-        const Rows rows = rows_from(tile * THREADS + warp * 32, height, width);
-        float sums[2][4][4] = {};
-        for (int chunk = 0; chunk < chunks; chunk++) {
-            const bool is_first = chunk < first_chunks;
-            const uint4* x = is_first ? first : second;
-            const float2* affine = is_first ? first_affine : second_affine;
-            const int parts = (is_first ? first_chunks : chunks - first_chunks) * 4;
-            const int part = (is_first ? chunk : chunk - first_chunks) * 4 + lane % 4;
-            const Affine by = affine_at(affine, n, parts * 8, part * 8);
-            const uint4* weight = weights + (size_t)(block * chunks + chunk) * 27 * 4 * 32 + lane;
+    const Rows rows = rows_from(tile * 32, height, width);
+    float sums[2][4][4] = {};
+    for (int chunk = warp; chunk < chunks; chunk += WARPS) {
+        const bool is_first = chunk < first_chunks;
+        const uint4* x = is_first ? first : second;
+        const float2* affine = is_first ? first_affine : second_affine;
+        const int parts = (is_first ? first_chunks : chunks - first_chunks) * 4;
+        const int part = (is_first ? chunk : chunk - first_chunks) * 4 + lane % 4;
+        const Affine by = affine_at(affine, n, parts * 8, part * 8);
+        const uint4* weight = weights + (size_t)(block * chunks + chunk) * 27 * 4 * 32 + lane;
 #pragma unroll 3
-            for (int tap = 0; tap < 27; tap++, weight += 4 * 32) {
-                uint4 a[4];
+        for (int tap = 0; tap < 27; tap++, weight += 4 * 32) {
+            uint4 a[4], b[4];
+            load(b, weight);
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const int z = rows.z[i] * stride + tap / 9 - 1, y = rows.y[i] * stride + tap / 3 % 3 - 1,
-                              w = rows.x[i] * stride + tap % 3 - 1;
-                    const bool inside = (u32)z < depth * stride && (u32)y < height * stride && (u32)w < width * stride;
-                    const size_t place = (((size_t)n * depth * stride + z) * height * stride + y) * width * stride + w;
-                    a[i] = inside ? x[place * parts + part] : make_uint4(0, 0, 0, 0);
-                    if (affine && inside) a[i] = rectified(a[i], by);
-                }
-                multiply(sums, a, weight);
+            for (int i = 0; i < 4; i++) {
+                const int z = rows.z[i] * stride + tap / 9 - 1, y = rows.y[i] * stride + tap / 3 % 3 - 1,
+                          w = rows.x[i] * stride + tap % 3 - 1;
+                const bool inside = (u32)z < depth * stride && (u32)y < height * stride && (u32)w < width * stride;
+                const int place = ((n * depth * stride + z) * height * stride + y) * width * stride + w;
+                a[i] = inside ? x[place * parts + part] : make_uint4(0, 0, 0, 0);
+                if (affine && inside) a[i] = rectified(a[i], by);
             }
+            multiply(sums, a, b);
         }
-        store(out, sums, rows, n, voxels, outputs, block);
-        add(found, sums[0]);
-        add(found, sums[1]);
+    }
+#pragma unroll
+    for (int i = 0; i < 32; i++) shares[warp][i][lane] = sums[i / 16][i / 4 % 4][i % 4];
+    __syncthreads();
+    const int half = warp % 2;  // a warp goes on with rows that it has the numbers of
+    float mine[4][4] = {};
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        for (int other = 0; other < WARPS; other++)
+            mine[i / 2][i % 2] += shares[other][warp / 2 * 16 + i / 2 * 4 + half * 2 + i % 2][lane];
+    const size_t place = (size_t)n * voxels + tile * 32 + warp * 8 + lane / 4;
+    out[place * (outputs / 8) + block * 4 + lane % 4] = outputs_of(mine, 0);
+    Moments found = {};
+    add(found, mine, 0);
+    write(found, moments + ((size_t)n * (gridDim.x / blocks) + tile) * outputs + block * 32);
+}
+
+// The first convolution: of one channel, 27 taps are the inputs of a product. Tiles are those of `convolve`.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    enter(const unsigned short* x, const uint4* weights, uint4* out, float2* moments, int outputs, int depth, int height,
+          int width) {
+    constexpr int ROW = WIDE + 2, PLANE = (HIGH + 2) * ROW, ALL = (DEEP + 2) * PLANE;
+    __shared__ unsigned short near[ALL];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+    const int blocks = outputs / 32, block = blockIdx.x % blocks, tile = blockIdx.x / blocks, n = blockIdx.y;
+    const int across = width / WIDE, down = height / HIGH;
+    const int w0 = tile % across * WIDE, h0 = tile / across % down * HIGH, d0 = tile / across / down * DEEP;
+    for (int v = threadIdx.x; v < ALL; v += THREADS) {
+        const int d = d0 - 1 + v / PLANE, h = h0 - 1 + v / ROW % (HIGH + 2), w = w0 - 1 + v % ROW;
+        const bool inside = (u32)d < depth && (u32)h < height && (u32)w < width;
+        near[v] = inside ? x[((n * depth + d) * height + h) * width + w] : 0;
+    }
+    uint4 b[4];
+    load(b, weights + block * 4 * 32 + lane);
+    int taps[8];  // of the thread; there are 27, and weights of others are 0
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const int tap = min(t * 8 + i, 26);
+        taps[i] = (warp + tap / 9) * PLANE + tap / 3 % 3 * ROW + tap % 3 + g;
+    }
+    __syncthreads();
+    Moments found = {};
+    for (int h = 0; h < HIGH; h += 2) {
+        uint4 a[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            u32 pairs[4];
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                const int from = (h + i / 2) * ROW + i % 2 * 8;
+                pairs[k] = near[taps[k * 2] + from] | (u32)near[taps[k * 2 + 1] + from] << 16;
+            }
+            a[i] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+        }
+        float sums[2][4][4] = {};
+        multiply(sums, a, b);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const size_t place = (((size_t)n * depth + d0 + warp) * height + h0 + h + i) * width + w0 + g;
+            store(out, sums[i], place, outputs / 8, block * 4 + t, found);
+        }
     }
     write(found, moments + ((size_t)n * (gridDim.x / blocks) + tile) * outputs + block * 32);
 }
 
-// The first convolution: of one channel, 27 taps are the inputs of a product. A block computes `tiles` of 128 voxels.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    enter(const unsigned short* x, const uint4* weights, uint4* out, float2* moments, int outputs, int depth, int height,
-          int width, int tiles) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, t = lane % 4, voxels = depth * height * width;
-    const int blocks = outputs / 32, block = blockIdx.x % blocks, group = blockIdx.x / blocks, n = blockIdx.y;
-    Moments found = {};
-    for (int tile = group * tiles; tile < (group + 1) * tiles; tile++) {
-        const Rows rows = rows_from(tile * THREADS + warp * 32, height, width);
-        u32 a[4][4];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-#pragma unroll
-            for (int pair = 0; pair < 4; pair++) {
-                u32 half[2];
-#pragma unroll
-                for (int k = 0; k < 2; k++) {
-                    const int tap = t * 8 + pair * 2 + k;
-                    const int z = rows.z[i] + tap / 9 - 1, y = rows.y[i] + tap / 3 % 3 - 1, w = rows.x[i] + tap % 3 - 1;
-                    const bool inside = tap < 27 && (u32)z < depth && (u32)y < height && (u32)w < width;
-                    half[k] = inside ? x[(((size_t)n * depth + z) * height + y) * width + w] : 0;
-                }
-                a[i][pair] = half[0] | half[1] << 16;
-            }
-        const uint4 inputs[4] = {make_uint4(a[0][0], a[0][1], a[0][2], a[0][3]), make_uint4(a[1][0], a[1][1], a[1][2], a[1][3]),
-                                 make_uint4(a[2][0], a[2][1], a[2][2], a[2][3]), make_uint4(a[3][0], a[3][1], a[3][2], a[3][3])};
-        float sums[2][4][4] = {};
-        multiply(sums, inputs, weights + block * 4 * 32 + lane);
-        store(out, sums, rows, n, voxels, outputs, block);
-        add(found, sums[0]);
-        add(found, sums[1]);
-    }
-    write(found, moments + ((size_t)n * (gridDim.x / blocks) + group) * outputs + block * 32);
-}
-
-// A transposed convolution, 2x2x2 with a stride of 2: one product for each of a voxel's 8 outputs. Depth, height and width
-// are those of the inputs.
+// A transposed convolution, 2x2x2 with a stride of 2: one product for each of a voxel's 8 outputs. Shared memory keeps each
+// thread's inputs. Depth, height and width are those of the inputs.
 extern "C" __global__ void __launch_bounds__(THREADS)
     rise(const uint4* x, const float2* affine, const uint4* weights, const float* bias, uint4* out, int chunks, int outputs,
          int depth, int height, int width) {
+    extern __shared__ __align__(128) uint4 halo[];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, t = lane % 4, voxels = depth * height * width;
     const int blocks = outputs / 32, block = blockIdx.x % blocks, n = blockIdx.y;
     const int first = blockIdx.x / blocks * THREADS + warp * 32;
     if (first >= voxels) return;
     const Rows rows = rows_from(first, height, width);
+    for (int chunk = 0; chunk < chunks; chunk++) {
+        const Affine by = affine_at(affine, n, chunks * 32, chunk * 32 + t * 8);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const uint4 value = x[((size_t)n * voxels + rows.at[i]) * chunks * 4 + chunk * 4 + t];
+            halo[(chunk * 4 + i) * THREADS + threadIdx.x] = affine ? rectified(value, by) : value;
+        }
+    }
 #pragma unroll 1
     for (int tap = 0; tap < 8; tap++) {
-        const uint4* weight = weights + ((size_t)block * chunks * 8 + tap) * 4 * 32 + lane;
         float sums[2][4][4];
 #pragma unroll
         for (int i = 0; i < 32; i++) sums[i / 16][i / 4 % 4][i % 4] = bias[block * 32 + t * 8 + i / 4 % 4 * 2 + i % 2];
-        for (int chunk = 0; chunk < chunks; chunk++, weight += 8 * 4 * 32) {
-            const Affine by = affine_at(affine, n, chunks * 32, chunk * 32 + t * 8);
-            uint4 a[4];
+        for (int chunk = 0; chunk < chunks; chunk++) {
+            uint4 a[4], b[4];
+            load(b, weights + (((size_t)block * chunks + chunk) * 8 + tap) * 4 * 32 + lane);
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                a[i] = x[((size_t)n * voxels + rows.at[i]) * chunks * 4 + chunk * 4 + t];
-                if (affine) a[i] = rectified(a[i], by);
-            }
-            multiply(sums, a, weight);
+            for (int i = 0; i < 4; i++) a[i] = halo[(chunk * 4 + i) * THREADS + threadIdx.x];
+            multiply(sums, a, b);
         }
 #pragma unroll
         for (int i = 0; i < 4; i++) {

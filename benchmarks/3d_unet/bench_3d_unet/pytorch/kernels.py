@@ -15,8 +15,9 @@ from torch import Tensor
 SOURCE = Path(__file__).with_name("kernels.cu")
 THREADS = {"settle": 1024}
 """Of a block, if not 128."""
-SHARED = {"convolve": 6 * 10 * 18 * 64}
-"""Bytes of shared memory of a block: a tile of 4 x 8 x 16 voxels and its border, 32 channels of 2 bytes."""
+SHARED = {"convolve": 6 * 10 * 18 * 64, "descend": 5 * 9 * 34 * 64, "rise": 10 * 4 * 128 * 16}
+"""The most bytes of shared memory of a block: tiles of 4 x 8 x 16 and 2 x 4 x 16 outputs with the voxels around, 32
+channels of 2 bytes; what 128 threads hold of 10 x 32 channels, 4 x 16 bytes each."""
 _SHARED_MEMORY = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
 Argument: TypeAlias = "Tensor | int | float | None"
@@ -34,11 +35,13 @@ class Kernels:
         with torch.cuda.device(device):
             self._checked(self._driver.cuModuleLoadData(ctypes.byref(self._module), _compiled(device, dtype)))
 
-    def launch(self, name: str, grid: tuple[int, int], *arguments: Argument) -> None:
-        """On the current stream, in the order and of the types that the kernel has; None is a null pointer."""
+    def launch(self, name: str, grid: tuple[int, int], *arguments: Argument, shared: int | None = None) -> None:
+        """On the current stream; arguments in the order and of the types that the kernel has. None is a null pointer.
+
+        shared: bytes, if fewer than the most."""
         values = [_passed(one) for one in arguments]
         pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-        block, shared = THREADS.get(name, 128), SHARED.get(name, 0)
+        block, shared = THREADS.get(name, 128), SHARED.get(name, 0) if shared is None else shared
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         launched = self._driver.cuLaunchKernel(self._named(name), *grid, 1, block, 1, 1, shared, stream, pointers, None)
         self._checked(launched)

@@ -6,7 +6,8 @@ layer normalises and rectifies what it reads. So nothing is written but what con
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -18,9 +19,8 @@ from bench_3d_unet.official import CLASSES
 
 Launch: TypeAlias = Callable[..., None]
 """See `kernels.Kernels.launch`."""
-_TILE = (4, 8, 16)
-_ENTERING = 16
-"""Tiles of 128 voxels that a block of the first convolution computes."""
+_SIDE = 16
+"""Voxels of the longest side of a tile; levels whose side is no multiple of it are computed without tiles."""
 
 
 class Activation(NamedTuple):
@@ -39,7 +39,7 @@ class Convolution:
     weights: Tensor
     outputs: int
     stride: int
-    tiled: bool
+    kernel: str
     norm: nn.InstanceNorm3d
 
 
@@ -47,7 +47,7 @@ def fits(model: UNet, window: int) -> bool:
     """Are channels whole chunks of 32, and the finest level whole tiles?"""
     levels = [model.input_block, *model.downsample, model.bottleneck]
     channels = [level.get_parameter("conv2.1.weight").numel() for level in levels]
-    return not any(count % 32 for count in channels) and window % max(_TILE) == 0
+    return not any(count % 32 for count in channels) and window % _SIDE == 0
 
 
 class Network:
@@ -80,24 +80,27 @@ class Network:
 
     def _entered(self, windows: Tensor) -> Activation:
         layer, (n, _, *sides) = self._first, windows.shape
-        groups = sides[0] * sides[1] * sides[2] // (128 * _ENTERING)
-        values, moments = self._room(windows, n, sides, layer, groups)
-        grid = (groups * layer.outputs // 32, n)
-        self._launch("enter", grid, windows, layer.weights, values, moments, layer.outputs, *sides, _ENTERING)
+        tiles = _tiles(layer.kernel, sides)
+        values, moments = self._room(windows, n, sides, layer, tiles)
+        grid = (tiles * layer.outputs // 32, n)
+        self._launch("enter", grid, windows, layer.weights, values, moments, layer.outputs, *sides)
         return self._settled(layer, values, moments)
 
     def _convolved(self, layer: Convolution, first: Activation, second: Activation | None = None) -> Activation:
         n, *sides, channels = first.values.shape
         sides = [side // layer.stride for side in sides]
         more, affine = second or (None, None)
-        voxels = sides[0] * sides[1] * sides[2]
-        tiles = voxels // 512 if layer.tiled else -(-voxels // 128)
+        tiles = _tiles(layer.kernel, sides)
         values, moments = self._room(first.values, n, sides, layer, tiles)
-        chunks = [channels // 32, (channels + (0 if more is None else more.shape[-1])) // 32]
-        name, rest = ("convolve", []) if layer.tiled else ("gather", [layer.stride])
-        read = (*first, more, affine, layer.weights)
-        grid = (tiles * layer.outputs // 32, n)
-        self._launch(name, grid, *read, values, moments, *chunks, layer.outputs, *sides, *rest)
+        chunks, every = channels // 32, (channels + (0 if more is None else more.shape[-1])) // 32
+        blocks = layer.outputs // 32
+        if layer.kernel == "descend":
+            grid, read, rest = (tiles * -(-blocks // 2), n), (*first, layer.weights), (every, layer.outputs, *sides)
+        else:
+            stride = [layer.stride] if layer.kernel == "gather" else []
+            rest = (chunks, every, layer.outputs, *sides, *stride)
+            grid, read = (tiles * blocks, n), (*first, more, affine, layer.weights)
+        self._launch(layer.kernel, grid, *read, values, moments, *rest)
         return self._settled(layer, values, moments)
 
     def _room(self, like: Tensor, n: int, sides: list[int], layer: Convolution, tiles: int) -> tuple[Tensor, Tensor]:
@@ -117,16 +120,22 @@ class Network:
         n, *sides, channels = x.values.shape
         outputs = len(bias)
         values = x.values.new_empty((n, *(2 * side for side in sides), outputs))
-        blocks = -(-sides[0] * sides[1] * sides[2] // 128)
-        self._launch("rise", (blocks * outputs // 32, n), *x, weights, bias, values, channels // 32, outputs, *sides)
+        grid = (-(-math.prod(sides) // 128) * outputs // 32, n)
+        held = channels // 32 * 4 * 128 * 16  # bytes that 128 threads hold of the inputs
+        self._launch("rise", grid, *x, weights, bias, values, channels // 32, outputs, *sides, shared=held)
         return Activation(values, None)
 
     def _left(self, x: Activation) -> Tensor:
         n, *sides, channels = x.values.shape
-        voxels = sides[0] * sides[1] * sides[2]
+        voxels = math.prod(sides)
         logits = x.values.new_empty((n, len(CLASSES), *sides), dtype=torch.float32)
         self._launch("leave", (-(-voxels // 128), n), *x, *self._last, logits, channels, voxels)
         return logits
+
+
+def _tiles(kernel: str, sides: Sequence[int]) -> int:
+    """How many a kernel cuts a volume into; each has moments of its own."""
+    return math.prod(sides) // {"gather": 32, "descend": 128}.get(kernel, 512)
 
 
 def _block(block: nn.Module, side: int) -> tuple[Convolution, Convolution]:
@@ -140,18 +149,19 @@ def _convolution(layer: nn.Sequential, side: int) -> Convolution:
     assert isinstance(convolution, nn.Conv3d)
     assert isinstance(norm, nn.InstanceNorm3d)
     outputs, inputs = convolution.weight.shape[:2]
-    stride = convolution.stride[0]
-    tiled = inputs > 1 and stride == 1 and side % max(_TILE) == 0
+    stride, tiled = convolution.stride[0], side % _SIDE == 0
+    kernel = "enter" if inputs == 1 else ("convolve" if stride == 1 else "descend") if tiled else "gather"
     taps = convolution.weight.permute(2, 3, 4, 1, 0)  # [depth, height, width, inputs, outputs]
-    if inputs == 1:
+    if kernel == "enter":
         weights = by_threads(nn.functional.pad(taps.reshape(27, outputs), (0, 0, 0, 5)))
-    elif tiled:  # taps of height vary fastest
-        weights = by_rows(taps.transpose(1, 2).reshape(27, inputs, outputs))
-    else:
+    elif kernel == "gather":
         weights = by_threads(taps.reshape(27, inputs, outputs))
+    else:
+        taps = taps.transpose(1, 2) if kernel == "convolve" else taps  # it goes through those of height last
+        weights = by_rows(taps.reshape(27, inputs, outputs))
     copied = nn.InstanceNorm3d(outputs, norm.eps, affine=True, device=taps.device)
     copied.load_state_dict({name: value.float() for name, value in norm.state_dict().items()})
-    return Convolution(weights, outputs, stride, tiled, copied.requires_grad_(False))
+    return Convolution(weights, outputs, stride, kernel, copied.requires_grad_(False))
 
 
 def _rise(block: nn.Module) -> tuple[Tensor, Tensor]:
