@@ -94,12 +94,12 @@ class Network:
         values, moments = self._room(first.values, n, sides, layer, tiles)
         chunks, every = channels // 32, (channels + (0 if more is None else more.shape[-1])) // 32
         blocks = layer.outputs // 32
-        if layer.kernel == "descend":
-            grid, read, rest = (tiles * -(-blocks // 2), n), (*first, layer.weights), (every, layer.outputs, *sides)
-        else:
-            stride = [layer.stride] if layer.kernel == "gather" else []
-            rest = (chunks, every, layer.outputs, *sides, *stride)
-            grid, read = (tiles * blocks, n), (*first, more, affine, layer.weights)
+        read: list[Tensor | None] = [*first, more, affine, layer.weights]
+        rest, grid = [chunks, every, layer.outputs, *sides], (tiles * blocks, n)
+        if layer.kernel == "descend":  # reads one input, and computes two blocks of outputs at once
+            read, rest, grid = [*first, layer.weights], rest[1:], (tiles * -(-blocks // 2), n)
+        elif layer.kernel == "gather":
+            rest.append(layer.stride)
         self._launch(layer.kernel, grid, *read, values, moments, *rest)
         return self._settled(layer, values, moments)
 
