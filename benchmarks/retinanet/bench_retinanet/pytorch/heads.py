@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from bench_retinanet.config import HEADS, RetinaNetConfig, grids
 from bench_retinanet.model import Level, RetinaNet
 
+CANVAS = 4
+"""Images up to which this is done; not tuned yet."""
+
 
 class Canvas:
     """Made from a model on its device, whose weights it shares."""
