@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from bench_sdxl.accuracy import score
 from bench_sdxl.dataset import Batch, Dataset
@@ -17,6 +20,9 @@ from bench_sdxl.pytorch.backend import Backend
 from bench_sdxl.standins import SIZES
 from bench_sdxl.standins.miniature import prepare
 from loadgen.contracts import BackendOptions, Entry, Scoring
+
+if importlib.util.find_spec("triton"):
+    os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
 Images = npt.NDArray[np.uint8]
 Scored = Callable[[Images], dict[str, float]]
