@@ -82,3 +82,14 @@ def scored(mini: Path, dataset: Dataset) -> Scored:
         return score(entries, dataset, Scoring(mini))
 
     return scored
+
+
+def randomised(network: Any, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Its state dict, every tensor drawn: biases and norms too, so that none can be left out unseen."""
+    draw = torch.Generator().manual_seed(seed)
+    state = network.state_dict()
+    for name, value in state.items():
+        if value.is_floating_point():
+            scale = 0.3 if value.dim() < 2 else 1.2 * value[0].numel() ** -0.5
+            value.copy_(torch.randn(value.shape, generator=draw) * scale + float("norm" in name and "weight" in name))
+    return dict(state)

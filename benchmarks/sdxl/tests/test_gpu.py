@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench_sdxl.config import UNetConfig, VAEConfig
 from bench_sdxl.pytorch import layers, unet, vae
 
-from .test_networks import randomised
+from .conftest import randomised
 
 pytest.importorskip("triton", reason="Triton is for Linux only")
 
