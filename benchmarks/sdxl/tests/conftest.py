@@ -57,9 +57,19 @@ def batch(dataset: Dataset) -> Batch:
 
 
 @pytest.fixture(scope="session")
-def images(backend: Backend, batch: Batch) -> Images:
-    """Of all samples, as the backend makes them."""
-    return made(backend, batch)
+def denoised(backend: Backend, batch: Batch) -> tuple[Images, torch.Tensor]:
+    """Images of all samples, as the backend makes them, and the latents that they were painted from."""
+    latents, paint = [], backend.pipeline.paint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend.pipeline, "paint", lambda part: latents.append(part) or paint(part))
+        images = made(backend, batch)
+    return images, torch.cat(latents)
+
+
+@pytest.fixture(scope="session")
+def images(denoised: tuple[Images, torch.Tensor]) -> Images:
+    """Of all samples."""
+    return denoised[0]
 
 
 def made(backend: Any, batch: Batch, size: int = 40) -> Images:
