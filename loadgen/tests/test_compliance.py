@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loadgen.commands import main
 from loadgen.compliance import Runs, place, verify
@@ -266,3 +268,23 @@ def test_the_command_judges_logs_of_any_system(runs: Runs, tmp_path: Path, capsy
     assert "Offline TEST01: FAIL" in capsys.readouterr().out
     assert main(["verify", "TEST09", *words[2:]]) == 2
     assert "round v4.0 has no TEST09" in capsys.readouterr().err
+
+
+@given(
+    test=st.sampled_from(["TEST01", "TEST05", "TEST06"]),
+    name=st.sampled_from(["mlperf_log_detail.txt", "mlperf_log_accuracy.json"]),
+    at=st.floats(0, 1),
+    put=st.binary(max_size=12),
+    cut=st.integers(0, 40),
+)
+def test_damaged_logs_are_an_error_with_a_name_and_no_traceback(
+    test: str, name: str, at: float, put: bytes, cut: int, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (runs.accuracy / name).read_bytes()
+    place_of_it = int(at * len(whole))
+    (runs.test / name).write_bytes(whole[:place_of_it] + put + whole[place_of_it + cut :])
+    code = main(["verify", test, str(runs.test.parent), str(runs.test), "--model", "bert"])
+    assert code in (0, 1, 2)
+    if code == 2:
+        assert str(runs.test) in capsys.readouterr().err
+    (runs.test / name).write_bytes(whole)

@@ -274,6 +274,17 @@ def test_names_of_the_open_division() -> None:
     assert load_round("v0.5").aliases["resnet50"] == "resnet"
 
 
+def test_fields_of_a_system() -> None:
+    counts = {name: len(load_round(name).submission.system_fields) for name in ROUNDS}
+    early = dict.fromkeys(("v0.5", "v0.7"), 16) | dict.fromkeys(("v1.0", "v1.1", "v2.0", "v2.1", "v3.0"), 33)
+    assert counts == {name: early.get(name, 35) for name in ROUNDS}
+    now = load_round("v4.0").submission
+    assert set(now.may_be_empty) < set(now.system_fields)
+    assert load_round("v3.0").submission.may_be_empty == ("*",)
+    assert "mlperf.conf" in now.measurement_files
+    assert "mlperf.conf" not in load_round("v5.0").submission.measurement_files
+
+
 def test_images() -> None:
     first = (4459, 4015, 2705, 1682, 4048, 4683, 3757, 1578, 3319, 95)
     assert {name: load_round(name).model("stable-diffusion-xl").images for name in ROUNDS if name >= "v4"} == {
@@ -329,4 +340,7 @@ def test_the_table_shows_each_model_and_seed(name: str) -> None:
     text = table(load_round(name))
     assert all(str(seed) in text for seed in SEEDS[name])
     assert all(f"  {model} " in text for model in MODELS[name])
+    if images := [model.images for model in load_round(name).models.values() if model.images]:
+        assert " ".join(map(str, images[0])) in text
+    assert "  TEST01" in text
     assert max(len(line) for line in text.splitlines()) <= 150

@@ -94,6 +94,8 @@ def test_a_finished_run_is_taken_up(squares: Benchmark, capsys: pytest.CaptureFi
     assert Path("out/Server/performance/mlperf_log_detail.txt").read_bytes() == before
     assert invoke(squares, ["comply", "out", "--tests", "TEST01"]) == 0
     assert sorted(test for _, test in found()) == ["TEST01", "TEST05"]  # the other one is kept
+    (performance, _) = json.loads(Path("out/results.json").read_text())["tests"]
+    assert {one["performance_finished"] for one in found().values()} == {performance["finished"]}
     assert invoke(squares, ["run", "--resume", "out"]) == 0
     assert "Server performance" not in capsys.readouterr().err
 
@@ -174,7 +176,10 @@ def test_an_invalid_performance_run_proves_nothing(squares: Benchmark, capsys: p
     late = replace(squares, profiles={"mini": replace(squares.profiles["mini"], settings=settings)})
     assert invoke(late, ["comply", "--scenario", "Server", "--output", "out"]) == 1
     assert "Server TEST01 FAILED: the performance run is INVALID" in " ".join(capsys.readouterr().out.split())
-    assert not Path("out/compliance").exists()
+    assert not list(Path("out/compliance").rglob("*"))
+    Path("out/compliance.json").write_text("{")
+    assert invoke(late, ["comply", "out"]) == 2
+    assert "compliance.json cannot be read" in capsys.readouterr().err
 
 
 def test_names_of_tests(squares: Benchmark, tokens: Benchmark, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,3 +35,10 @@ def test_each_round_whose_rules_have_the_model_can_be_run(
     assert "round v3.0 has no model 'gptj' (it came with v3.1); it has resnet50" in capsys.readouterr().err
     assert invoke(benchmark_of(), [*options, "v9"]) == 2
     assert "no rules for round 'v9'; there are v0.5, v0.7" in capsys.readouterr().err
+
+
+def test_info_lists_the_compliance_tests(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(benchmark_of(), ["info", "--round", "v3.1"]) == 0
+    assert "compliance tests of v3.1: TEST01, TEST05\n" in capsys.readouterr().out
+    assert invoke(replace(benchmark_of(), model="gptj"), ["info"]) == 0
+    assert "compliance tests of v4.0: none\n" in capsys.readouterr().out

@@ -91,33 +91,32 @@ def _offered(rules: Round, plan: Plan) -> list[str]:
 def _audit(bench: Bench, tests: Sequence[str]) -> list[Verdict]:
     """Run and judge each test of each scenario. What they came to is in `compliance.json` as soon as it is known."""
     verdicts: list[Verdict] = []
-    output = bench.report.output
+    output, plan = bench.report.output, bench.plan
     references = {(test.scenario, test.mode): test for test in record.read(output).tests}
-    kept = [one for one in _kept(output) if (one["scenario"], one["test"]) not in _keys(bench.plan, tests)]
-    for scenario in dict.fromkeys(test.settings.scenario for test in bench.plan.tests):
+    records = _kept(output)
+    for scenario in dict.fromkeys(test.settings.scenario for test in plan.tests):
         performance = references[scenario.name, Mode.PerformanceOnly.name]
         audit = _Audit(bench, scenario, performance, references[scenario.name, Mode.AccuracyOnly.name].folder)
         for test in tests:
             verdict = audit.run(test)
-            bench.out.print(f"{scenario.name} {test}: {_word(verdict, bench.plan.ratios[0])}", markup=False)
+            bench.out.print(f"{scenario.name} {test}: {_word(verdict, plan.ratios[0])}", markup=False)
             verdicts.append(verdict)
-            records = [*kept, *(one.record(bench.plan.rules.ratios) for one in verdicts)]
+            saved = {**verdict.record(plan.rules.ratios), "performance_finished": performance.finished}
+            records[scenario.name, test] = saved
             with saving(output / FILE), whole_file(output / FILE) as part:
-                part.write_text(json.dumps(records, indent=1) + "\n")
+                part.write_text(json.dumps(list(records.values()), indent=1) + "\n")
     return verdicts
 
 
-def _keys(plan: Plan, tests: Sequence[str]) -> set[tuple[str, str]]:
-    return {(one.settings.scenario.name, test) for one in plan.tests for test in tests}
-
-
-def _kept(output: Path) -> list[dict[str, Any]]:
-    """What earlier calls found in this folder."""
+def _kept(output: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """What earlier calls found in this folder, by scenario and test. Raises InputError if it cannot be told."""
+    file = output / FILE
     try:
-        kept: list[dict[str, Any]] = json.loads((output / FILE).read_text())
-    except (OSError, ValueError):
-        return []
-    return kept
+        return {(one["scenario"], one["test"]): one for one in json.loads(file.read_text())}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error!r}): remove it, and run its tests again") from error
 
 
 @dataclass(frozen=True)
@@ -133,11 +132,13 @@ class _Audit:
 
     def run(self, test: str) -> Verdict:
         """Run it, unless the performance run is INVALID, which nothing can be compared with; judge and place it."""
+        folder = self.bench.report.output / FOLDER / self.scenario.name
         if not self.reference.valid:
             said = f"the performance run is INVALID: {'; '.join(self.reference.reasons) or 'see its logs'}"
+            shutil.rmtree(folder / test, ignore_errors=True)  # it was of another performance run
             return Verdict(self.scenario, test, (Check("performance", False, said),))
         plan = self.bench.plan
-        rules, folder = load_round(plan.request.overrides.round), self.bench.report.output / FOLDER / self.scenario.name
+        rules = load_round(plan.request.overrides.round)
         settings = _settings(rules, plan.benchmark.model, test, self.reference)
         with tempfile.TemporaryDirectory(dir=self.bench.report.output, prefix=f".{test}-") as place_of_logs:
             logs = Path(place_of_logs)

@@ -91,7 +91,7 @@ def score_log(plan: Plan, dataset: Dataset[Any], log: Path, told: LogOptions = L
 def _values(plan: Plan, dataset: Dataset[Any], log: Path, told: LogOptions) -> tuple[Mapping[str, float], int]:
     """What the metric gives, and how many samples the log answers."""
     module = plan.imported(plan.benchmark.accuracy, "the accuracy metric")
-    at = Scoring(plan.folder, plan.device, log.parent, told.dtype, told.transposed, told.max_examples)
+    at = Scoring(plan.folder, plan.device, log.parent, told.dtype, told.transposed, told.max_examples, told.partial)
     seen = np.zeros(dataset.total_count, np.uint64)
     answers = entries(log, seen, told.is_whole)
     values: Mapping[str, float] = module.score(answers, dataset, at)

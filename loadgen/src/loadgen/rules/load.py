@@ -49,8 +49,13 @@ def load_round(name: str) -> Round:
         absent=MappingProxyType(data.get("absent", {})),
         aliases=MappingProxyType({alias: known for known, names in data["aliases"].items() for alias in names}),
         tests=MappingProxyType({test: _compliance_test(test, rules) for test, rules in data["tests"].items()}),
-        submission=SubmissionRules(**{key: _frozen(value) for key, value in data["submission"].items()}),
+        submission=_submission(data["submission"], data["name"]),
     )
+
+
+def _submission(data: Mapping[str, Any], name: str) -> SubmissionRules:
+    asked = [field for since, fields in data["system_fields"].items() if since <= name for field in fields]
+    return SubmissionRules(**{key: _frozen(value) for key, value in {**data, "system_fields": asked}.items()})
 
 
 def _read(name: str) -> dict[str, Any]:

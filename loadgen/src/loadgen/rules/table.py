@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from loadgen.rules.model import ModelRules
-from loadgen.rules.round import Round
+from loadgen.rules.round import ComplianceTest, Round
 from loadgen.settings import Scenario
 
 _MS = 1_000_000
@@ -27,6 +27,12 @@ def table(rules: Round) -> str:
     head = ("model", "datacenter", "edge", "drawn from", "data set", "Offline", "Server", "compliance")
     lines += ["", *_aligned([head, *(_model(model) for model in rules.models.values())])]
     lines += ["", "scores that pass", *_scores(rules)]
+    lines += ["", "compliance tests", *_aligned([_compliance(test) for test in rules.tests.values()])]
+    lines += [
+        f"\nimages of {model.model}\n  {' '.join(map(str, model.images))}"
+        for model in rules.models.values()
+        if model.images
+    ]
     if rules.absent:
         lines += ["", "not in this round", *_aligned(list(rules.absent.items()))]
     lines += ["", "in brackets: not required. SS: SingleStream, MS: MultiStream. Offline: its fewest samples."]
@@ -61,7 +67,9 @@ def _places(rules: ModelRules, category: str) -> str:
 
 def _latency(rules: ModelRules) -> str:
     if limits := rules.token_limits:
-        return f"{limits.first_ns // _MS:,} ms, then {limits.each_ns // _MS} ms a token"
+        tight = rules.interactive_limits
+        also = f" (Interactive {tight.first_ns // _MS} + {tight.each_ns // _MS})" if tight else ""
+        return f"{limits.first_ns // _MS:,} + {limits.each_ns // _MS} ms a token{also}"
     return "-" if rules.server_latency_ns is None else f"{rules.server_latency_ns // _MS:,} ms"
 
 
@@ -73,6 +81,18 @@ def _scores(rules: Round) -> list[str]:
             texts = [f"{metric} {_range(*limits[metric])}" for metric in limits]
             rows.append((rules.benchmark_name(name, ratio), ", ".join(texts)))
     return _aligned(rows)
+
+
+def _compliance(test: ComplianceTest) -> tuple[str, str]:
+    bounds = [
+        f"at most {100 * share:g} % {word}"
+        for share, word in ((test.max_gain, "faster"), (test.max_loss, "slower"))
+        if share is not None
+    ]
+    if test.relaxed is not None:
+        short = ", ".join(f"{_SHORT[each]} {ns / _MS:g} ms" for each, ns in test.relaxed_below.items())
+        bounds.append(f"{100 * test.relaxed:g} % up to {short}")
+    return test.name, "; ".join(bounds) or "not compared"
 
 
 def _range(low: float | None, high: float | None) -> str:
