@@ -77,7 +77,7 @@ SCRIPTS = (HARNESS, "tools/*.py", "loadgen/benchmarks/*.py", "benchmarks/*/bench
 OPTIONS = {
     *declared("option", HARNESS),
     *declared("add_argument", *SCRIPTS, "loadgen/src/loadgen/*.py"),
-    *declared("addoption", "loadgen/tests/parity/*.py"),
+    *declared("addoption", "loadgen/tests/parity/*.py", "loadgen/tests/submission/*.py"),
     "--help",
 }
 OTHERS_OPTIONS = set("--tmpfs --user --network --memory --gpus --cpus --cpuset-cpus --userns --index-url".split())

@@ -10,11 +10,13 @@ import json
 import os
 import re
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -331,6 +333,12 @@ def opened(tmp_path_factory: pytest.TempPathFactory, code: Path) -> Path:
     place = tmp_path_factory.mktemp("opened")
     ran = run_folder(place / "run", "resnet50", ["Offline"])
     return built(place / "tree", [ran], "datacenter", "box", code, division="open")
+
+
+@pytest.fixture
+def make() -> ModuleType:
+    """The functions of this file."""
+    return sys.modules[__name__]
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ RECORDED = Path(__file__).with_name("official_verdicts.json")
 """What the official checker said of each tree; written by `pytest --official FOLDER`."""
 _BROKEN = runpy.run_path(str(Path(__file__).with_name("broken.py")))
 CASES, described, log = (_BROKEN[name] for name in ("CASES", "described", "log"))
+MIXED = runpy.run_path(str(Path(__file__).with_name("mixed.py")))["CASES"]
 NETWORKED = "sut-name"
 """The one rule whose tree is made by its own test: it is of another division."""
 
@@ -42,6 +43,20 @@ def test_one_defect_is_one_finding(broken: Path, name: str, request: pytest.Fixt
     assert checked.passes is RULES[CASES[name][1]].is_warning
     if official := request.config.getoption("--official", default=None):
         record(name, officially(official, broken))
+    assert predicted(checked) == json.loads(RECORDED.read_text())[name]
+
+
+@pytest.mark.parametrize("name", list(MIXED))
+def test_what_the_official_checker_makes_of_it(
+    name: str, request: pytest.FixtureRequest, copied: Callable[[Path], Path]
+) -> None:
+    tree, rules, change = MIXED[name]
+    copy = copied(request.getfixturevalue(tree))
+    change(copy)
+    checked = check(copy)
+    assert {finding.rule for finding in checked.findings} == rules
+    if official := request.config.getoption("--official", default=None):
+        record(name, officially(official, copy))
     assert predicted(checked) == json.loads(RECORDED.read_text())[name]
 
 

@@ -112,6 +112,20 @@ def test_files_and_folders_that_come_and_go(small: Path, data: st.DataObject) ->
             everything(tree)
 
 
+@pytest.mark.parametrize("value", ["{}", "true"])
+def test_a_value_of_any_kind_in_every_place_of_every_log(value: str, llama: Path) -> None:
+    """A key at a time, in all logs at once: the first fault must not hide the others."""
+    logs = [file for file in files(llama) if file.name == "mlperf_log_detail.txt"]
+    keys = {key for log in logs for key in re.findall(r'^:::MLLOG {"key": "([^"]+)', (llama / log).read_text(), re.M)}
+    read = sorted(key for key in keys if not key.startswith(("requested_", "loadgen_", "result_time", "result_first")))
+    with linked(llama) as tree:
+        for key in ("result_first_token_99.00_percentile_latency_ns", "requested_use_token_latencies", *read):
+            pattern = re.compile(rf'("key": "{re.escape(key)}", "value": ).*?(, "time_ms")')
+            for log in logs:
+                replace(tree / log, pattern.sub(rf"\g<1>{value}\2", (llama / log).read_text()).encode())
+            check(tree)
+
+
 @pytest.mark.parametrize("value", ["[" * 100_000, '{"a":' * 50_000, "1" * 5000, '"\\ud800"'])
 def test_json_that_no_reader_likes(value: str, small: Path) -> None:
     with linked(small) as tree:

@@ -14,6 +14,7 @@ from loadgen.harness.machine.description import describe
 from loadgen.harness.machine.rapl import Counting
 from loadgen.harness.machine.telemetry import Gpus
 from loadgen.harness.submission import main
+from loadgen.submission import shown
 from loadgen.submission.check import check
 from loadgen.submission.energy import LABEL, energies
 from loadgen.submission.runs import read_run
@@ -25,6 +26,7 @@ def test_watts_are_the_mean_while_the_load_ran(powered: Path) -> None:
     assert row.measured.value is not None
     assert row.power.metric == pytest.approx(101.0)
     assert row.power.efficiency == pytest.approx(row.measured.value / 101.0)
+    assert "101 W, 0.404869 a joule" in shown.text(check(powered))
 
 
 @pytest.fixture

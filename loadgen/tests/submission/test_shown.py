@@ -14,11 +14,13 @@ import zipfile
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 
 import openpyxl
 import pytest
 
 from loadgen.harness.submission import main
+from loadgen.rules import load_round, round_names
 from loadgen.submission import page, shown, table
 from loadgen.submission.catalogue import RULES
 from loadgen.submission.check import check
@@ -94,6 +96,14 @@ def test_what_is_no_submission_says_so(tmp_path: Path, capsys: pytest.CaptureFix
     assert "is no part of a submission" in capsys.readouterr().err
     assert main(["submission", "check", str(tmp_path / "none")]) == 2
     assert main(["submission", "check", str(tmp_path), "--round", "v9"]) == 2
+
+
+@pytest.mark.parametrize("name", [name for name in round_names() if "3d-unet" in load_round(name).models])
+def test_a_tree_by_each_rounds_rules_passes_by_them(name: str, tmp_path: Path, code: Path, make: ModuleType) -> None:
+    ran = make.run_folder(tmp_path / "run", "3d-unet", ["Offline"], round_=load_round(name))
+    tree = make.built(tmp_path / "tree", [ran], "datacenter", "box", code)
+    assert check(tree, name).findings == []
+    assert check(tree, "v4.0" if name != "v4.0" else "v3.1").passes is False
 
 
 def test_another_rounds_rules(small: Path) -> None:

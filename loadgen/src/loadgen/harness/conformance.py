@@ -233,7 +233,7 @@ def _scenario(benchmark: Benchmark, scenario: str, folder: Path) -> None:
 
 _TOO_SMALL = set(
     "accuracy-samples sample-count offline-samples min-duration target-latency token-latency token-limits percentile "
-    "multistream-size early-stopping scenario-missing compliance-missing score-low score-high".split()
+    "multistream-size early-stopping scenario-missing compliance-missing score-low score-high accuracy-images".split()
 )
 """Rules that a miniature's results may break. Every other is broken by a file that is not as it should be."""
 

@@ -63,8 +63,9 @@ def complete(requirements: Requirements, told: Mapping[str, str], found: Mapping
     Raises InputError that lists what is missing, and for a field that the round does not have.
     """
     tree = requirements.tree
-    known = [*tree.system_fields, *tree.power_fields, *tree.network_fields]
-    strange = [name for name in told if name not in known]
+    known = list(dict.fromkeys([*tree.system_fields, "system_type", *tree.power_fields, *tree.network_fields]))
+    later = Requirements().tree.system_fields  # what an older round does not ask for is left out
+    strange = [name for name in told if name not in (*known, *later)]
     if strange:
         raise InputError(
             f"round {requirements.round.name} has no field {', '.join(strange)}; it has {', '.join(known)}"

@@ -18,9 +18,9 @@ body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem
 h1, h2, h3 { line-height: 1.2; } h3 { margin: 1.5rem 0 .3rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .3rem .6rem; vertical-align: top; }
-th { border-bottom: 2px solid #8c959f; } td { border-bottom: 1px solid #d0d7de; overflow-wrap: anywhere; }
+th { border-bottom: 2px solid #8c959f; } td { border-bottom: 1px solid #d0d7de; overflow-wrap: break-word; }
 td.number, th.number { text-align: right; white-space: nowrap; } .error { color: #b3261e; } .ok { color: #1a7f37; }
-.warning { color: #8a5a00; } svg { max-width: 100%; } svg text { font: 13px system-ui, sans-serif; fill: #1b1f24; }
+.warning { color: #8a5a00; } svg text { font: 13px system-ui, sans-serif; fill: #1b1f24; }
 .scroll { overflow-x: auto; }
 """.strip()
 
@@ -56,15 +56,15 @@ def summary_page(lines: Sequence[Line], version: str, refused: int) -> str:
             if refused
             else "</p>"
         )
-        heads = ("ID", "system", "division", "submitter", "benchmark", "scenario", "result", "unit", "accuracy")
-        yield from _table(heads, (_row(line, version) for line in lines), frozenset({6, 8}))
+        heads = "ID system division submitter benchmark scenario result unit accuracy efficiency".split()
+        yield from _table(heads, (_row(line, version) for line in lines), frozenset({6, 8, 9}))
         groups: dict[tuple[str, str, str, str], list[Line]] = defaultdict(list)
         for line in lines:
             cells = line.cells
             groups[cells["Division"], cells["MlperfModel"], cells["Scenario"], _unit(line)].append(line)
         for (division, model, scenario, unit), of in sorted(groups.items()):
             yield f"<h3>{escape(f'{model}, {scenario}, {division}')}</h3>"
-            yield _bars(of, unit)
+            yield f'<div class="scroll">{_bars(of, unit)}</div>'
 
     return _page(f"Results of round {version}", body())
 
@@ -83,6 +83,7 @@ def _row(line: Line, version: str) -> list[str]:
         f"{cells['Result']:,.6g}",
         f"{_unit(line)}{inferred}",
         cells["Accuracy"],
+        f"{line.row.power.efficiency:,.5g}/J" if line.row.power and line.is_power else "",
     ]
     return [escape(str(text)) for text in texts]
 
@@ -109,8 +110,8 @@ def check_page(checked: Checked, as_official: bool = False) -> str:
 
     def body() -> Iterator[str]:
         yield f"<p>{_verdict(checked.passes)} by the rules of {escape(name)}."
-        official = "it stops with a traceback" if said.stops else _verdict(said.passes)
-        yield f"The official v4.0 checker: {official}.</p>" if as_official or name == "v4.0" else "</p>"
+        official = "It stops with a traceback" if said.stops else _verdict(said.passes)
+        yield f"By the official v4.0 checker: {official}.</p>" if as_official or name == "v4.0" else "</p>"
         yield "<h2>Results</h2>"
         rows = (
             [
@@ -131,7 +132,7 @@ def check_page(checked: Checked, as_official: bool = False) -> str:
 
 
 def _verdict(passes: bool) -> str:
-    return '<span class="ok">it passes</span>' if passes else '<span class="error">it does not pass</span>'
+    return '<span class="ok">It passes</span>' if passes else '<span class="error">It does not pass</span>'
 
 
 def _taken(taken: bool | None) -> str:

@@ -24,9 +24,9 @@ class Log:
     is_missing: bool = False
 
     def number(self, key: str) -> float | None:
-        """A finite number; None if the log has none there."""
+        """A finite number, to which true and false count as in Python; None if the log has none there."""
         value = self.values.get(key)
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
+        if not isinstance(value, (int, float)):
             return None
         try:
             return value if math.isfinite(value) else None

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from loadgen.logs import own_version
 from loadgen.submission.catalogue import RULES, official_of
 from loadgen.submission.check import Checked
+from loadgen.submission.checks.power import Power
 from loadgen.submission.findings import Finding
 from loadgen.submission.official import Verdicts, differences, verdicts
 
@@ -21,7 +22,7 @@ def text(checked: Checked, as_official: bool = False) -> str:
     lines = [line for finding in checked.findings for line in _finding(finding)]
     for row in checked.rows:
         verdict = "refused" if checked.refuses(row.place) else "ok"
-        lines.append(f"{verdict:<8} {row.place.path}{_figure(row.measured.value)}")
+        lines.append(f"{verdict:<8} {row.place.path}{_figure(row.measured.value)}{_power(row.power)}")
     errors, warnings = len(checked.errors), len(checked.findings) - len(checked.errors)
     verdict = "passes" if checked.passes else "does not pass"
     round_name = checked.requirements.round.name
@@ -38,6 +39,10 @@ def _count(number: int, what: str) -> str:
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"  {value:.6g}"
+
+
+def _power(power: Power | None) -> str:
+    return "" if power is None else f"  {power.watts:.6g} W, {power.efficiency:.6g} a joule"
 
 
 def _finding(finding: Finding) -> Iterator[str]:
@@ -85,6 +90,7 @@ def as_json(checked: Checked, as_official: bool = False) -> str:
                 "result": row.measured.value,
                 "inferred": row.measured.inferred,
                 "accuracy": row.accuracy,
+                "power": None if row.power is None else vars(row.power),
                 "passes": not checked.refuses(row.place),
             }
             for row in checked.rows

@@ -62,11 +62,18 @@ def _scores(subject: Subject, place: str) -> Iterator[Finding]:
     if text is None:
         yield subject.finding("score-unreadable", path, observed=fault)
         return
-    seen = set()
-    for name, said in scores(text, dict(subject.needs.rules.metrics)):
-        seen.add(name)
-        yield from _judged(subject, path, name, said)
-    for name in sorted(set(subject.needs.limits) - seen):
+    seen: set[str] = set()
+    passed: set[str] = set()
+    has_hash, wanted = False, set(subject.needs.limits)
+    for line in text.splitlines():
+        official = Official.SILENT if has_hash and passed >= wanted else None  # it reads on no further
+        for name, said in scores(line, dict(subject.needs.rules.metrics)):
+            seen.add(name)
+            found = list(_judged(subject, path, name, said))
+            passed |= set() if any(finding.rule != "score-high" for finding in found) else {name}
+            yield from (replace(finding, official=official) for finding in found)
+        has_hash = has_hash or bool(_HASH.match(line))
+    for name in sorted(wanted - seen):
         yield subject.finding("score-missing", path, name, _line_of(text, name), "a plain number")
     yield from _hash(subject, path, text)
 
@@ -132,7 +139,7 @@ def _detail(subject: Subject, place: str) -> Iterator[Finding]:
         return
     for error in log.errors[:3]:
         yield subject.finding("accuracy-log-errors", path, "", error, "none")
-    mode, scenario = log.values.get("effective_test_mode"), log.values.get("effective_scenario")
+    mode, scenario = (str(log.values.get(key)) for key in ("effective_test_mode", "effective_scenario"))
     if mode != "AccuracyOnly":
         yield subject.finding("accuracy-mode", path, "effective_test_mode", mode, "AccuracyOnly")
     allowed = {subject.place.scenario, *INFERRED_FROM.get(subject.place.scenario, ())}

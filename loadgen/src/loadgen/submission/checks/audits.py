@@ -139,7 +139,7 @@ def _rate(subject: Subject, test: str, run: Run) -> Iterator[Finding]:
         one, other = (read_speed(subject.at(each.path).parent, scenario, keys) for each in (reference, run))
     except (LogError, TypeError, ValueError):
         return
-    if not one.figure or one.target_latency_ns != other.target_latency_ns:
+    if one.figure <= 0 or one.target_latency_ns != other.target_latency_ns:
         return
     check, _ = compare(rules, scenario, one, other)
     if not check.passed:

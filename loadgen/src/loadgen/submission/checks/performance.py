@@ -16,6 +16,8 @@ from loadgen.submission.requirements import STREAMS
 INFERRED_FROM = {"Offline": ("SingleStream", "MultiStream"), "MultiStream": ("SingleStream",)}
 """Scenario -> those whose run may stand for it, on edge."""
 INFERRED_SAMPLES = 8  # of a MultiStream query
+_READ_FIRST = {"Offline": "result_samples_per_second", "Server": "result_scheduled_samples_per_sec"}
+"""What the official checker reads of every model, those too whose result has another key."""
 _FIRST_TOKEN = "result_first_token_99.00_percentile_latency_ns"
 _EACH_TOKEN = "result_time_per_output_token_99.00_percentile_ns"
 
@@ -97,6 +99,8 @@ def _result(run: Run) -> Iterator[Finding]:
         yield run.finding("log-key-missing", key, required="a number")
     elif measured.value is None:
         yield run.finding("log-key-missing", "what the result is inferred from", "not there", "a number")
+    elif run.log.number(_READ_FIRST.get(run.scenario, key)) is None:
+        yield run.finding("log-key-missing", _READ_FIRST[run.scenario], required="a number")
     elif measured.value <= 0 and not measured.inferred:
         passes = Official.LOGS if measured.value < 0 or run.audit else None
         yield run.finding("result-zero", key, official=passes)

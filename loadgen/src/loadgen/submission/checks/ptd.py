@@ -238,7 +238,7 @@ def _ptd_log(session: Session) -> Iterator[Found]:
         official = Official.SILENT if hidden else None
         for rule, differs in _line_faults(at, line, (began, ended), (begin, end)):
             yield rule, file, "", line.strip(), "", official or differs
-            hidden = hidden or rule == "power-warning"
+            hidden = hidden or (rule == "power-warning" and differs is not Official.SILENT)
 
 
 def _stamp_s(line: str) -> float | None:
