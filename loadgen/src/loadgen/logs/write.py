@@ -28,6 +28,7 @@ def write(state: RunState, result: Result, verdict: Verdict | None, log: LogSett
     columns = [part.series.indices for part in state.parts]
     indices = columns[0] if len(columns) == 1 else np.concatenate(columns)
     record = json.dumps(result_record(result), indent=1)
+    _again(log.outdir)
     _fill(log.outdir / "result.json", lambda file: file.write(f"{record}\n"))
     _fill(log.path("summary.txt"), lambda file: file.write(summary))
     _fill(log.path("detail.txt"), lambda file: write_detail(file, detail.entries))
@@ -37,6 +38,14 @@ def write(state: RunState, result: Result, verdict: Verdict | None, log: LogSett
         sys.stdout.write(summary)
     if log.copy_detail_to_stdout:
         write_detail(sys.stdout, detail.entries)
+
+
+def _again(folder: Path) -> None:
+    """Somebody may have removed it since the run began: what was measured is not lost with it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror or error}: choose another folder") from error
 
 
 def _fill(path: Path, content: Callable[[TextIO], object]) -> None:
