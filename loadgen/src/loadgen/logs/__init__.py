@@ -8,7 +8,7 @@ stand in the detail log; `result` is our own `result.json`; `files` says where a
 from loadgen.logs.accuracy import AccuracyEntry, read_accuracy, write_accuracy
 from loadgen.logs.detail import metrics_of, number, read_detail, write_detail
 from loadgen.logs.entries import effective_entries, header_entries, own_version, requested_entries, verdict_entries
-from loadgen.logs.files import LogError, LogSettings
+from loadgen.logs.files import LogError, LogSettings, in_folder
 from loadgen.logs.result import result_record
 from loadgen.logs.summary import read_summary, summary_text
 from loadgen.logs.trace import read_trace
@@ -22,6 +22,7 @@ __all__ = [
     "LogSettings",
     "effective_entries",
     "header_entries",
+    "in_folder",
     "metrics_of",
     "number",
     "own_version",
