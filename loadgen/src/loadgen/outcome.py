@@ -111,18 +111,21 @@ def _reasons(state: RunState, verdict: Verdict | None, records: Records) -> list
     reasons += [m for m in ended if m not in reasons]
     if not state.parts[-1].start_ns and not reasons:
         reasons.append("the test never reached its last set of samples")
-    if verdict is None or (state.interrupted and reasons):  # no advice on a test that was not allowed to end
-        return reasons
-    if not len(verdict.metrics) > 1:
-        reasons.append(_unfinished(state))
+    if verdict is not None and not len(verdict.metrics) > 1:  # there is nothing to give advice on
+        return [*reasons, _unfinished(state)]
+    if verdict is None or (reasons and (state.interrupted or state.recorder.failed)):
+        return reasons  # no advice on a test that was not allowed to end, or whose system failed
     reasons += advice(state.settings, verdict, records)
     return reasons + [f"early stopping: {reason}" for reason in verdict.stopping_reasons]
 
 
 def _unfinished(state: RunState) -> str:
-    """No query was answered in full, so that nothing can be said of latencies."""
+    """No query was answered in full, so that nothing can be said of latencies; what was answered is said."""
     part = state.parts[-1]
-    answered, issued = _answered(state, part), part.queries * part.series.samples_per_query
-    if not answered:
+    issued = part.queries * part.series.samples_per_query
+    done = state.recorder.done_view[part.first_id : part.first_id + len(part.series.indices)]
+    answered = done[done != 0]
+    if not len(answered):
         return "no query was answered: nothing was measured"
-    return f"{answered:,} of {issued:,} samples were answered, but no query to its end: nothing was measured"
+    rate = 1e9 * len(answered) / max(1, int(answered.max()) - part.start_ns)
+    return f"{len(answered):,} of {issued:,} samples were answered, {rate:,.4g}/s, but no query to its end: no result"

@@ -101,6 +101,13 @@ class TestSettings:
 
     revision: Revision = Revision.V4_0
 
+    def __post_init__(self) -> None:
+        for name, kind in (("scenario", Scenario), ("mode", Mode)):
+            if not isinstance(value := getattr(self, name), kind):
+                known = [f"{kind.__name__}.{one.name}" for one in kind]
+                meant = [one for one in known if one.endswith(f".{value}")] or known
+                raise SettingsError(f"{name} is {value!r}: give {' or '.join(meant)}")
+
 
 @dataclass(frozen=True)
 class EffectiveSettings:

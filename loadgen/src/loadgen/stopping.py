@@ -49,9 +49,18 @@ def _stop_server(settings: EffectiveSettings, ordered: I64, limit_ns: int) -> St
         f" * Run unsuccessful.\n * Processed {n} queries.\n"
         f" * Would need to run at least {needed - n} more queries,\n"
         " with the run being successful if every additional\n query were under latency.",
-        reason=f"{over:,} of {n:,} queries took more than {limit_ns / 1e6:,.6g} ms. To be {_SURE} that "
-        f"{_share(settings)} keep that limit, {needed:,} are needed with no more of them late: lower "
-        "server_target_qps (--qps), or let the test run longer (--duration)",
+        reason=_too_late(settings, limit_ns, n, over, needed),
+    )
+
+
+def _too_late(settings: EffectiveSettings, limit_ns: int, n: int, over: int, needed: int) -> str:
+    limit, may = f"the limit of {limit_ns / 1e6:,.6g} ms", 100 * (1 - settings.target_latency_percentile)
+    if 100 * over > may * n:
+        return f"{over:,} of {n:,} queries took longer than {limit}, more than the {may:.3g} % that may"
+    late = f"{over:,} of {n:,} queries took longer than {limit}" if over else f"none of {n:,} queries was late"
+    return (
+        f"{late}, but to be {_SURE} that {_share(settings)} keep the limit, {needed:,} queries are needed with no more "
+        "of them late: let the test run longer (--duration)"
     )
 
 

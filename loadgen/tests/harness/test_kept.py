@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from loadgen.harness.assets.asset import Asset
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
 from loadgen.harness.report import screen
+from loadgen.harness.serving import BatchingSystem
 from loadgen.progress import Progress
 from loadgen.rules import Round
 
@@ -112,6 +114,20 @@ def test_an_interrupted_run_is_resumed(benchmark_of: Make, monkeypatch: pytest.M
     assert scored == [50, 50]
     assert sorted(recorded_in("out")) == sorted(whole)
     assert json.loads(Path("out/results.json").read_text())["options"]["batch"] == 5
+
+
+def test_a_folder_that_is_removed_meanwhile_is_made_again(benchmark_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = BatchingSystem.stop
+
+    def stopped(system: Any) -> None:
+        shutil.rmtree("out", ignore_errors=True)
+        stop(system)
+
+    monkeypatch.setattr(BatchingSystem, "stop", stopped)
+    assert invoke(benchmark_of(), ["--scenario", "Offline", "--output", "out"]) == 0
+    assert [test[1] for test in recorded_in("out")] == ["PerformanceOnly", "AccuracyOnly"]
+    assert Path("out/Offline/accuracy/mlperf_log_accuracy.json").is_file()
+    assert Path("out/report.html").is_file()
 
 
 def test_a_full_disk_names_the_file(

@@ -9,7 +9,7 @@ and `text` makes lines of columns.
 from loadgen.logs.accuracy import AccuracyEntry, AccuracyLog, read_accuracy
 from loadgen.logs.detail import detail_text, metrics_of, number, read_detail
 from loadgen.logs.entries import effective_entries, header_entries, own_version, requested_entries, verdict_entries
-from loadgen.logs.files import LogError, LogSettings
+from loadgen.logs.files import LogError, LogSettings, in_folder
 from loadgen.logs.result import result_record
 from loadgen.logs.summary import read_summary, summary_text
 from loadgen.logs.trace import read_trace
@@ -26,6 +26,7 @@ __all__ = [
     "detail_text",
     "effective_entries",
     "header_entries",
+    "in_folder",
     "metrics_of",
     "number",
     "own_version",

@@ -203,4 +203,5 @@ def _entry(path: Path, line: int, document: Any) -> AccuracyEntry:
             document.get("token_count"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LogError(f"{path}:{line}: not an accuracy log entry ({error!r}); {_ADVICE}") from error
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise LogError(f"{path}:{line}: not an accuracy log entry ({what}); {_ADVICE}") from error

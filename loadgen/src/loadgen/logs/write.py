@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 import threading
 import traceback
@@ -51,7 +52,7 @@ class Writer:
             self._put(self._result, json.dumps(unfinished_record(state.settings), indent=1).ljust(_RESERVED))
             self._note.unlink(missing_ok=True)
             for name in _NAMES:
-                self._files[name] = log.path(name).open("wb", buffering=_BUFFER)
+                self._files[name] = log.path(name).open("w+b", buffering=_BUFFER)
         except OSError as error:
             self.discard()
             raise _unwritable(Path(error.filename or log.outdir), error) from error
@@ -108,6 +109,7 @@ class Writer:
         state, detail = self._state, self._state.job.detail
         summary = summary_text(state.settings, verdict, state.name, detail.warnings, detail.errors)
         self.detail_so_far()
+        self._bring_back()
         for name, text in (("summary.txt", summary), *((("summary_note.txt", result.note),) if result.note else ())):
             with self._guarded(name):
                 self._log.path(name).write_text(text, encoding="utf-8")
@@ -118,6 +120,17 @@ class Writer:
             sys.stdout.write(detail_text(detail.entries))
         if self.failure is not None:
             raise self.failure
+
+    def _bring_back(self) -> None:
+        """Somebody may have removed the folder since the run began: what was measured is not lost with it."""
+        for name, file in self._files.items():
+            path = self._log.path(name)
+            if not path.exists():
+                with self._guarded(name):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    file.seek(0)
+                    with path.open("wb") as copy:
+                        shutil.copyfileobj(file, copy)
 
     def rewind(self, entries: int) -> None:
         """Forget what was written of the detail log after so many entries."""

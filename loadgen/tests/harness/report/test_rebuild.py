@@ -130,11 +130,21 @@ def test_a_lost_run_is_resumed_once_it_is_made_again(
 
 
 @pytest.mark.parametrize("command", [["report"], ["compare", "out"], ["run", "--resume"]])
-@pytest.mark.parametrize("place", ["out/Server", "out/Server/accuracy", "."])
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("out/Server", "the folder of the run is {folder}"),
+        ("out/Server/accuracy", "the folder of the run is {folder}"),
+        ("out/results.csv", "the folder of the run is out"),
+        ("outer", "the folder of the run is outer/out"),
+        ("nothing", "give the output folder of a run"),
+        ("file", "give the output folder of a run"),
+    ],
+)
 def test_a_folder_of_another_level_names_the_right_one(
-    command: list[str], place: str, benchmark_of: Make, folder: Path, capsys: pytest.CaptureFixture[str]
+    command: list[str], place: str, said: str, benchmark_of: Make, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("file").write_bytes(b"\xff")
+    shutil.copytree("out", "outer/out") if place == "outer" else None
     assert invoke(benchmark_of(), [*command, place]) == 2
-    said = capsys.readouterr().err
-    assert "results.json cannot be read (No such file or directory): the folder of a run is " in said
-    assert said.strip().endswith("out")
+    assert capsys.readouterr().err.strip().endswith(said.format(folder=folder.absolute()))

@@ -36,6 +36,7 @@ def mended(folder: Path, benchmark: str = "", title: str = "") -> str:
     A damaged one is kept as `results.json.damaged`. benchmark, title: where no test says it. Returns what was done, for
     the user; empty: nothing. Raises InputError if there is nothing to make it from.
     """
+    folder = folder.parent if folder.name == record.FILE else folder
     file = folder / record.FILE
     tests, run = _left(folder)
     try:
