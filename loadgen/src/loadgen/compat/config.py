@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from loadgen.conf import apply_official, read_official
-from loadgen.rules import load_round
 from loadgen.settings import Revision, TestSettings
 
 _ROUND = {Revision.V6_0: "v6.1"}
@@ -32,6 +31,8 @@ def _with_rules(round_name: str, model: str, scenario: str, settings: TestSettin
         if _user_files[0] > 1:
             _errors.append("Multiple conf files are used. This is not valid for official submission.")
     if conf_type == _RULES or (conf_type == _USER and _user_files[0] == 1):
+        from loadgen.rules import load_round  # a program that follows release 4.0 does not need them
+
         text = load_round(round_name).conf_text().encode()
         settings = apply_official(text, model, scenario, settings, is_rules=True).settings
     return settings

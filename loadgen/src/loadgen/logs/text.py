@@ -75,4 +75,4 @@ def hexed(data: Any) -> bytes:
     """Bytes in hexadecimal, upper case."""
     view = memoryview(data)
     parts = [_HEX[np.frombuffer(view[low : low + _SLICE], np.uint8)] for low in range(0, len(view), _SLICE)]
-    return b"".join(part.tobytes() for part in parts)
+    return b"".join(parts)  # type: ignore[arg-type] # arrays are buffers
