@@ -36,7 +36,7 @@ def prepare(job: Job, requested: TestSettings) -> RunState:
     settings = effective(requested, job.library.total_count, job.library.performance_count)
     modes = _MODES.get(settings.mode, (settings.mode,))
     if Mode.PerformanceOnly in modes:
-        memory.check_fits(settings, job.library.total_count)
+        memory.check_fits(settings, job.library.total_count, job.sample_bytes)
     parts = list(_parts(settings, modes, job.library.total_count))
     keep = _kept(settings, parts)
     recorder = Recorder(

@@ -24,6 +24,7 @@ from loadgen.notes import Errors
 from loadgen.spool import Spool, SpoolError
 
 _SMALL = 16  # ids up to which a loop beats numpy
+_AT_ONCE = 1 << 18  # and up to which what a look at them takes is no memory worth speaking of
 
 
 def answers_need_lock() -> bool:
@@ -243,6 +244,13 @@ class Recorder:
                     self.complete_many(when, one, piece, None, count)
             return
         counts = self._counts(rows, n_tokens) if len(self.tokens) else None
+        if len(rows) > _AT_ONCE and (offsets is None or len(offsets) == len(rows) + 1):
+            for low in range(0, len(rows), _AT_ONCE):
+                some, ends = slice(low, low + _AT_ONCE), slice(low, low + _AT_ONCE + 1)
+                part = at if isinstance(at, int) else at[some]
+                cut = None if offsets is None else offsets[ends]
+                self.complete_many(part, rows[some], data, cut, None if counts is None else counts[some])
+            return
         wanted = None if self.keep is None or self.spool is None or data is None else self.keep[rows]
         with self._attention.many():
             fresh = self._fresh(rows)
