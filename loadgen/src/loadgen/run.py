@@ -63,7 +63,7 @@ def run(
         if writer is not None:
             writer.begin()
             detail.flush = writer.detail_so_far
-        with quiet_gc():
+        with quiet_gc(settings.mode is not Mode.AccuracyOnly):
             state = _executed(state, writer)
     except BaseException:  # nothing was run
         if writer is not None:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random import RandomState  # takes 10 ms to import, which no test should
 
 from loadgen.contracts import I64
 
@@ -30,7 +31,7 @@ class Mt19937:
 
     def __init__(self, seed: int) -> None:
         # The official code passes a 64-bit seed to a generator that takes it modulo 2**32.
-        self._state = np.random.RandomState(seed & 0xFFFFFFFF)
+        self._state = RandomState(seed & 0xFFFFFFFF)
         self._ahead: U64 = np.empty(0, np.uint64)
 
     def peek(self, count: int) -> U64:
@@ -153,7 +154,9 @@ def shuffle(rng: Mt19937, values: list[int]) -> None:
         return
     targets = _swap_targets(n, varied_ints(rng, _shuffle_spans(n)))
     for i, j in enumerate(targets, 1):
-        values[i], values[j] = values[j], values[i]
+        value = values[i]
+        values[i] = values[j]
+        values[j] = value
 
 
 def skip_shuffles(rng: Mt19937, n: int, times: int) -> None:

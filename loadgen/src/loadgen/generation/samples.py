@@ -40,10 +40,10 @@ def loadable_sets(settings: EffectiveSettings, mode: Mode, total_count: int) -> 
 
 
 def _padded(chunk: list[int], padding: int) -> LoadableSet:
-    indices = list(chunk)
+    distinct = len(chunk)
     for i in range(padding):
-        indices.append(indices[i])  # may read what was just appended, as the official code does
-    return LoadableSet(tuple(indices), len(chunk))
+        chunk.append(chunk[i])  # may read what was just appended, as the official code does
+    return LoadableSet(tuple(chunk), distinct)
 
 
 def query_indices(
