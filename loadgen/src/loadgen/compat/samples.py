@@ -96,7 +96,8 @@ def _shared(indices: Any) -> list[int]:
     """Python integers in a list, of each value one: a large query repeats the samples that are loaded."""
     column = np.asarray(indices, np.int64)
     values = np.array(range(int(column.max()) + 1), object) if column.max() < len(column) else None
-    return column.tolist() if values is None else values[column].tolist()
+    shared: list[int] = column.tolist() if values is None else values[column].tolist()
+    return shared
 
 
 def listed(indices: Any) -> list[int]:
