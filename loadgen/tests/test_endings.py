@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ import numpy as np
 import pytest
 
 import loadgen.compat as lg
+from loadgen import memory
 from loadgen.compat.addresses import bytes_at, read
+from loadgen.compat.samples import SAMPLE_BYTES
 from loadgen.logs import metrics_of, read_accuracy, read_detail, read_summary, read_trace
+from loadgen.settings import SettingsError
 
 ANSWERS = np.arange(100, dtype=np.int64)
 
@@ -221,6 +225,29 @@ def test_a_sample_that_never_comes_ends_a_test_that_has_a_watchdog(tmp_path: Pat
     assert found["error_runtime"].startswith("no answer for 0.6 s; without one are ids [0, 1,")
     with pytest.raises(TypeError, match="watchdog_s"):
         lg.TestSettings().watchdog_s = -1
+
+
+def test_memory_is_counted_as_a_large_query_takes_it(tmp_path: Path) -> None:
+    count = 150_000
+
+    def issue(samples: list[Any]) -> None:
+        lg.QuerySamplesComplete([lg.QuerySampleResponse(s.id, 0, 0) for s in samples])
+
+    tracemalloc.start()
+    try:
+        start(tmp_path, issue, scenario=lg.TestScenario.Offline, min_query_count=count)
+        taken = tracemalloc.get_traced_memory()[1] / count
+    finally:
+        tracemalloc.stop()
+    counted = memory._SAMPLE_BYTES + SAMPLE_BYTES
+    assert 0.7 * counted < taken < counted, f"{taken:.0f} bytes a sample"
+
+
+def test_what_does_not_fit_is_refused_before_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 150 * 1_000_000)
+    with pytest.raises(SettingsError, match=r"need about 0\.2 GB"):
+        start(tmp_path, scenario=lg.TestScenario.Offline, min_query_count=1_000_000)
+    start(tmp_path, scenario=lg.TestScenario.Server, min_query_count=1000)
 
 
 # Processes that end.

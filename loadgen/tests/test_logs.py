@@ -56,7 +56,7 @@ class Logged:
 
     def write(self, file: BinaryIO) -> None:
         n_tokens = None if self.n_tokens is None else np.array(self.n_tokens)
-        log = AccuracyLog(file, np.array(self.indices), n_tokens, self.first_tokens)
+        log = AccuracyLog(file, np.array(self.indices), n_tokens, None if n_tokens is None else self.first_tokens)
         for block in self.blocks:
             lengths = [0, *np.cumsum([len(data) for _, data in block])]
             ids = np.array([one for one, _ in block])
@@ -69,7 +69,7 @@ class Logged:
                 one,
                 self.indices[one],
                 data,
-                None if self.first_tokens is None else self.first_tokens.get(one, b""),
+                None if self.first_tokens is None or self.n_tokens is None else self.first_tokens.get(one, b""),
                 None if self.n_tokens is None else self.n_tokens[one],
             )
             for block in self.blocks

@@ -36,7 +36,7 @@ def prepare(job: Job, requested: TestSettings) -> RunState:
     settings = effective(requested, job.library.total_count, job.library.performance_count)
     modes = _MODES.get(settings.mode, (settings.mode,))
     if Mode.PerformanceOnly in modes:
-        memory.check_fits(settings, job.library.total_count)
+        memory.check_fits(settings, job.library.total_count, job.sample_bytes)
     parts = list(_parts(settings, modes, job.library.total_count))
     keep = _kept(settings, parts)
     recorder = Recorder(
@@ -78,18 +78,20 @@ def _kept(settings: EffectiveSettings, parts: Sequence[Part]) -> npt.NDArray[np.
 
 
 @contextlib.contextmanager
-def quiet_gc() -> Iterator[None]:
-    """Keep the garbage collector from walking what lives as long as the run, and make it rarer."""
+def quiet_gc(timed: bool = True) -> Iterator[None]:
+    """Make the garbage collector rarer, and in a timed test keep it from walking what lives as long as the run."""
     thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
-    gc.collect()
-    if not frozen:  # else to unfreeze would undo what the user has done
+    freezes = timed and not frozen  # to unfreeze would undo what the user has done
+    if timed:
+        gc.collect()
+    if freezes:
         gc.freeze()
     gc.set_threshold(500_000, 50, 1000)
     try:
         yield
     finally:
         gc.set_threshold(*thresholds)
-        if not frozen:
+        if freezes:
             gc.unfreeze()
 
 

@@ -9,22 +9,22 @@ calls and backward jumps only: what stands between such points is done at once. 
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import threading
-from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from loadgen.attention import Attention
 from loadgen.clock import Clock
 from loadgen.contracts import I64, Buffer, Ints, Offsets
+from loadgen.forms import each, listed, memory, times_of, token_problem
 from loadgen.notes import Errors
-from loadgen.spool import Spool, SpoolError, flat
+from loadgen.spool import Spool, SpoolError
 
 _SMALL = 16  # ids up to which a loop beats numpy
+_AT_ONCE = 1 << 18  # and up to which what a look at them takes is no memory worth speaking of
 
 
 def answers_need_lock() -> bool:
@@ -64,16 +64,13 @@ class Recorder:
         self.needs_first = first_tokens
         self.keep = keep
         self.spool = spool
-        self._clock = clock
         self._began_ns = clock.now_ns()
-        self._wake = threading.Lock()
-        self._wake.acquire()
-        self._lock = threading.RLock()  # a signal's handler may answer, too
-        self._waiting = -1
+        self._attention = Attention(self.done, clock, self.refuse)
+        self._lock, self.notify, self.attend = self._attention.lock, self._attention.notify, self._attention.attend
         self.answered_at_least = [0]
         """A count of answered samples, to spare MultiStream a look at each: only calls with few ids add to it."""
-        self.attention = array("q", [0])
-        """Not 0: somebody waits for an answer, or holds the lock for answers of many ids; then `attend`."""
+        self.attention = self._attention.wanted
+        """Not 0: whoever has marked an answer without the lock calls `attend`."""
         self.complete_one = self._one()
         self.complete = self._timed() if self.times_only else self._full()
         self.first_token, self.first_token_one = self._first_token()
@@ -82,7 +79,7 @@ class Recorder:
 
     def _timed(self) -> Any:
         """`complete` for runs that log no answers and count no tokens."""
-        now, done, attention = self._clock.now_ns, self.done, self.attention
+        now, done, attention = self.now_ns, self.done, self.attention
         attend, refuse, many, given, needs_lock = self.attend, self.refuse, self._many, self._given, self.locks
 
         def complete(
@@ -111,7 +108,8 @@ class Recorder:
 
     def _full(self) -> Any:
         """`complete` for runs that log answers or count tokens."""
-        now, given, one, many = self._clock.now_ns, self._given, self.complete_one, self.complete_many
+        now, given, one, many = self.now_ns, self._given, self.complete_one, self.complete_many
+        few, logs = self.complete_few, self.keep is not None
 
         def complete(
             ids: Ints,
@@ -121,17 +119,21 @@ class Recorder:
             at_ns: Ints | None = None,
         ) -> None:
             at: Any = now() if at_ns is None else given(ids, at_ns)
-            if type(ids) is int and type(at) is int:
-                one(at, ids, data, n_tokens, offsets)
-            else:
+            if type(at) is not int:
                 many(at, ids, data, offsets, n_tokens)
+            elif type(ids) is int:
+                one(at, ids, data, n_tokens, offsets)
+            elif logs or len(ids) > _SMALL:  # type: ignore[arg-type]
+                many(at, ids, data, offsets, n_tokens)
+            else:
+                few(at, listed(ids), listed(0 if n_tokens is None else n_tokens, len(ids)))  # type: ignore[arg-type]
 
         return complete
 
     def _one(self) -> Callable[..., None]:
         """`complete_one`: `complete` of one id, at a time that is not questioned."""
         done, attention, attend, locked, needs_lock = self.done, self.attention, self.attend, self._locked, self.locks
-        first, tokens, keeps = _memory(self.first), _memory(self.tokens), _memory(self.keep)
+        first, tokens, keeps = memory(self.first), memory(self.tokens), memory(self.keep)
         counts, logs, needs_first = len(self.tokens) > 0, self.keep is not None, self.needs_first
 
         def complete_one(
@@ -161,8 +163,8 @@ class Recorder:
 
     def _first_token(self) -> tuple[Callable[..., None], Callable[..., None]]:
         """`first_token`, and of one id at a time that is not questioned."""
-        now, given, many = self._clock.now_ns, self._given, self.first_tokens_many
-        done, first, keeps = self.done, _memory(self.first), _memory(self.keep)
+        now, given, many = self.now_ns, self._given, self.first_tokens_many
+        done, first, keeps = self.done, memory(self.first), memory(self.keep)
         logs, counts = self.keep is not None, len(self.tokens) > 0
 
         def first_token_one(at: int, position: int, data: Buffer | None = None) -> None:
@@ -182,8 +184,11 @@ class Recorder:
             at: Any = now() if at_ns is None else given(ids, at_ns)
             if type(ids) is int and type(at) is int and offsets is None:
                 first_token_one(at, ids, data)
-            elif counts:
+            elif counts and (type(ids) is int or type(at) is not int or logs or len(ids) > _SMALL):  # type: ignore[arg-type]
                 many(at, ids, data, offsets)
+            elif counts:
+                for one in listed(ids):
+                    first_token_one(at, one)
 
         return first_token, first_token_one
 
@@ -234,16 +239,20 @@ class Recorder:
         """`complete`, of answers that came at a time, or a column of times, that is not questioned."""
         rows, _ = self._known(ids, at)
         if rows.size != np.size(ids):
-            for one, piece, count, when in _each(ids, data, offsets, n_tokens, at):
+            for one, piece, count, when in each(ids, data, offsets, n_tokens, at):
                 if 0 <= one < self.count:
                     self.complete_many(when, one, piece, None, count)
             return
         counts = self._counts(rows, n_tokens) if len(self.tokens) else None
-        if counts is not None and self.keep is None and len(rows) <= _SMALL and isinstance(at, int):
-            self.complete_few(at, rows.tolist(), counts.tolist())
+        if len(rows) > _AT_ONCE and (offsets is None or len(offsets) == len(rows) + 1):
+            for low in range(0, len(rows), _AT_ONCE):
+                some, ends = slice(low, low + _AT_ONCE), slice(low, low + _AT_ONCE + 1)
+                part = at if isinstance(at, int) else at[some]
+                cut = None if offsets is None else offsets[ends]
+                self.complete_many(part, rows[some], data, cut, None if counts is None else counts[some])
             return
         wanted = None if self.keep is None or self.spool is None or data is None else self.keep[rows]
-        with self._columns():
+        with self._attention.many():
             fresh = self._fresh(rows)
             if counts is not None:
                 self._count_tokens(rows[fresh], counts[fresh])
@@ -258,7 +267,7 @@ class Recorder:
         """`first_token`, as `complete_many`."""
         rows, _ = self._known(ids, at)
         if rows.size != np.size(ids):
-            for one, piece, _, when in _each(ids, data, offsets, None, at):
+            for one, piece, _, when in each(ids, data, offsets, None, at):
                 if 0 <= one < self.count:
                     self.first_tokens_many(when, one, piece)
             return
@@ -281,47 +290,13 @@ class Recorder:
     def wait(self, position: int, timeout_s: float) -> bool:
         """Wait for this sample's answer, or a failure. False if neither came in time."""
         while True:
-            self._await(position)  # before the look, so that an answer after it wakes us
+            self._attention.wait_for(position)  # before the look, so that an answer after it wakes us
             if self.done[position] or self.failed:
                 break
-            if not self._clock.wait(self._wake, timeout_s):
+            if not self._attention.wait(timeout_s):
                 break
-        self._await(-1)
+        self._attention.wait_for(-1)
         return bool(self.done[position]) or self.failed
-
-    def _await(self, position: int) -> None:
-        with self._lock:
-            self.attention[0] += (position >= 0) - (self._waiting >= 0)
-            self._waiting = position
-
-    def attend(self, position: int, at: int) -> None:
-        """After the answer of one id, taken without the lock: was it the only one, and does somebody wait for it?"""
-        with self._lock:
-            if self.done[position] != at:  # who held the lock had looked before, and marked after
-                self.refuse(position)
-        self.notify()
-
-    def notify(self, force: bool = False) -> None:
-        """Wake whoever waits for an answer that has come."""
-        if not self.attention[0]:
-            return
-        with self._lock:
-            k = self._waiting
-            if k < 0 or not (force or self.done[k]):
-                return
-            self._await(-1)
-        with contextlib.suppress(RuntimeError):  # it gave up just now, and waits again
-            self._wake.release()
-
-    @contextlib.contextmanager
-    def _columns(self) -> Iterator[None]:
-        """Look at answers and mark them, of many ids, with nobody between."""
-        with self._lock:
-            self.attention[0] += 1
-            try:
-                yield
-            finally:
-                self.attention[0] -= 1
 
     def first_missing(self, start: int, stop: int) -> int:
         """The first position in start .. stop - 1 without an answer; stop if there is none."""
@@ -333,29 +308,14 @@ class Recorder:
         return stop
 
     def _given(self, ids: Ints, at_ns: Ints) -> int | I64:
-        """A time that the caller has read, or a column of one for each id.
-
-        A time that is still to come, or was before the run, is of another clock: it fails the run, and now stands
-        for it.
-        """
+        """See `times_of`; what is wrong fails the run."""
         now, began = self.now_ns(), self._began_ns
         if type(at_ns) is int and began <= at_ns <= now:
             return at_ns
-        rows, times = np.atleast_1d(np.asarray(ids, np.int64)), np.atleast_1d(np.asarray(at_ns, np.int64))
-        if not len(rows):
-            return now
-        if len(times) not in (1, len(rows)):
-            self.fail(f"{len(rows)} ids from id {rows[0]} on came with {len(times)} times: pass one, or one for each")
-            return now
-        strange = np.flatnonzero((times < began) | (times > now))
-        if len(strange):
-            k = strange[0]
-            self.fail(
-                f"id {rows[k]} came with the time {times[k]} ns, but the run began at {began} ns, and now it is "
-                f"{now} ns: read the run's clock, the real one"
-            )
-            return now
-        return int(times[0]) if len(times) == 1 else times
+        times, complaint = times_of(ids, at_ns, began, now)
+        if complaint:
+            self.fail(complaint)
+        return times
 
     def _many(self, ids: Any, at: int | I64) -> None:
         """Answers that are neither logged nor counted."""
@@ -409,7 +369,7 @@ class Recorder:
     def _question_tokens(self, position: int, n_tokens: int) -> None:
         """Note what is wrong with a sample's tokens, if anything is."""
         if n_tokens < 2:
-            self.errors.add(f"{_token_problem(n_tokens)}: id {position}, n_tokens {n_tokens}")
+            self.errors.add(f"{token_problem(n_tokens)}: id {position}, n_tokens {n_tokens}")
         if self.needs_first and not self.first[position]:
             self.errors.add(f"Attempted to record a sample latency before it's first token latency: id {position}")
 
@@ -436,30 +396,3 @@ class Recorder:
             self.errors.add(
                 f"Received completion for an unknown sample: id {position}; this run has ids 0 to {self.count - 1}"
             )
-
-
-def _memory(column: npt.NDArray[Any] | None) -> Any:
-    """To read and write single elements of, several times as fast as of the array."""
-    return None if column is None else memoryview(column)  # type: ignore[arg-type]
-
-
-def _each(
-    ids: Ints, data: Buffer | None, offsets: Offsets | None, n_tokens: Ints | None, at: int | I64
-) -> Iterator[tuple[int, Buffer | None, int | None, int]]:
-    """(id, its bytes, its tokens, its time) of each answer: the slow way, for a batch with unknown ids among others."""
-    rows = np.atleast_1d(np.asarray(ids, np.int64))
-    counts = None if n_tokens is None else np.broadcast_to(np.asarray(n_tokens, np.int64), rows.shape)
-    times = np.broadcast_to(np.asarray(at, np.int64), rows.shape)
-    view = None if data is None else flat(data)
-    cut = offsets is not None and len(offsets) == len(rows) + 1
-    for j, one in enumerate(rows.tolist()):
-        piece = view if view is None or not cut or offsets is None else view[int(offsets[j]) : int(offsets[j + 1])]
-        yield one, piece, None if counts is None else int(counts[j]), int(times[j])
-
-
-def _token_problem(n_tokens: int) -> str:
-    if n_tokens == 0:
-        return "n_tokens argument missing or attempted to record 0 as number of tokens"
-    if n_tokens < 0:
-        return "Attempted to record a negative number of tokens"
-    return "Number of tokens need to be greater than 1"

@@ -30,6 +30,7 @@ def run(
     warnings: Sequence[str] = (),
     config_errors: Sequence[str] = (),
     issue_threads: IssueThreads | None = None,
+    sample_bytes: int = 0,
 ) -> Result:
     """Run one test and judge it.
 
@@ -38,7 +39,8 @@ def run(
     samples are out; None waits for ever, as the official LoadGen does. warnings, config_errors: go into
     the log; an error makes the result INVALID.
     issue_threads: who issues Server queries; by default this thread, or `server_num_issue_query_threads`
-    threads made for the run.
+    threads made for the run. sample_bytes: memory that the system takes for each sample of a query, to be counted
+    before an Offline test is begun.
 
     Whatever goes wrong once the test has begun (a system that raises, a sample answered twice, Ctrl-C)
     ends in an INVALID result that keeps what was measured. SystemExit, as of a signal's handler, does so too, and is
@@ -52,14 +54,16 @@ def run(
         settings, warnings = with_test05_seeds(settings), [*warnings, TEST05_WARNING]
     detail = DetailLog(clock.now_ns, clock.now_ns())
     outdir = log.outdir if log else None
-    state = prepare(Job(sut, library, clock, detail, outdir, progress, watchdog_s, issue_threads), settings)
+    state = prepare(
+        Job(sut, library, clock, detail, outdir, progress, watchdog_s, issue_threads, sample_bytes), settings
+    )
     writer = _opened(log, state) if log else None
     begin(state, warnings, config_errors)
     try:
         if writer is not None:
             writer.begin()
             detail.flush = writer.detail_so_far
-        with quiet_gc():
+        with quiet_gc(settings.mode is not Mode.AccuracyOnly):
             state = _executed(state, writer)
     except BaseException:  # nothing was run
         if writer is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from loadgen.contracts import I64, Buffer, Offsets
 
-MEMORY_BYTES = 256 << 20
-"""More is not kept: who adds to it writes it first."""
+MEMORY_BYTES = 128 << 20
+"""More is not kept: who adds to it writes it first. As much again is being written meanwhile."""
+_LARGE = 1 << 20  # bytes of a block that is made of answers that came alone
 
 
 class SpoolError(Exception):
@@ -53,7 +54,7 @@ def _ends(lengths: I64) -> I64:
 
 
 class Spool:
-    """Answers in order of completion, until somebody takes them. Any thread may add.
+    """Answers in order of completion, until somebody takes them. One thread adds at a time, and one takes.
 
     overflow: called, by who adds, when they outgrow memory; it takes them.
     """
@@ -62,18 +63,13 @@ class Spool:
         self.overflow = overflow
         self.first_tokens: dict[int, bytes] = {}
         """Of samples whose first token is out, by id."""
-        self._blocks: list[Block] = []
-        self._ids: list[int] = []  # answers that came alone, after the blocks
-        self._pieces: list[bytes] = []
-        self._bytes = 0
-        self._lock = threading.Lock()
+        self._waiting: deque[Block | tuple[int, bytes]] = deque()  # whose ends two threads may use at once
+        self._added = self._taken = 0  # bytes
 
     def add_one(self, position: int, data: Buffer) -> None:
         """Keep the answer of one id."""
         piece = data if type(data) is bytes else bytes(flat(data))
-        with self._lock:
-            self._ids.append(position)
-            self._pieces.append(piece)
+        self._waiting.append((position, piece))
         self._grown(len(piece))
 
     def add(self, ids: I64, wanted: npt.NDArray[np.bool_], data: Buffer, offsets: Offsets | None) -> None:
@@ -83,31 +79,44 @@ class Spool:
         """
         block = _copied(ids, wanted, data, offsets)
         if len(block.ids):
-            with self._lock:
-                self._end_pieces()
-                self._blocks.append(block)
+            self._waiting.append(block)
             self._grown(len(block.data))
 
     def add_first_tokens(self, ids: I64, wanted: npt.NDArray[np.bool_], data: Buffer, offsets: Offsets | None) -> None:
-        """As `add`."""
+        """As `add`, by any thread."""
         self.first_tokens.update(_copied(ids, wanted, data, offsets).pieces())
 
-    def take(self) -> list[Block]:
-        """What was added since it was called last."""
-        with self._lock:
-            self._end_pieces()
-            taken, self._blocks, self._bytes = self._blocks, [], 0
-        return taken
+    def take(self) -> Iterator[Block]:
+        """What was added until now. Each block is forgotten when the next is asked for."""
+        count = len(self._waiting)
+        while count:
+            block, answers = self._next(count)
+            count -= answers
+            self._taken += len(block.data)
+            yield block
 
-    def _end_pieces(self) -> None:
-        if self._ids:
-            lengths = np.fromiter(map(len, self._pieces), np.int64, len(self._pieces))
-            self._blocks.append(Block(np.array(self._ids), b"".join(self._pieces), _ends(lengths)))
-            self._ids, self._pieces = [], []
+    def _next(self, count: int) -> tuple[Block, int]:
+        """A block that waits, or one made of answers that came alone, out of so many; and how many these were."""
+        ids: list[int] = []
+        pieces: list[bytes] = []
+        size = 0
+        while len(ids) < count and size < _LARGE:
+            first = self._waiting[0]
+            if isinstance(first, Block):
+                if not ids:
+                    self._waiting.popleft()
+                    return first, 1
+                break
+            self._waiting.popleft()
+            ids.append(first[0])
+            pieces.append(first[1])
+            size += len(first[1])
+        lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
+        return Block(np.array(ids), b"".join(pieces), _ends(lengths)), len(ids)
 
     def _grown(self, size: int) -> None:
-        self._bytes += size
-        if self._bytes > MEMORY_BYTES:
+        self._added += size
+        if self._added - self._taken > MEMORY_BYTES:
             self.overflow()
 
 

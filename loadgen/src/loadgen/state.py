@@ -45,6 +45,8 @@ class Job:
     progress: Callable[[Progress], None] | None = None
     watchdog_s: float | None = None
     issue_threads: IssueThreads | None = None
+    sample_bytes: int = 0
+    """That the system takes for each sample of a query."""
 
 
 @dataclass

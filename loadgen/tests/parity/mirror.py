@@ -189,7 +189,7 @@ def _forget(state: RunState, part: Part, system: System, queries: int) -> None:
     ids = slice(part.first_id, part.first_id + len(part.series.indices))
     state.recorder.done_view[ids] = 0
     if state.recorder.spool is not None:
-        state.recorder.spool.take()
+        list(state.recorder.spool.take())
     if len(state.recorder.first):
         state.recorder.first[ids] = 0
     del system.queries[queries:]

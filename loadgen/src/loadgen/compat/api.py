@@ -19,7 +19,7 @@ from typing import Any
 from loadgen import settings as native
 from loadgen.compat import answers, config
 from loadgen.compat.constructed import Library, System
-from loadgen.compat.samples import QuerySample
+from loadgen.compat.samples import SAMPLE_BYTES, QuerySample
 from loadgen.compat.settings import LogSettings, TestSettings
 from loadgen.compat.threads import LentThreads
 from loadgen.conf import read_official
@@ -109,6 +109,7 @@ def StartTestWithLogSettings(
                 config_errors=[*config.errors_so_far(), *errors],
                 watchdog_s=test_settings.watchdog_s or None,
                 issue_threads=threads,
+                sample_bytes=SAMPLE_BYTES,
             )
         finally:
             _lent.give_back()

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from sys import getrefcount
 from typing import Any, TypeAlias
 
+import numpy as np
+
 _MANY = 100_000  # samples of a query from which their number, not their handling, takes the time
+SAMPLE_BYTES = 200
+"""What a sample of a large query takes: a QuerySample with its id, its place in a list, and an answer made for it."""
 
 
 class QuerySample:
@@ -57,7 +61,7 @@ def made(ids: Any, indices: Any, first: int) -> list[QuerySample]:
         return [QuerySample(int(ids[0]) + first, listed(indices)[0])]
     ones = range(int(ids[0]) + first, int(ids[-1]) + first + 1)
     if len(ones) >= _MANY:
-        return _many(ones, listed(indices))
+        return _many(ones, _shared(indices))
     return list(map(QuerySample, ones, listed(indices)))
 
 
@@ -86,6 +90,14 @@ def _many(ids: range, indices: list[int]) -> list[QuerySample]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _shared(indices: Any) -> list[int]:
+    """Python integers in a list, of each value one: a large query repeats the samples that are loaded."""
+    column = np.asarray(indices, np.int64)
+    values = np.array(range(int(column.max()) + 1), object) if column.max() < len(column) else None
+    shared: list[int] = column.tolist() if values is None else values[column].tolist()
+    return shared
 
 
 def listed(indices: Any) -> list[int]:

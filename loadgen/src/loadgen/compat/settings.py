@@ -78,7 +78,7 @@ class TestSettings:
         object.__setattr__(self, "watchdog_s", 0.0)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in self.__slots__:
+        if name not in TestSettings.__slots__:
             raise AttributeError(f"TestSettings has no attribute {name!r}")
         object.__setattr__(self, name, _converted(name, value))
 
@@ -86,8 +86,9 @@ class TestSettings:
         """Read a config file as the official class does. 0, -2 (no file) or -22 (bad line).
 
         Release 4.0 reads every file alike. For 6.0, conf_type says what the file is. 1, user.conf: the first such call
-        of a process applies the round's rules first, and only that may. 0: the rules alone, the file is not read.
-        Others: the file alone. What is wrong goes into the log of the next test.
+        of a process applies the rules of round v6.1 before it, a second one is an error. 0: these rules alone, the file
+        is not read. Others: the file alone. No file but the rules can set seeds. What is wrong goes into the log of the
+        next test.
         """
         code, changed = config.read(path, model, scenario, self.native(), conf_type)
         for name, field in _FIELDS.items():
@@ -161,7 +162,7 @@ class LogOutputSettings:
         if name in ("outdir", "prefix", "suffix"):
             if not isinstance(value, str):
                 raise TypeError(f"LogOutputSettings.{name} is a string, not {value!r}")
-        elif name in self.__slots__:
+        elif name in LogOutputSettings.__slots__:
             value = _switch(f"LogOutputSettings.{name}", value)
         object.__setattr__(self, name, value)
 

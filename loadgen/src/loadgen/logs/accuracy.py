@@ -22,7 +22,7 @@ _ADVICE = "the log may be cut off: run the accuracy test again"
 _PART = 1 << 20  # characters to read at a time
 _SHORT = 128  # bytes of an answer up to which lines are made together,
 _LINES = 1024  # so many at a time
-_SLICE = 1 << 17  # bytes of a large one at a time
+_SLICE = 1 << 17  # bytes of longer ones at a time
 _NO_SPACE = re.compile(r"[^ \t\r\n]")
 _DECODER = json.JSONDecoder()
 
@@ -90,21 +90,33 @@ class AccuracyLog:
             self._put(text_of(len(some), pieces))
 
     def _write_each(self, block: Block) -> None:
-        """Answers of any size; a large one in slices, so that it needs little memory."""
-        for one, answer in block.pieces():
-            large = len(answer) > _SLICE
-            self._put(
-                f',\n{{ "seq_id" : {one}, "qsl_idx" : {self._indices[one]}, '
-                f'"data" : "{"" if large else answer.hex().upper()}'.encode()
-            )
-            for low in range(0, len(answer) if large else 0, _SLICE):
-                self._file.write(hexed(answer[low : low + _SLICE]))
-            tokens = '"'
-            if self._first_tokens is not None:
-                tokens += f', "token_data" : "{self._first_tokens.get(one, b"").hex().upper()}"'
-            if self._n_tokens is not None:
-                tokens += f', "token_count" : {self._n_tokens[one]}'
-            self._file.write(f"{tokens} }}".encode())
+        """Answers of any size, turned into hexadecimal a slice at a time, so that large ones need little memory."""
+        view, bounds = memoryview(block.data), block.offsets.tolist()
+        digits, begin, end = memoryview(b""), 0, 0  # of which bytes
+        indices, closings = self._indices[block.ids].tolist(), self._closings(block.ids)
+        for one, index, closing, low, high in zip(
+            block.ids.tolist(), indices, closings, bounds, bounds[1:], strict=False
+        ):
+            self._put(b',\n{ "seq_id" : %d, "qsl_idx" : %d, "data" : "' % (one, index))
+            while low < high:
+                if low >= end:
+                    begin, end = low, min(low + _SLICE, len(view))
+                    digits = memoryview(hexed(view[begin:end]))
+                upto = min(high, end)
+                self._file.write(digits[2 * (low - begin) : 2 * (upto - begin)])
+                low = upto
+            self._file.write(closing)
+
+    def _closings(self, ids: I64) -> Iterable[bytes]:
+        """What follows the data of each answer."""
+        if self._n_tokens is None:
+            return itertools.repeat(b'" }')
+        counts = self._n_tokens[ids].tolist()
+        if self._first_tokens is None:
+            return (b'", "token_count" : %d }' % count for count in counts)
+        firsts = (hexed(self._first_tokens.get(one, b"")) for one in ids.tolist())
+        pairs = zip(firsts, counts, strict=True)
+        return (b'", "token_data" : "%b", "token_count" : %d }' % pair for pair in pairs)
 
     def _put(self, text: bytes) -> None:
         """Lines that begin with the separator of the line before, of which there may be none."""

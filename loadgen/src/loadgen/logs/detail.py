@@ -34,7 +34,7 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(str, value)) + "]"
+        return str(list(value)).replace(" ", "")  # of whole numbers
     return json.dumps(value)
 
 

@@ -180,7 +180,7 @@ class Writer:
         """Also called by who answers, when answers outgrow memory."""
         spool = self._state.recorder.spool
         with self._lock, self._guarded("accuracy.json"):
-            blocks = spool.take() if spool is not None else []
+            blocks = spool.take() if spool is not None else iter(())
             if self.failure is None:
                 self._accuracy.write(blocks)
                 self._files["accuracy.json"].flush()
