@@ -78,7 +78,7 @@ PAGE = 4
 
 
 def cache(dtype: torch.dtype, pages: int = 12) -> tuple[Tensor, Tensor]:
-    shape = (pages, PAGE, CONFIG.num_key_value_heads, CONFIG.head_size)
+    shape = (pages, CONFIG.num_key_value_heads, PAGE, CONFIG.head_size)
     keys, values = (torch.randn(shape).to(DEVICE, dtype) for _ in range(2))
     return keys, values
 
@@ -95,14 +95,14 @@ def test_turned_queries_come_back_and_keys_go_to_their_places(dtype: torch.dtype
     heads = columns.unflatten(-1, (10, 16))
     wanted = rotated(heads[:, :8].float(), *rotation(positions, CONFIG)).to(dtype)
     close(queries, wanted[:, :6], False)
-    flat = places.long()
-    close(keys.float().flatten(0, 1)[flat].to(dtype), wanted[:, 6:], kept is not None)
-    close(values.float().flatten(0, 1)[flat].to(dtype), heads[:, 8:], kept is not None)
+    there = places.long() // PAGE, slice(None), places.long() % PAGE
+    close(keys.float()[there].to(dtype), wanted[:, 6:], kept is not None)
+    close(values.float()[there].to(dtype), heads[:, 8:], kept is not None)
 
 
 def plain(query: Tensor, keys: Tensor, values: Tensor, pages: list[int], position: int) -> Tensor:
     """One token [heads, D] over the first `position` + 1 tokens of these pages."""
-    k, v = (x.float()[pages].flatten(0, 1)[: position + 1].transpose(0, 1) for x in (keys, values))
+    k, v = (x.float()[pages].transpose(0, 1).flatten(1, 2)[:, : position + 1] for x in (keys, values))
     return F.scaled_dot_product_attention(query.float()[:, None], *(x.repeat_interleave(3, 0) for x in (k, v)))[:, 0]
 
 
@@ -161,6 +161,7 @@ def test_fused_steps_and_recordings_give_the_same_tokens(tmp_path: Path, monkeyp
         recorded: dict[int, Any] = {}
         if fused:
             gpu = engine.fuse()
+            gpu.compile()
             gpu.record([1, 3], 2)
             recorded = gpu.recorded
             for one in recorded.values():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from bench_gpt_j.pytorch import kernels
 from bench_gpt_j.pytorch.cache import Cache, Chunk
-from bench_gpt_j.pytorch.model import GPTJ, rotation
+from bench_gpt_j.pytorch.model import GPTJ, Layer, rotation
+
+AttendInto: TypeAlias = Callable[[int, Tensor, Tensor], None]
+"""(layer, queries [T, heads, D], out [T, d + inner], whose first columns it fills)."""
 
 
 class Fused:
@@ -27,7 +31,7 @@ class Fused:
         def attend(layer: int, queries: Tensor, out: Tensor) -> None:
             out[:, : queries[0].numel()] = self.cache.chunks(layer, queries, chunks).flatten(1)
 
-        return self._hidden(tokens, positions, slots, places, attend)
+        return self._hidden(tokens, positions.int(), slots.int(), places.int(), attend)
 
     def extend(self, tokens: Tensor, positions: Tensor, slots: Tensor, places: Tensor, lengths: Tensor) -> Tensor:
         """[n * beams, d] of one token of each beam of the first n slots, of which so many places are in use."""
@@ -38,17 +42,16 @@ class Fused:
 
         return self._hidden(tokens, positions, slots, places, attend)
 
-    def _hidden(self, tokens: Tensor, positions: Tensor, slots: Tensor, places: Tensor, attend: object) -> Tensor:
+    def _hidden(self, tokens: Tensor, positions: Tensor, slots: Tensor, places: Tensor, attend: AttendInto) -> Tensor:
         x = F.embedding(tokens, self.model.embed)
         config = self.model.config
         added: Tensor | None = None
         for number, layer in enumerate(self.model.layers):
-            norm = layer.norm
-            into = kernels.normed(x, added, norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type,union-attr]
+            assert isinstance(layer, Layer)
+            into = kernels.normed(x, added, layer.norm.weight, layer.norm.bias, layer.norm.eps)
             both = x.new_empty((len(x), config.n_embd + config.inner))
             keys, values = self.cache.keys[number], self.cache.values[number]
-            columns = layer.into(into)  # type: ignore[operator]
-            queries = kernels.turned(columns, self._turns, positions, slots, places, keys, values, both)
-            attend(number, queries, both)  # type: ignore[operator]
-            added = layer.out(both)  # type: ignore[operator]
+            queries = kernels.turned(layer.into(into), self._turns, positions, slots, places, keys, values, both)
+            attend(number, queries, both)
+            added = layer.out(both)
         return x if added is None else x + added

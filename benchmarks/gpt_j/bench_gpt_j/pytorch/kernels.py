@@ -186,6 +186,7 @@ def _join(
     tl.store(out + row * out_stride + head * SIZE + channel, made.to(out.dtype.element_ty), mask=real)
 
 
+# Twin of: benchmarks/llama2_70b/bench_llama2_70b/pytorch/kernels.py::_power
 def _power(size: int) -> int:
     return 1 << max(0, size - 1).bit_length()
 

@@ -103,6 +103,8 @@ class Rank:
         self.engine = Engine(model, share, room, dtype, never_ends="seed" in options.extra)
         if self.device.type == "cuda":
             gpu = self.engine.fuse()
+            with torch.inference_mode():
+                gpu.compile()
             if share.count == 1:
                 gpu.record(_sizes(room.slots), room.pages_of(room.longest))
 
@@ -175,5 +177,5 @@ def _check_float8() -> None:
 
 
 def _sizes(most: int) -> list[int]:
-    """Powers of two below 64, then multiples of it, and `most`."""
-    return [*(1 << k for k in range(6) if 1 << k < most), *range(64, most, 64), most]
+    """Powers of two from 16, which 8-bit products want at the least, then multiples of 64, and `most`."""
+    return [*(size for size in (16, 32) if size < most), *range(64, most, 64), most]

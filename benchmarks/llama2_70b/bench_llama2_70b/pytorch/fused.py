@@ -46,7 +46,8 @@ class Fused:
         x = F.embedding(batch.tokens, self.model.embed)
         added: Tensor | None = None
         for number, layer in enumerate(self.model.layers):
-            added = self._layer(layer, number, x, added, batch)  # type: ignore[arg-type]
+            assert isinstance(layer, Layer)
+            added = self._layer(layer, number, x, added, batch)
         return x if added is None else x + added
 
     def _layer(self, layer: Layer, number: int, x: Tensor, added: Tensor | None, batch: Batch) -> Tensor:

@@ -37,6 +37,13 @@ class Gpu:
         for size in sorted(sizes, reverse=True):
             self.recorded[size] = Recorded(self, size, pages, pool)
 
+    def compile(self) -> None:
+        """What a step with a chunk of a prompt needs, on the page that nobody reads."""
+        count = self.tile + 1
+        none, rows = np.zeros(count + 1, np.int64), np.arange(2)
+        counts, pages = np.array([1, count]), np.zeros((2, -(-count // self.network.cache.page)), np.int32)
+        self.ids(Step(rows, counts, none, none, pages, rows == 1, rows == 0, 1))
+
     def ids(self, plan: Step) -> Tensor:
         """The token after each row that ends."""
         fits = [size for size in self.recorded if size >= len(plan.slots)]
@@ -53,12 +60,16 @@ class Gpu:
         return self.likeliest(self.network.hidden(batch)[ending], fresh.bool())
 
     def _there(self, columns: list[npt.NDArray[Any]]) -> list[Tensor]:
-        """int32 on the device, in one copy."""
+        """int32 on the device, in one copy. Each begins at 16 bytes: for another place Triton compiles anew."""
         lengths = [len(column) for column in columns]
-        joined = torch.from_numpy(np.concatenate(columns, dtype=np.int32, casting="unsafe"))
+        starts = np.cumsum([0, *(-(-length // 4) * 4 for length in lengths)])
+        joined = np.zeros(starts[-1], np.int32)
+        for start, column in zip(starts.tolist(), columns, strict=False):
+            joined[start : start + len(column)] = column
+        there = torch.from_numpy(joined)
         if self.device.type == "cuda":
-            joined = joined.pin_memory().to(self.device, non_blocking=True)
-        return list(torch.split(joined, lengths))
+            there = there.pin_memory().to(self.device, non_blocking=True)
+        return [there[start : start + n] for start, n in zip(starts.tolist(), lengths, strict=False)]
 
 
 def ones(positions: Tensor) -> Tiles:
@@ -89,9 +100,11 @@ class Recorded:
     """The kernels of one step of `size` requests that generate, launched as one."""
 
     def __init__(self, gpu: Gpu, size: int, pages: int, pool: Any) -> None:
-        self._gpu, self._size = gpu, size
-        self._columns = torch.zeros(size * (4 + pages), dtype=torch.int32, device=gpu.device)
-        tokens, at, kept, fresh, table = torch.split(self._columns, [size, size, size, size, size * pages])
+        self._gpu = gpu
+        self._row = -(-size // 4) * 4  # see `Gpu._there`
+        self._columns = torch.zeros(4 * self._row + size * pages, dtype=torch.int32, device=gpu.device)
+        *columns, table = torch.split(self._columns, [*[self._row] * 4, size * pages])
+        tokens, at, kept, fresh = (column[:size] for column in columns)
         self._pages, none = (size, pages), at[:0]
         self._batch = Batch(tokens, at, kept, table.view(size, pages), size, ones(at), Tiles(none, none, none, none))
         self._fresh = fresh
@@ -108,8 +121,8 @@ class Recorded:
 
     def replay(self, plan: Step) -> Tensor:
         """The ids of the plan's rows. Rows beyond them write to the page that nobody reads."""
-        rows, size = len(plan.slots), self._size
-        columns = np.zeros((4, size), np.int32)
+        rows = len(plan.slots)
+        columns = np.zeros((4, self._row), np.int32)
         columns[:, :rows] = plan.tokens, plan.positions, places(plan, self._gpu.network.cache.page), plan.fresh
         table = np.zeros(self._pages, np.int32)
         table[:rows, : plan.pages.shape[1]] = plan.pages

@@ -17,7 +17,9 @@ from torch import Tensor
 _BLOCK = 4096  # channels at once
 _LANES = 128  # rows of a tile of a prompt: its tokens times the queries that share a key
 _LEAST = 16  # rows of a matrix product
-_KEYS = 64  # of a block
+_KEYS, _WARPS, _STAGES = 64, 4, 3  # keys of a block, and how a GPU works on it
+_KINDS = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+"""What attention multiplies in. From 8 bits a GPU makes 16 of float16, not of bfloat16, by one instruction."""
 _PROGRAMS = 264  # 2 for each processor of an H100: fewer leave some of them without work
 
 
@@ -132,6 +134,7 @@ def _turn(
     LANES: tl.constexpr,
     HALF: tl.constexpr,
     PADDED: tl.constexpr,
+    PAGE: tl.constexpr,
 ):
     """One token and one key-value head: queries and key are turned, key and value go to their place in the cache."""
     token, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -157,7 +160,7 @@ def _turn(
     at = (GROUPS * SHARED + group) * size + channel
     first = tl.load(columns + at, mask=half, other=0.0).to(tl.float32)
     second = tl.load(columns + at + HALF, mask=half, other=0.0).to(tl.float32)
-    to = (place * GROUPS + group) * size + channel
+    to = ((place // PAGE * GROUPS + group) * PAGE + place % PAGE) * size + channel
     tl.store(keys + to, (first * cosine - second * sine).to(kind).to(keys.dtype.element_ty), mask=half)
     tl.store(keys + to + HALF, (second * cosine + first * sine).to(kind).to(keys.dtype.element_ty), mask=half)
     at += GROUPS * size
@@ -166,7 +169,7 @@ def _turn(
     tl.store(values + to + HALF, second.to(values.dtype.element_ty), mask=half)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["width"])  # it is another in most steps
 def _attend(
     queries,
     keys,
@@ -192,6 +195,7 @@ def _attend(
     KEYS: tl.constexpr,
     SPLITS: tl.constexpr,
     EXACT: tl.constexpr,
+    KIND: tl.constexpr,
 ):
     """One tile and one key-value head, over one of SPLITS parts of the context. Lane: a token's query of one head."""
     tile, group, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -203,8 +207,7 @@ def _attend(
     real = (token < count) & (token < TILE)
     at = head[:, None] * SIZE + channel[None, :]
     held = real[:, None] & (channel < SIZE)[None, :]
-    query = tl.load(queries + at, mask=held, other=0.0)
-    kind = query.dtype
+    query = tl.load(queries + at, mask=held, other=0.0).to(KIND)
     length = position + tl.minimum(count, TILE)
     part = tl.cdiv(tl.cdiv(length, SPLITS), KEYS) * KEYS
     end = tl.minimum((split + 1) * part, length)
@@ -214,10 +217,10 @@ def _attend(
     for start in range(split * part, end, KEYS):
         key = start + tl.arange(0, KEYS)
         page = tl.load(pages + row * width + key // PAGE, mask=key < end, other=0).to(tl.int64)
-        place = ((page * PAGE + key % PAGE) * GROUPS + group) * SIZE
+        place = ((page * GROUPS + group) * PAGE + key % PAGE) * SIZE
         known = (key < end)[:, None] & (channel < SIZE)[None, :]
-        k = tl.load(keys + place[:, None] + channel[None, :], mask=known, other=0.0).to(kind)
-        v = tl.load(values + place[:, None] + channel[None, :], mask=known, other=0.0).to(kind)
+        k = tl.load(keys + place[:, None] + channel[None, :], mask=known, other=0.0).to(KIND)
+        v = tl.load(values + place[:, None] + channel[None, :], mask=known, other=0.0).to(KIND)
         if EXACT:
             logit = tl.dot(query, tl.trans(k), input_precision="ieee") * scale
         else:
@@ -232,10 +235,10 @@ def _attend(
         if EXACT:
             made += tl.dot(weight, v, input_precision="ieee")
         else:
-            made += tl.dot(weight.to(kind), v)
+            made += tl.dot(weight.to(KIND), v)
         top = higher
     if SPLITS == 1:
-        tl.store(out + at, (made / tl.maximum(total, 1e-30)[:, None]).to(kind), mask=held)
+        tl.store(out + at, (made / tl.maximum(total, 1e-30)[:, None]).to(out.dtype.element_ty), mask=held)
     else:
         at = head * SPLITS + split
         tl.store(tops + at, top, mask=real)
@@ -311,9 +314,9 @@ def turned(
     """Queries [T, heads, D], turned. Keys, turned too, and values go to `places` of a layer's cache.
 
     columns [T, queries, keys and values]; turns: cosines and sines [positions, D / 2]; keys and values: of one layer,
-    [pages, tokens of a page, key-value heads, D].
+    [pages, key-value heads, tokens of a page, D].
     """
-    groups, size = keys.shape[2:]
+    groups, page, size = keys.shape[1:]
     heads = columns.shape[1] // size - 2 * groups
     queries = columns.new_empty((len(columns), heads, size))
     _turn[(len(columns), groups)](
@@ -329,6 +332,7 @@ def turned(
         LANES=_power(heads // groups),
         HALF=size // 2,
         PADDED=_power(size // 2),
+        PAGE=page,
         num_warps=1,
     )
     return queries
@@ -343,7 +347,7 @@ def attended(
     `tile_size`. A context is split among programs where there are too few tiles for a GPU.
     """
     heads, size = queries.shape[1:]
-    page, groups = keys.shape[1:3]
+    groups, page = keys.shape[1:3]
     count, shared = len(tiles.rows), heads // groups
     splits = 1
     if tokens == 1:
@@ -372,8 +376,9 @@ def attended(
         KEYS=_KEYS // 2 if exact else _KEYS,
         SPLITS=splits,
         EXACT=exact,
-        num_warps=4 if tokens == 1 else 8,
-        num_stages=2 if exact else 3,
+        KIND=_KINDS[torch.float16 if keys.dtype is torch.float8_e4m3fn and not exact else queries.dtype],
+        num_warps=_WARPS if tokens == 1 else 8,
+        num_stages=2 if exact else _STAGES,
     )
     if splits > 1:
         grid = (count * heads,)
