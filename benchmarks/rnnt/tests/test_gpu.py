@@ -23,6 +23,7 @@ pytest.importorskip("triton", reason="Triton is for Linux only")
 
 from bench_rnnt.pytorch.gpu import Pipeline
 from bench_rnnt.pytorch.kernels import Decoder
+from bench_rnnt.pytorch.lstm import STEPS, FusedEncoder
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
@@ -50,9 +51,9 @@ def test_the_kernel_decodes_as_the_rule_says(seed: int, blank: float, random_mod
     """Utterances that fill one program and part of another; other counts of layers and other sizes."""
     model = random_model(seed, CONFIGS[seed % 3], blank=blank).float().to(DEVICE)
     x, lengths = encoded(model, seed, 21, 60 if ON_GPU else 6)
-    greedy = Greedy(model)
-    expected = as_lists(decode(greedy, x, lengths))
-    assert as_lists(Decoder(greedy)(x, lengths)) == expected
+    decoder = Decoder(Greedy(model))
+    expected = as_lists(decode(Greedy(model), x, lengths))
+    assert as_lists(decoder(decoder.project(x), lengths)) == expected
     assert len({len(labels) for labels in expected}) > 2 or (seed, blank) not in MIXED
 
 
@@ -60,8 +61,27 @@ def test_the_kernel_decodes_as_the_rule_says(seed: int, blank: float, random_mod
 def test_the_kernel_stops_at_30_labels_a_frame(random_model: Callable[..., Rnnt]) -> None:
     model = random_model(0, CONFIGS[0], blank=-1000).float().to(DEVICE)
     x, lengths = encoded(model, 0, 3, 3)
-    labels = Decoder(Greedy(model))(x, lengths)
+    decoder = Decoder(Greedy(model))
+    labels = decoder(decoder.project(x), lengths)
     assert labels.counts.tolist() == (MAX_SYMBOLS * lengths).tolist()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_fused_encoder_is_the_models(config: RnntConfig, random_model: Callable[..., Rnnt]) -> None:
+    """Batches of other sizes one after another: nothing is left of the last. More steps than one launch takes."""
+    dtype, most = (torch.float16, 2e-3) if ON_GPU else (torch.float32, 1e-6)
+    encoder = random_model(1, config).encoder.to(DEVICE, dtype)
+    fused = FusedEncoder(encoder, 5, 2 * STEPS)
+    for seed, (batch, frames) in enumerate([(5, STEPS + 3), (2, 5), (1, 1)]):
+        torch.manual_seed(seed)
+        x, lengths = torch.randn(frames, batch, 240).to(DEVICE, dtype), torch.randint(1, frames + 1, (batch,))
+        lengths[0] = frames
+        expected, expected_lengths = encoder(x, lengths.to(DEVICE))
+        found, found_lengths = fused(x, lengths.to(DEVICE))
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() < most
+        assert found_lengths.tolist() == expected_lengths.tolist()
 
 
 class NoStream:

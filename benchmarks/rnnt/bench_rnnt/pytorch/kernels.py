@@ -167,7 +167,7 @@ def _decode(
 
 
 class Decoder:
-    """`decoding.decode` on a GPU: nothing of it waits for the processor, or makes it wait."""
+    """`decoding.decode` on a GPU, in two parts: nothing of it waits for the processor, or makes it wait."""
 
     def __init__(self, greedy: Greedy, group: int = 16, warps: int = 8, stages: int = 3) -> None:
         """group: utterances that a program takes."""
@@ -187,10 +187,13 @@ class Decoder:
         self._last_bias = greedy.last_bias.new_full((_OUTPUTS,), -torch.inf, dtype=torch.float32)
         self._last_bias[: len(greedy.last_bias)] = greedy.last_bias
 
-    def __call__(self, encoded: Tensor, lengths: Tensor) -> Labels:
-        """See `decoding.decode`."""
-        time, batch, _ = encoded.shape
-        frames = torch.addmm(self._bias, encoded.flatten(0, 1), self._encoder_part).view(time, batch, self._joint)
+    def project(self, encoded: Tensor) -> Tensor:
+        """[T, B, encoder hidden] -> [T, B, joint]: the encoder's part of the joint's first layer."""
+        return torch.addmm(self._bias, encoded.flatten(0, 1), self._encoder_part).view(*encoded.shape[:2], self._joint)
+
+    def __call__(self, frames: Tensor, lengths: Tensor) -> Labels:
+        """All labels of a batch: frames as `project` gives them, lengths [B] in encoder frames."""
+        time, batch, _ = frames.shape
         groups = triton.cdiv(batch, self._group)
         rows = groups * self._group
         hidden = frames.new_zeros(2, self._layers, rows, self._width)

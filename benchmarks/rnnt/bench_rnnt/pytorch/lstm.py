@@ -8,7 +8,7 @@ the recurrent weights, and from the four gates in its registers makes the next.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import triton
@@ -81,7 +81,7 @@ class FusedEncoder:
 
     def __init__(self, encoder: Encoder, most: int, frames: int) -> None:
         first = encoder.pre_rnn.lstm
-        width, weight = first.hidden_size, first.weight_hh_l0
+        width, weight = first.hidden_size, cast(Tensor, first.weight_hh_l0)
         self._encoder, self._width = encoder, width
         self._projected = weight.new_empty(frames * most * 4 * width)
         self._hidden = [weight.new_empty((1 + frames) * most * width) for _ in range(2)]
