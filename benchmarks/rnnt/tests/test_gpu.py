@@ -13,14 +13,17 @@ from torch import Tensor
 
 from bench_rnnt.config import RnntConfig
 from bench_rnnt.dataset import Dataset
+from bench_rnnt.features import SHORTEST
 from bench_rnnt.model import Rnnt
 from bench_rnnt.official import MAX_SYMBOLS
 from bench_rnnt.pytorch.backend import Backend
 from bench_rnnt.pytorch.decoding import Greedy, Labels, decode
+from bench_rnnt.pytorch.features import Featurizer
 from loadgen.contracts import BackendOptions
 
 pytest.importorskip("triton", reason="Triton is for Linux only")
 
+from bench_rnnt.pytorch.fused_features import FusedFeaturizer
 from bench_rnnt.pytorch.gpu import Pipeline
 from bench_rnnt.pytorch.kernels import Decoder
 from bench_rnnt.pytorch.lstm import STEPS, FusedEncoder
@@ -82,6 +85,19 @@ def test_the_fused_encoder_is_the_models(config: RnntConfig, random_model: Calla
         assert found.shape == expected.shape
         assert (found - expected).abs().max() < most
         assert found_lengths.tolist() == expected_lengths.tolist()
+
+
+def test_fused_features_are_the_features() -> None:
+    """Of utterances of all kinds of lengths in one batch."""
+    rng = np.random.default_rng(0)
+    waves = [rng.normal(0, 3000, samples).astype(np.int16) for samples in (SHORTEST, 4_799, 4_800, 4_801, 16_000)]
+    columns = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
+    lengths = torch.tensor([len(wave) for wave in waves])
+    expected, joined = Featurizer()(columns, lengths)
+    found, found_joined = FusedFeaturizer(torch.float32).to(DEVICE)(columns.to(DEVICE), lengths.to(DEVICE))
+    assert found.shape == expected.shape
+    assert found_joined.tolist() == joined.tolist()
+    assert (found.cpu() - expected).abs().max() < 1e-4
 
 
 class NoStream:

@@ -46,7 +46,7 @@ class Backend:
         runtime.set_threads(self._options)
         self.model = read_model(provide(self._options.model / CHECKPOINT, self._options))
         self.model.to(self.device, self._dtype)
-        self.featurizer = Featurizer().to(self.device)
+        self._featurizer: Featurizer = Featurizer()
         self._encoder: Encoder = self.model.encoder
         greedy = Greedy(self.model)
         self._decode: Callable[[Tensor, Tensor], Labels] = partial(decode, greedy)
@@ -60,9 +60,11 @@ class Backend:
         return runtime.loaded(self.device, self._options.dtype)
 
     def _start_pipeline(self, greedy: Greedy) -> None:
-        from bench_rnnt.pytorch import gpu, kernels, lstm  # need Triton, which comes with PyTorch's builds for GPUs
+        # need Triton, which comes with PyTorch's builds for GPUs
+        from bench_rnnt.pytorch import fused_features, gpu, kernels, lstm
 
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32
+        self._featurizer = fused_features.FusedFeaturizer(self._dtype).to(self.device)
         if self._dtype != torch.float32:
             self._encoder = lstm.FusedEncoder(self.model.encoder, self._options.max_batch, LONGEST.frames)
         decoder = kernels.Decoder(greedy)
@@ -83,7 +85,7 @@ class Backend:
 
     def encode(self, waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """The encoder's ([T, B, hidden], lengths [B] in its frames), from int16 [B, N] and [B], all on the device."""
-        x, joined = self.featurizer(waves, samples)
+        x, joined = self._featurizer(waves, samples)
         return self._encoder(x.to(self._dtype), joined)
 
     def close(self) -> None:
@@ -91,7 +93,7 @@ class Backend:
         if self._pipeline is not None:
             self._pipeline.close()
         self._pipeline = None
-        for name in ("_decode", "_encoder", "model", "featurizer"):
+        for name in ("_decode", "_encoder", "model", "_featurizer"):
             self.__dict__.pop(name, None)
         runtime.release(self.device)
 
