@@ -267,9 +267,7 @@ def test_info_says_what_is_needed_and_what_is_there(
         "python 3",
     ):
         assert line in printed
-    monkeypatch.setattr(
-        "fake_bench.memory", lambda backend, dtype, batch, device: batch / 2 if device == "cpu" else 0, raising=False
-    )
+    monkeypatch.setattr("fake_bench.memory", lambda backend, dtype, batch, device: batch / 2, raising=False)
     sized = replace(mini, memory_gb="fake_bench:memory")
     Path("d/model").mkdir(parents=True)
     Path("d/model/weights").write_bytes(bytes(2_000_000))

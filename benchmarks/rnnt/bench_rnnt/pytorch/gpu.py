@@ -23,9 +23,9 @@ _SLOTS = 3
 _COLLECTORS = 8
 """Threads that copy waveforms: one copies 4 GB/s, and 8,000 utterances have 1.6 GB."""
 
-Decode = Callable[[Tensor, Tensor], Labels]
 Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""int16 [B, N] and lengths [B] in samples, on the GPU -> encoded [T, B, hidden] and lengths [B] in its frames."""
+"""int16 [B, N] and lengths [B] in samples, on the GPU -> what is decoded, [T, B, any], and lengths [B] in frames."""
+Decode = Callable[[Tensor, Tensor], Labels]
 
 
 class Pipeline:

@@ -21,19 +21,21 @@ _OUTPUTS = 32  # 28 labels, the blank, and three that never win
 
 
 @triton.jit
-def _added(into, forget, fresh, out, inputs, weight, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr):
-    """The four gates of BLOCK units, each with inputs @ weight added: of a matrix [WIDTH, 4 * WIDTH], gate after gate.
-
-    inputs: pointers to the first BLOCK columns of some rows. weight: to these units' columns of the first row.
-    """
-    inner = tl.arange(0, BLOCK)[:, None] * (4 * WIDTH)
+def _added(gates, inputs, weight, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr):
+    """gates + inputs @ weight. inputs: pointers to the first BLOCK columns of some rows of [.., WIDTH]. weight: to some
+    columns of the first BLOCK rows of [WIDTH, 4 * WIDTH]."""
     for first in range(0, WIDTH, BLOCK):
         x = tl.load(inputs + first)
-        w = weight[None, :] + first * (4 * WIDTH) + inner
-        into = tl.dot(x, tl.load(w), into, input_precision=PRECISION)
-        forget = tl.dot(x, tl.load(w + WIDTH), forget, input_precision=PRECISION)
-        fresh = tl.dot(x, tl.load(w + 2 * WIDTH), fresh, input_precision=PRECISION)
-        out = tl.dot(x, tl.load(w + 3 * WIDTH), out, input_precision=PRECISION)
+        gates = tl.dot(x, tl.load(weight + first * (4 * WIDTH)), gates, input_precision=PRECISION)
+    return gates
+
+
+@triton.jit
+def _parts(gates, GROUP: tl.constexpr, BLOCK: tl.constexpr):
+    """The four gates, each [GROUP, BLOCK], of [GROUP, 4 * BLOCK], where those of a unit stand side by side."""
+    even, odd = tl.split(tl.reshape(gates, (GROUP, BLOCK, 2, 2)))
+    into, fresh = tl.split(even)
+    forget, out = tl.split(odd)
     return into, forget, fresh, out
 
 
@@ -95,31 +97,19 @@ def _decode(
             below = hidden + (new * LAYERS + layer - 1) * layer_size
             state = cell + layer * layer_size
             for first in range(0, WIDTH, BLOCK):
-                at = first + unit
+                column = 4 * first + tl.arange(0, 4 * BLOCK)
+                block = unit[:, None] * (4 * WIDTH) + column[None, :]
                 if layer == 0:
-                    start = table + label[:, None] * (4 * WIDTH) + at[None, :]
+                    gates = tl.load(table + label[:, None] * (4 * WIDTH) + column[None, :]).to(tl.float32)
+                    gates = _added(gates, read + from_state, recurrent + block, WIDTH, BLOCK, PRECISION)
                 else:
-                    start = biases + (layer - 1) * 4 * WIDTH + label[:, None] * 0 + at[None, :]
-                into = tl.load(start).to(tl.float32)
-                forget = tl.load(start + WIDTH).to(tl.float32)
-                fresh = tl.load(start + 2 * WIDTH).to(tl.float32)
-                out = tl.load(start + 3 * WIDTH).to(tl.float32)
-                if layer > 0:
-                    into, forget, fresh, out = _added(
-                        into,
-                        forget,
-                        fresh,
-                        out,
-                        below + from_state,
-                        later + 8 * (layer - 1) * WIDTH * WIDTH + at,
-                        WIDTH,
-                        BLOCK,
-                        PRECISION,
-                    )
-                weight = recurrent if layer == 0 else later + (8 * layer - 4) * WIDTH * WIDTH
-                into, forget, fresh, out = _added(
-                    into, forget, fresh, out, read + from_state, weight + at, WIDTH, BLOCK, PRECISION
-                )
+                    bias = tl.load(biases + (layer - 1) * 4 * WIDTH + column).to(tl.float32)
+                    gates = tl.zeros((GROUP, 4 * BLOCK), tl.float32) + bias[None, :]
+                    weight = later + 8 * (layer - 1) * WIDTH * WIDTH + block
+                    gates = _added(gates, below + from_state, weight, WIDTH, BLOCK, PRECISION)
+                    weight += 4 * WIDTH * WIDTH
+                    gates = _added(gates, read + from_state, weight, WIDTH, BLOCK, PRECISION)
+                into, forget, fresh, out = _parts(gates, GROUP, BLOCK)
                 place = from_state + first
                 before = tl.load(state + place)
                 after = tl.sigmoid(forget) * before + tl.sigmoid(into) * (2 * tl.sigmoid(2 * fresh) - 1)
@@ -167,7 +157,7 @@ def _decode(
 
 
 class Decoder:
-    """`decoding.decode` on a GPU: nothing of it waits for the processor, or makes it wait."""
+    """`decoding.decode` on a GPU, in two parts: nothing of it waits for the processor, or makes it wait."""
 
     def __init__(self, greedy: Greedy, group: int = 16, warps: int = 8, stages: int = 3) -> None:
         """group: utterances that a program takes."""
@@ -187,10 +177,13 @@ class Decoder:
         self._last_bias = greedy.last_bias.new_full((_OUTPUTS,), -torch.inf, dtype=torch.float32)
         self._last_bias[: len(greedy.last_bias)] = greedy.last_bias
 
-    def __call__(self, encoded: Tensor, lengths: Tensor) -> Labels:
-        """See `decoding.decode`."""
-        time, batch, _ = encoded.shape
-        frames = torch.addmm(self._bias, encoded.flatten(0, 1), self._encoder_part).view(time, batch, self._joint)
+    def project(self, encoded: Tensor) -> Tensor:
+        """[T, B, encoder hidden] -> [T, B, joint]: the encoder's part of the joint's first layer."""
+        return torch.addmm(self._bias, encoded.flatten(0, 1), self._encoder_part).view(*encoded.shape[:2], self._joint)
+
+    def __call__(self, frames: Tensor, lengths: Tensor) -> Labels:
+        """All labels of a batch: frames as `project` gives them, lengths [B] in encoder frames."""
+        time, batch, _ = frames.shape
         groups = triton.cdiv(batch, self._group)
         rows = groups * self._group
         hidden = frames.new_zeros(2, self._layers, rows, self._width)
@@ -242,5 +235,6 @@ def _filled(weight: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _gates(weight: Tensor, rows: int, width: int) -> Tensor:
-    """[n, 4 * hidden] -> [rows, 4 * width]: each gate filled up by itself."""
-    return torch.cat([_filled(gate, rows, width) for gate in weight.chunk(4, dim=1)], dim=1)
+    """[n, 4 * hidden] -> [rows, 4 * width]: each gate filled up by itself, then those of a unit side by side."""
+    gates = [_filled(gate, rows, width) for gate in weight.chunk(4, dim=1)]
+    return torch.stack(gates, dim=2).flatten(1)

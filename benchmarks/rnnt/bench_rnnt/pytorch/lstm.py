@@ -8,7 +8,7 @@ the recurrent weights, and from the four gates in its registers makes the next.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import triton
@@ -26,11 +26,13 @@ _WARPS, _STAGES = 8, 4
 @triton.jit(do_not_specialize=["number"])
 def _step(
     place,
+    lengths,
     projected,
     weight,
     hidden,
     cell,
     number,
+    STACK: tl.constexpr,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     UNITS: tl.constexpr,
@@ -38,23 +40,27 @@ def _step(
 ):
     """Step `number` after the first of these; place: [first step, steps in all, batch].
 
-    projected: [steps, batch, 4 * WIDTH]. hidden: [1 + steps, batch, WIDTH], of which one is read and the next written.
+    projected: [steps, batch, 4 * WIDTH]. hidden: [steps / STACK, batch, STACK * WIDTH], of which what the step before
+    has written is read; zeros are written right after an utterance's end. cell: [batch, WIDTH].
     """
     step = tl.load(place) + number
     batch = tl.load(place + 2)
-    if (step < tl.load(place + 1)) & (tl.program_id(0) * ROWS < batch):
-        row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    length = tl.load(lengths + rows, mask=rows < batch, other=-1).to(tl.int32)
+    if (step < tl.load(place + 1)) & (step <= tl.max(length, 0)):  # one more, for a last frame that is half of a pair
         unit = tl.program_id(1) * UNITS + tl.arange(0, UNITS)
         inner = tl.arange(0, INNER)
-        is_row, is_unit = (row < batch)[:, None], (unit < WIDTH)[None, :]
-        row = (step.to(tl.int64) * batch + row)[:, None] * WIDTH
+        is_row, is_unit = (rows < batch)[:, None], (unit < WIDTH)[None, :]
+        is_begun = (rows < tl.where(step > 0, batch, 0))[:, None]  # before the first step all is zero
+        row, stride = rows.to(tl.int64)[:, None], STACK * WIDTH
+        before = hidden + ((step - 1) // STACK * batch + row) * stride + (step - 1) % STACK * WIDTH
         into = tl.zeros((ROWS, UNITS), tl.float32)
         forget = tl.zeros((ROWS, UNITS), tl.float32)
         fresh = tl.zeros((ROWS, UNITS), tl.float32)
         out = tl.zeros((ROWS, UNITS), tl.float32)
         for first in range(0, WIDTH, INNER):
             is_inner = first + inner < WIDTH
-            x = tl.load(hidden + row + (first + inner)[None, :], mask=is_row & is_inner[None, :], other=0)
+            x = tl.load(before + (first + inner)[None, :], mask=is_begun & is_inner[None, :], other=0)
             w = weight + (first + inner)[:, None] * (4 * WIDTH) + unit[None, :]
             is_weight = is_inner[:, None] & is_unit
             into = tl.dot(x, tl.load(w, mask=is_weight, other=0), into)
@@ -62,18 +68,18 @@ def _step(
             fresh = tl.dot(x, tl.load(w + 2 * WIDTH, mask=is_weight, other=0), fresh)
             out = tl.dot(x, tl.load(w + 3 * WIDTH, mask=is_weight, other=0), out)
         is_here = is_row & is_unit
-        gates = projected + 4 * row + unit[None, :]
+        gates = projected + (step.to(tl.int64) * batch + row) * (4 * WIDTH) + unit[None, :]
         into += tl.load(gates, mask=is_here, other=0)
         forget += tl.load(gates + WIDTH, mask=is_here, other=0)
         fresh += tl.load(gates + 2 * WIDTH, mask=is_here, other=0)
         out += tl.load(gates + 3 * WIDTH, mask=is_here, other=0)
-        state = cell + row - step.to(tl.int64) * batch * WIDTH + unit[None, :]
-        after = tl.load(state, mask=is_here, other=0)
-        after = tl.sigmoid(forget) * after + tl.sigmoid(into) * (2 * tl.sigmoid(2 * fresh) - 1)
+        state = cell + row * WIDTH + unit[None, :]
+        after = tl.sigmoid(forget) * tl.load(state, mask=is_begun & is_unit, other=0)
+        after += tl.sigmoid(into) * (2 * tl.sigmoid(2 * fresh) - 1)
         tl.store(state, after, mask=is_here)
-        answer = tl.sigmoid(out) * (2 * tl.sigmoid(2 * after) - 1)
-        following = hidden + row + batch.to(tl.int64) * WIDTH + unit[None, :]
-        tl.store(following, answer.to(hidden.dtype.element_ty), mask=is_here)
+        answer = tl.where((step < length)[:, None], tl.sigmoid(out) * (2 * tl.sigmoid(2 * after) - 1), 0)
+        here = hidden + (step // STACK * batch + row) * stride + step % STACK * WIDTH
+        tl.store(here + unit[None, :], answer.to(hidden.dtype.element_ty), mask=is_here)
 
 
 class FusedEncoder:
@@ -81,37 +87,40 @@ class FusedEncoder:
 
     def __init__(self, encoder: Encoder, most: int, frames: int) -> None:
         first = encoder.pre_rnn.lstm
-        width, weight = first.hidden_size, first.weight_hh_l0
-        self._encoder, self._width = encoder, width
+        width, weight = first.hidden_size, cast(Tensor, first.weight_hh_l0)
+        frames += -frames % encoder.stack
+        self._stack, self._width = encoder.stack, width
         self._projected = weight.new_empty(frames * most * 4 * width)
-        self._hidden = [weight.new_empty((1 + frames) * most * width) for _ in range(2)]
+        self._hidden = [weight.new_empty(frames * most * width) for _ in range(2)]
         self._cell = torch.empty(most, width, dtype=torch.float32, device=weight.device)
         self._place = torch.zeros(3, dtype=torch.int32, device=weight.device)
-        lstms = (encoder.pre_rnn.lstm, encoder.post_rnn.lstm)
-        layers = [[self._layer(lstm, number, most) for number in range(lstm.num_layers)] for lstm in lstms]
-        self._pre, self._post = layers
+        self._lengths = torch.zeros(most, dtype=torch.int64, device=weight.device)
+        *pre, last = range(encoder.pre_rnn.lstm.num_layers)
+        self._pre = [self._layer(encoder.pre_rnn.lstm, number) for number in pre]
+        self._pre.append(self._layer(encoder.pre_rnn.lstm, last, encoder.stack))
+        self._post = [self._layer(encoder.post_rnn.lstm, n) for n in range(encoder.post_rnn.lstm.num_layers)]
 
     def __call__(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """See `model.Encoder`. What is returned stays until the next call."""
-        for layer in self._pre:
-            x = layer(x)
-        past = torch.arange(len(x), device=x.device)[:, None] >= lengths
-        x = self._encoder.stacked(x.masked_fill(past[:, :, None], 0))
-        for layer in self._post:
-            x = layer(x)
-        return x, (lengths + self._encoder.stack - 1) // self._encoder.stack
+        """See `model.Encoder`; what stands after an utterance's end means nothing. It stays until the next call."""
+        batch = len(lengths)
+        for layers, stack in ((self._pre, self._stack), (self._post, 1)):
+            self._lengths[:batch] = lengths
+            for layer in layers:
+                x = layer(x)
+            lengths = (lengths + stack - 1) // stack
+        return x, lengths
 
-    def _layer(self, lstm: nn.LSTM, number: int, most: int) -> Callable[[Tensor], Tensor]:
-        """[T, B, inputs] -> [T, B, width] of one layer. Its outputs stay until the next layer but one."""
+    def _layer(self, lstm: nn.LSTM, number: int, stack: int = 1) -> Callable[[Tensor], Tensor]:
+        """[T, B, inputs] -> [ceil(T / stack), B, stack * width] of one layer, which stays until the next but one."""
         of_inputs, of_hidden, *biases = (getattr(lstm, f"{name}_l{number}") for name in _PARTS)
         weight, recurrent, bias = of_inputs.T, of_hidden.T.contiguous(), sum(biases)
         hidden, width = self._hidden[number % 2], self._width
-        grid = (triton.cdiv(most, _ROWS), triton.cdiv(width, _UNITS))
-        sizes = {"WIDTH": width, "ROWS": _ROWS, "UNITS": _UNITS, "INNER": _INNER}
+        grid = (triton.cdiv(len(self._cell), _ROWS), triton.cdiv(width, _UNITS))
+        sizes = {"STACK": stack, "WIDTH": width, "ROWS": _ROWS, "UNITS": _UNITS, "INNER": _INNER}
 
         def steps() -> None:
             for step in range(STEPS):
-                columns = (self._place, self._projected, recurrent, hidden, self._cell)
+                columns = (self._place, self._lengths, self._projected, recurrent, hidden, self._cell)
                 _step[grid](*columns, step, **sizes, num_warps=_WARPS, num_stages=_STAGES)
             self._place[0] += STEPS
 
@@ -119,15 +128,14 @@ class FusedEncoder:
 
         def run(x: Tensor) -> Tensor:
             time, batch, _ = x.shape
-            projected = self._projected[: x[..., 0].numel() * 4 * width].view(-1, 4 * width)
+            projected = self._projected[: time * batch * 4 * width].view(-1, 4 * width)
             torch.addmm(bias, x.flatten(0, 1), weight, out=projected)
-            hidden[: batch * width].zero_()
-            self._cell.zero_()
+            time += -time % stack
             for at, value in enumerate((0, time, batch)):
                 self._place[at] = value
             for _ in range(0, time, STEPS):
                 replay()
-            return hidden[batch * width : (1 + time) * batch * width].view(time, batch, width)
+            return hidden[: time * batch * width].view(-1, batch, stack * width)
 
         return run
 
