@@ -1,4 +1,5 @@
-// The 3D U-Net in 16 bits on tensor cores, from Ampere on. Compiled by `kernels.py`, which defines KIND as "bf16" or "f16".
+// The 3D U-Net in 16 bits on tensor cores, from Ampere on. `network.py` has it compiled, with IS_BF16 as 1 or 0, and says
+// in which order kernels are launched.
 //
 // Activations are [n, depth, height, width, channels], channels a multiple of 32, and lie in memory as convolutions leave
 // them. Whoever reads them normalises and rectifies on the way: `affine` holds a factor and a summand of each window and
