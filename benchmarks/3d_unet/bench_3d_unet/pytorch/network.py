@@ -23,8 +23,8 @@ Launch: TypeAlias = Callable[..., None]
 """See `loadgen.harness.runtimes.cuda.Kernels.launch`."""
 SOURCE = Path(__file__).with_name("kernels.cu")
 _SHARED = {"convolve": 6 * 10 * 18 * 64, "descend": 5 * 9 * 34 * 64}
-"""Bytes of shared memory of a block: 32 channels of 2 bytes of the voxels that a tile of 4 x 8 x 16 or 2 x 4 x 16 outputs
-needs."""
+"""Bytes of shared memory of a block: the voxels that a tile of 4 x 8 x 16 or 2 x 4 x 16 outputs needs, 32 channels of
+each in 16 bits."""
 _SIDE = 16
 """Voxels of the longest side of a tile; levels whose side is no multiple of it are computed without tiles."""
 

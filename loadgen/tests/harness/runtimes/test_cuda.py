@@ -1,4 +1,4 @@
-"""Kernels of a benchmark's own: what can be seen without a GPU. The benchmarks that have some run them where there is one."""
+"""Kernels of a benchmark's own: what can be seen without a GPU. Benchmarks that have some run them where one is."""
 
 from __future__ import annotations
 
