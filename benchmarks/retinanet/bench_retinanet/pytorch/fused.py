@@ -34,7 +34,7 @@ class Fused:
         stages = [body.get_submodule(f"layer{number + 1}") for number in range(len(config.layers))]
         self._stages = [[_Block(block, small) for block in stage.children()] for stage in stages]
         self._heads = [model.head[name] for name in HEADS]
-        self._canvas = Canvas(model, config)
+        self._canvas = Canvas(model, config, _convolved)
         self._bias = _biased(self._heads[0], HEADS["classification_head"]).float()
         self._normalisation = normalisation(self._bias.device)
         sides = (self._side + 3, self._side + 3, kernels.CHANNELS)
