@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from bench_retinanet.config import ANCHORS, HEADS, RetinaNetConfig
 from bench_retinanet.model import Bottleneck, Level, RetinaNet, normalisation
-from bench_retinanet.pytorch import grouped, kernels
+from bench_retinanet.pytorch import convolutions, kernels
 from bench_retinanet.pytorch.heads import CANVAS, Canvas
 from loadgen.harness.runtimes.cuda import Kernels
 
@@ -30,9 +30,10 @@ class Fused:
         self._side = config.image // 2
         stem = body.get_submodule("conv1")
         self._stem = _last(blocked(stem.get_parameter("weight"))), stem.get_parameter("bias")
-        small = grouped.kernels_for(self._stem[0])
+        ours = convolutions.kernels_for(self._stem[0])
+        self._entry = convolutions.Stem(*self._stem, ours) if ours and convolutions.suits_stem(self._stem[0]) else None
         stages = [body.get_submodule(f"layer{number + 1}") for number in range(len(config.layers))]
-        self._stages = [[_Block(block, small) for block in stage.children()] for stage in stages]
+        self._stages = [[_Block(block, ours) for block in stage.children()] for stage in stages]
         self._heads = [model.head[name] for name in HEADS]
         self._canvas = Canvas(model, config, _convolved)
         self._bias = _biased(self._heads[0], HEADS["classification_head"]).float()
@@ -50,8 +51,8 @@ class Fused:
         mean, deviation = self._normalisation
         blocks = self._inputs[len(images)]
         kernels.fill(images, mean, deviation, blocks)
-        weight, bias = self._stem
-        x = kernels.pooled(_rectified(blocks.permute(0, 3, 1, 2), weight, bias))
+        stem = self._entry(blocks) if self._entry else _rectified(blocks.permute(0, 3, 1, 2), *self._stem)
+        x = kernels.pooled(stem)
         found = []
         for stage in self._stages:
             for block in stage:
@@ -87,8 +88,8 @@ class Fused:
 class _Block:
     """A bottleneck; biases of what is added are one."""
 
-    def __init__(self, block: nn.Module, small: Kernels | None) -> None:
-        """small: what computes convolutions in small groups, if this GPU can."""
+    def __init__(self, block: nn.Module, ours: Kernels | None) -> None:
+        """ours: what computes convolutions in small groups, if this GPU can."""
         assert isinstance(block, Bottleneck)
         self._block, self._middle, self._last = block, block.conv2, block.conv3
         self._projection = [layer for layer in block.downsample.modules() if isinstance(layer, nn.Conv2d)]
@@ -96,7 +97,7 @@ class _Block:
         self._bias = torch.stack(biases).sum(0)
         weight, self._groups = regrouped(self._middle.weight, self._middle.groups)
         self._weight = _last(weight)
-        self._grouped = grouped.Grouped(self._middle, small) if small and grouped.suits(self._middle) else None
+        self._grouped = convolutions.Grouped(self._middle, ours) if ours and convolutions.suits(self._middle) else None
 
     def __call__(self, x: Tensor) -> Tensor:
         middle, last = self._middle, self._last

@@ -1,4 +1,4 @@
-"""3x3 convolutions in many small groups on a GPU, by a kernel of ours (`grouped.cu`)."""
+"""The stem, and 3x3 convolutions in many small groups, on a GPU by kernels of ours (`convolutions.cu`)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,25 @@ from torch import Tensor, nn
 
 from loadgen.harness.runtimes.cuda import Kernels, has_matrix_units
 
-SOURCE = Path(__file__).with_name("grouped.cu")
-_TILE, _CHUNK, _MOST = 16, 32, 16  # pixels of a side; channels of a block, and of a group
+SOURCE = Path(__file__).with_name("convolutions.cu")
+_TILE = 16  # pixels of a side
+_STEM, _CHUNK, _MOST = 64, 32, 16  # outputs of a block of the stem, and of one in groups; channels of a group
+
+
+class Stem:
+    """The first convolution as one of blocks of 2x2 pixels, followed by a ReLU."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, kernels: Kernels) -> None:
+        """weight: [channels, 16, 4, 4], which `suits_stem`."""
+        self._weights, self._bias, self._kernels = stem_ordered(weight), bias.float(), kernels
+
+    def __call__(self, blocks: Tensor) -> Tensor:
+        """[n, side + 3, side + 3, 16] with its border -> [n, channels, side, side], channels last."""
+        n, side, channels = len(blocks), blocks.shape[1] - 3, len(self._bias)
+        out = blocks.new_empty((n, side, side, channels))
+        grid = ((-(-side // _TILE)) ** 2 * channels // _STEM, n)
+        self._kernels.launch("stem", grid, blocks, self._weights, self._bias, out, channels, side)
+        return out.permute(0, 3, 1, 2)
 
 
 class Grouped:
@@ -37,10 +54,24 @@ def kernels_for(weight: Tensor) -> Kernels | None:
     return Kernels(SOURCE, weight.device, {"IS_BF16": int(weight.dtype == torch.bfloat16)})
 
 
+def suits_stem(weight: Tensor) -> bool:
+    return len(weight) % _STEM == 0
+
+
 def suits(layer: nn.Conv2d) -> bool:
     """Are its groups small, and all pixels kept?"""
     width = layer.weight.shape[1]
     return layer.stride == (1, 1) and layer.out_channels % _CHUNK == 0 and width in (4, 8, _MOST)
+
+
+def stem_ordered(weight: Tensor) -> Tensor:
+    """[channels, 16, 4, 4] in the order in which threads read them: taps, blocks of 64 outputs, halves, pairs of
+    products, threads, two products, halves of their inputs, two inputs.
+
+    Outputs are ordered so that a thread ends with 8 neighbours of each half."""
+    split = weight.permute(2, 3, 1, 0).reshape(16, 2, 4, 2, len(weight) // _STEM, 2, 4, 2, 2, 2)
+    tap, part, thread, number, block, half, quarter, pair, product, odd = range(10)
+    return split.permute(tap, block, half, pair, quarter, odd, thread, product, part, number).contiguous()
 
 
 def ordered(weight: Tensor) -> Tensor:
