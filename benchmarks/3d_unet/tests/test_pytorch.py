@@ -16,8 +16,7 @@ from bench_3d_unet.model import UNet
 from bench_3d_unet.pytorch import gpu
 from bench_3d_unet.pytorch.backend import one_by_one
 from bench_3d_unet.pytorch.gpu import NormReLU, Pipeline, fuse
-from bench_3d_unet.pytorch.kernels import Kernels
-from bench_3d_unet.pytorch.network import Network, by_rows, by_threads, fits
+from bench_3d_unet.pytorch.network import Network, by_rows, by_threads, fits, launcher
 from bench_3d_unet.standins.synthetic import random_tensors
 
 CPU = torch.device("cpu")
@@ -120,7 +119,7 @@ def test_kernels_compute_the_model(dtype: torch.dtype) -> None:
     model.load_state_dict(tensors)
     model.to(dtype)
     x = torch.randn(3, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
-    ours = Network(model.to("cuda"), 32, Kernels(torch.device("cuda"), dtype).launch)(x.cuda()).cpu()
+    ours = Network(model.to("cuda"), 32, launcher(torch.device("cuda"), dtype))(x.cuda()).cpu()
     exact = model.to("cpu", torch.float32)(x.float())
     error = (ours - exact).abs().mean() / exact.std()
     assert error < {torch.bfloat16: 0.02, torch.float16: 0.003}[dtype]

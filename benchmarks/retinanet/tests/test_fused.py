@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -14,7 +15,7 @@ from bench_retinanet.model import RetinaNet, fold, normalisation, normalised
 
 pytest.importorskip("triton", reason="Triton is for Linux only")
 
-from bench_retinanet.pytorch import kernels
+from bench_retinanet.pytorch import convolutions, kernels
 from bench_retinanet.pytorch.fused import Fused, blocked, regrouped
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -68,6 +69,62 @@ def test_fewer_groups_compute_the_same(width: int, groups: int) -> None:
     assert F.conv2d(x, joined, None, 1, 1, 1, fewer) == pytest.approx(
         F.conv2d(x, weight, None, 1, 1, 1, groups), abs=1e-4
     )
+
+
+def test_weights_of_small_groups_lie_as_threads_read_them() -> None:
+    """By the layout that PTX gives for products of 16 x 8 x 16; zero where a channel is of another group."""
+    width = 8
+    weight = torch.arange(1, 64 * width * 9 + 1).reshape(64, width, 3, 3)
+    shape = (2, 3, 3, 2, 4, 2, 4, 2, 2, 2)
+    found = convolutions.ordered(weight)
+    assert found.shape == shape
+    assert (found != 0).sum() == weight.numel()
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        at = tuple(rng.integers(shape).tolist())
+        chunk, column, row, half, quarter, odd, thread, product, part, number = at
+        output = chunk * 32 + half * 16 + quarter * 4 + product * 2 + odd
+        given = chunk * 32 + half * 16 + part * 8 + thread * 2 + number
+        own = weight[output, given % width, row, column] if output // width == given // width else 0
+        assert found[at] == own
+
+
+def test_weights_of_the_stem_lie_as_threads_read_them() -> None:
+    weight = torch.arange(128 * 16 * 16).reshape(128, 16, 4, 4)
+    shape = (16, 2, 2, 2, 4, 2, 4, 2, 2, 2)
+    found = convolutions.stem_ordered(weight)
+    assert found.shape == shape
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        at = tuple(rng.integers(shape).tolist())
+        tap, block, half, pair, quarter, odd, thread, product, part, number = at
+        output = block * 64 + half * 32 + quarter * 8 + pair * 4 + product * 2 + odd
+        assert found[at] == weight[output, part * 8 + thread * 2 + number, tap // 4, tap % 4]
+
+
+@needs_gpu
+@pytest.mark.parametrize("side", [16, 37])
+def test_the_stem_on_a_gpu(side: int) -> None:
+    weight, bias = last(64, 16, 4, 4).half(), last(64, 1, 1, 1).flatten().half()
+    ours = convolutions.kernels_for(weight)
+    assert ours
+    blocks = last(2, 16, side + 3, side + 3).half()
+    expected = F.conv2d(blocks.float(), weight.float(), bias.float()).relu()
+    found = convolutions.Stem(weight, bias, ours)(blocks.permute(0, 2, 3, 1).contiguous())
+    assert (found - expected).abs().max() < 0.05
+
+
+@needs_gpu
+@pytest.mark.parametrize(("channels", "width", "side"), [(64, 4, 21), (32, 8, 16), (96, 16, 50)])
+def test_small_groups_on_a_gpu(channels: int, width: int, side: int) -> None:
+    layer = torch.nn.Conv2d(channels, channels, 3, 1, 1, groups=channels // width).requires_grad_(False)
+    layer.to(DEVICE, torch.float16)
+    kernels_of_ours = convolutions.kernels_for(layer.weight)
+    assert kernels_of_ours
+    assert layer.bias is not None
+    x = last(3, channels, side, side)
+    expected = F.conv2d(x.half().float(), layer.weight.float(), layer.bias.float(), 1, 1, 1, channels // width).relu()
+    assert (convolutions.Grouped(layer, kernels_of_ours)(x.half()) - expected).abs().max() < 0.01
 
 
 def levels(config: RetinaNetConfig, tensors: dict[str, Any], images: torch.Tensor, dtype: torch.dtype) -> Any:

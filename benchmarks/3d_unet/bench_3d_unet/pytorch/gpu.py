@@ -21,8 +21,8 @@ from bench_3d_unet.model import UNet
 from bench_3d_unet.official import CLASSES
 from bench_3d_unet.preprocess import Label
 from bench_3d_unet.pytorch import network
-from bench_3d_unet.pytorch.kernels import Kernels, is_supported
 from bench_3d_unet.sliding_window import F32, Cut, places, weights
+from loadgen.harness.runtimes.cuda import has_matrix_units
 
 Predict: TypeAlias = Callable[[Tensor], Tensor]
 """Windows [n, 1, W, W, W] -> logits [n, 3, W, W, W]."""
@@ -108,9 +108,10 @@ class Pipeline:
 
     def _network(self, model: UNet) -> Predict:
         """Our own kernels where they fit, which they do for the full model in 16 bits."""
-        if is_supported(self.device, self.dtype) and network.fits(model, self.window):
-            return network.Network(model, self.window, Kernels(self.device, self.dtype).launch)
-        return fuse(model, compiles=self.device.type == "cuda" and self.dtype != torch.float32)
+        is_short = self.dtype != torch.float32
+        if is_short and has_matrix_units(self.device) and network.fits(model, self.window):
+            return network.Network(model, self.window, network.launcher(self.device, self.dtype))
+        return fuse(model, compiles=self.device.type == "cuda" and is_short)
 
     def _on_device(self) -> AbstractContextManager[Any]:
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()

@@ -1,4 +1,5 @@
-// The 3D U-Net in 16 bits on tensor cores, from Ampere on. Compiled by `kernels.py`, which defines KIND as "bf16" or "f16".
+// The 3D U-Net in 16 bits on tensor cores, from Ampere on. `network.py` has it compiled, with IS_BF16 as 1 or 0, and says
+// in which order kernels are launched.
 //
 // Activations are [n, depth, height, width, channels], channels a multiple of 32, and lie in memory as convolutions leave
 // them. Whoever reads them normalises and rectifies on the way: `affine` holds a factor and a summand of each window and
@@ -140,10 +141,10 @@ template <int ROWS_DEEP, int ROWS_HIGH, int OWN, int RIGHT, int STRIDE>
 struct Halo {
     static constexpr int ROWS = ROWS_DEEP * ROWS_HIGH, PITCH = OWN + 2;
 
-    __device__ __forceinline__ static int place(int w) { return STRIDE == 1 ? w : w % 2 * (PITCH / 2) + w / 2; }
+    __device__ __forceinline__ static u32 place(u32 w) { return STRIDE == 1 ? w : w % 2 * (PITCH / 2) + w / 2; }
 
     __device__ __forceinline__ static void store(uint4* halo, int row, int w, uint4 value) {
-        const int v = row * PITCH + place(w);
+        const u32 v = row * PITCH + place(w);
         halo[v * 4 + (threadIdx.x % 4 ^ v / 2 % 4)] = value;
     }
 
@@ -187,7 +188,7 @@ struct Halo {
 
     // the address of this thread's half row of 16 voxels that lie side by side from (row, first) on
     __device__ __forceinline__ static u32 address(const uint4* halo, int row, int first) {
-        const int lane = threadIdx.x % 32, v = row * PITCH + first + lane % 16;
+        const u32 lane = threadIdx.x % 32, v = row * PITCH + first + lane % 16;
         return (u32)__cvta_generic_to_shared(halo) + v * 64 + 16 * (lane / 16 ^ v / 2 % 4);
     }
 };
@@ -224,7 +225,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         __syncthreads();
         const uint4* weight = weights + (size_t)(block * chunks + chunk) * 27 * 4 * 32 + lane;
 #pragma unroll 1
-        for (int tap = 0; tap < 9; tap++, weight += 3 * 4 * 32) {  // of depth and width; those of height are below
+        for (u32 tap = 0; tap < 9; tap++, weight += 3 * 4 * 32) {  // of depth and width; those of height are below
             uint4 b[3][2][2];
 #pragma unroll
             for (int i = 0; i < 12; i++) b[i / 4][i / 2 % 2][i % 2] = __ldg(weight + i * 32);

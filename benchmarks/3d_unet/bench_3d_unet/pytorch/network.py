@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -16,9 +17,14 @@ from torch import Tensor, nn
 
 from bench_3d_unet.model import Block, UNet, Up
 from bench_3d_unet.official import CLASSES
+from loadgen.harness.runtimes.cuda import Kernels
 
 Launch: TypeAlias = Callable[..., None]
-"""See `kernels.Kernels.launch`."""
+"""See `loadgen.harness.runtimes.cuda.Kernels.launch`."""
+SOURCE = Path(__file__).with_name("kernels.cu")
+_SHARED = {"convolve": 6 * 10 * 18 * 64, "descend": 5 * 9 * 34 * 64}
+"""Bytes of shared memory of a block: the voxels that a tile of 4 x 8 x 16 or 2 x 4 x 16 outputs needs, 32 channels of
+each in 16 bits."""
 _SIDE = 16
 """Voxels of the longest side of a tile; levels whose side is no multiple of it are computed without tiles."""
 
@@ -41,6 +47,11 @@ class Convolution:
     stride: int
     kernel: str
     norm: nn.InstanceNorm3d
+
+
+def launcher(device: torch.device, dtype: torch.dtype) -> Launch:
+    """Of the kernels for this number format, compiled. Raises RuntimeError with the compiler's message."""
+    return Kernels(SOURCE, device, {"IS_BF16": int(dtype == torch.bfloat16)}).launch
 
 
 def fits(model: UNet, window: int) -> bool:
@@ -100,7 +111,7 @@ class Network:
             read, rest, grid = [*first, layer.weights], rest[1:], (tiles * -(-blocks // 2), n)
         elif layer.kernel == "gather":
             rest.append(layer.stride)
-        self._launch(layer.kernel, grid, *read, values, moments, *rest)
+        self._launch(layer.kernel, grid, *read, values, moments, *rest, shared=_SHARED.get(layer.kernel, 0))
         return self._settled(layer, values, moments)
 
     def _room(self, like: Tensor, n: int, sides: list[int], layer: Convolution, tiles: int) -> tuple[Tensor, Tensor]:
@@ -112,8 +123,8 @@ class Network:
         affine = moments.new_empty((n, channels, 2))
         voxels = float(values[0, ..., 0].numel())
         norm = layer.norm
-        grid = (channels // 32, n)
-        self._launch("settle", grid, moments, norm.weight, norm.bias, affine, tiles, channels, voxels, norm.eps)
+        given = (moments, norm.weight, norm.bias, affine, tiles, channels, voxels, norm.eps)
+        self._launch("settle", (channels // 32, n), *given, threads=1024)
         return Activation(values, affine)
 
     def _risen(self, x: Activation, weights: Tensor, bias: Tensor) -> Activation:

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from bench_retinanet.config import ANCHORS, HEADS, RetinaNetConfig
 from bench_retinanet.model import Bottleneck, Level, RetinaNet, normalisation
-from bench_retinanet.pytorch import kernels
+from bench_retinanet.pytorch import convolutions, kernels
 from bench_retinanet.pytorch.heads import CANVAS, Canvas
+from loadgen.harness.runtimes.cuda import Kernels
 
 _GROUP = 16
 """Channels of a group from which on tensor cores take no less time for fewer."""
@@ -29,9 +30,12 @@ class Fused:
         self._side = config.image // 2
         stem = body.get_submodule("conv1")
         self._stem = _last(blocked(stem.get_parameter("weight"))), stem.get_parameter("bias")
-        self._stages = [[_Block(block) for block in body.get_submodule(stage).children()] for stage in _stages(config)]
+        ours = convolutions.kernels_for(self._stem[0])
+        self._entry = convolutions.Stem(*self._stem, ours) if ours and convolutions.suits_stem(self._stem[0]) else None
+        stages = [body.get_submodule(f"layer{number + 1}") for number in range(len(config.layers))]
+        self._stages = [[_Block(block, ours) for block in stage.children()] for stage in stages]
         self._heads = [model.head[name] for name in HEADS]
-        self._canvas = Canvas(model, config)
+        self._canvas = Canvas(model, config, _convolved)
         self._bias = _biased(self._heads[0], HEADS["classification_head"]).float()
         self._normalisation = normalisation(self._bias.device)
         sides = (self._side + 3, self._side + 3, kernels.CHANNELS)
@@ -47,8 +51,8 @@ class Fused:
         mean, deviation = self._normalisation
         blocks = self._inputs[len(images)]
         kernels.fill(images, mean, deviation, blocks)
-        weight, bias = self._stem
-        x = kernels.pooled(_rectified(blocks.permute(0, 3, 1, 2), weight, bias))
+        stem = self._entry(blocks) if self._entry else _rectified(blocks.permute(0, 3, 1, 2), *self._stem)
+        x = kernels.pooled(stem)
         found = []
         for stage in self._stages:
             for block in stage:
@@ -84,7 +88,8 @@ class Fused:
 class _Block:
     """A bottleneck; biases of what is added are one."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: nn.Module, ours: Kernels | None) -> None:
+        """ours: what computes convolutions in small groups, if this GPU can."""
         assert isinstance(block, Bottleneck)
         self._block, self._middle, self._last = block, block.conv2, block.conv3
         self._projection = [layer for layer in block.downsample.modules() if isinstance(layer, nn.Conv2d)]
@@ -92,11 +97,15 @@ class _Block:
         self._bias = torch.stack(biases).sum(0)
         weight, self._groups = regrouped(self._middle.weight, self._middle.groups)
         self._weight = _last(weight)
+        self._grouped = convolutions.Grouped(self._middle, ours) if ours and convolutions.suits(self._middle) else None
 
     def __call__(self, x: Tensor) -> Tensor:
         middle, last = self._middle, self._last
         inner = _convolved(self._block.conv1, x)
-        inner = _rectified(inner, self._weight, middle.bias, middle.stride[0], 1, self._groups)
+        if self._grouped:
+            inner = self._grouped(inner)
+        else:
+            inner = _rectified(inner, self._weight, middle.bias, middle.stride[0], 1, self._groups)
         added = _plain(self._projection[0], x) if self._projection else x
         once = ((1, 1), (0, 0), (1, 1), 1)
         return torch.cudnn_convolution_add_relu(inner, last.weight, added, 1.0, self._bias, *once)
@@ -127,10 +136,6 @@ def regrouped(weight: Tensor, groups: int) -> tuple[Tensor, int]:
     for number in range(joined):
         found[:, number, :, number] = parts[:, number]
     return found.reshape(outputs, joined * width, *kernel), groups // joined
-
-
-def _stages(config: RetinaNetConfig) -> list[str]:
-    return [f"layer{number + 1}" for number in range(len(config.layers))]
 
 
 def _last(weight: Tensor) -> Tensor:

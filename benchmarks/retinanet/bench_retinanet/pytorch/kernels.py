@@ -106,7 +106,7 @@ def fill(images: Tensor, mean: Tensor, deviation: Tensor, out: Tensor) -> None:
 
 def pooled(x: Tensor) -> Tensor:
     """[n, channels, side, side] -> [n, channels, side / 2, side / 2], channels last; nothing in x is below 0."""
-    n, channels, side, _ = x.shape
+    n, channels, side, _ = _last(x)
     half = (side + 1) // 2
     out = _like(x, half)
     count = n * half * half
@@ -117,8 +117,8 @@ def pooled(x: Tensor) -> Tensor:
 
 def add(x: Tensor, bias: Tensor, coarse: Tensor | None = None) -> Tensor:
     """x [n, channels, side, side], channels last, to which the bias and, magnified, a coarser level are added."""
-    n, channels, side, _ = x.shape
-    small = 0 if coarse is None else coarse.shape[2]
+    n, channels, side, _ = _last(x)
+    small = 0 if coarse is None else _last(coarse)[2]
     count = n * side * side
     sizes = (side, small, channels, triton.next_power_of_2(channels), _PIXELS)
     _add[(triton.cdiv(count, _PIXELS),)](x, bias, x if coarse is None else coarse, count, *sizes)
@@ -128,12 +128,18 @@ def add(x: Tensor, bias: Tensor, coarse: Tensor | None = None) -> Tensor:
 def best(logits: Tensor, bias: Tensor, anchors: int) -> Tensor:
     """float32 [n, locations * anchors]: the greatest logit of each anchor. logits: [n, anchors * classes, side, side],
     channels last, without their bias [anchors * classes] in float32."""
-    n, outputs, side, _ = logits.shape
+    n, outputs, side, _ = _last(logits)
     classes = outputs // anchors
     found = torch.empty((n, side * side * anchors), dtype=torch.float32, device=logits.device)
     rows, wide = 16, triton.next_power_of_2(classes)
     _best[(triton.cdiv(found.numel(), rows),)](logits, bias, found, found.numel(), anchors, classes, wide, rows)
     return found
+
+
+def _last(x: Tensor) -> torch.Size:
+    """The shape of what lies in memory as kernels read it."""
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    return x.shape
 
 
 def _like(x: Tensor, side: int) -> Tensor:
