@@ -84,7 +84,7 @@ BENCHMARK = Benchmark(
         "pytorch": BackendSpec(
             name="bench_sdxl.pytorch.backend:Backend",
             extra="pytorch",
-            dtypes=("float32", "bfloat16", "float16"),
+            dtypes=("float32", "bfloat16", "float16", "float8"),
             devices=("cpu", "cuda"),
             baseline="bench_sdxl.pytorch.backend:as_the_reference",
             file=UNET,
