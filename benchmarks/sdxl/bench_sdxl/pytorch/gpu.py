@@ -43,15 +43,16 @@ class Painter:
         self._waiter = ThreadPoolExecutor(1, "gpu-images")
         self._pool = torch.cuda.graph_pool_handle()  # recordings run one after the other, in the same memory
         self._stream: Any = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize(self.device)  # what was made so far is there for another stream
         self._recordings = {size: self._recorded(size, negative_ids) for size in sizes(max_batch)}
 
     def _recorded(self, size: int, ids: Sequence[Tensor]) -> _Recording:
         """Of a batch of this size."""
-        first, second = (rows.repeat(size, 1) for rows in ids)
-        latents = torch.zeros(self.pipeline.configs.latent_shape, device=self.device)
         short = replace(self.schedule, timesteps=self.schedule.timesteps[-1:], sigmas=self.schedule.sigmas[-2:])
         graph: Any = torch.cuda.CUDAGraph()
         with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
+            first, second = (rows.repeat(size, 1) for rows in ids)
+            latents = torch.zeros(self.pipeline.configs.latent_shape, device=self.device)
             for _ in range(2):  # outside of the recording: compiles, and chooses algorithms
                 self._made(first, second, latents, short)
             self._stream.synchronize()
