@@ -266,6 +266,6 @@ def test_a_gpu_draws_what_a_cpu_does(mini: Path, batch: Batch, backend: Backend)
 @needs_gpu
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float8"])
 def test_fewer_bits_meet_the_target(dtype: str, mini: Path, batch: Batch, scored: Scored) -> None:
-    made = loaded(mini, dtype, 40)
-    assert met(scored(drawn(made, batch)))
+    made = loaded(mini, dtype, 8)
+    assert met(scored(drawn(made, batch, 8)))
     made.close()
