@@ -91,6 +91,14 @@ def _convolve(
     tl.store(out + place[:, None] * outputs + channel[None], total.to(out.dtype.element_ty), mask=inside)
 
 
+def is_offered(weight: Tensor) -> bool:
+    """Not for numbers of 32 bits, which Triton would shorten, nor on GPUs whose copying engine and cache are smaller
+    than Hopper's."""
+    if weight.dtype == torch.float32:
+        return False
+    return weight.device.type != "cuda" or torch.cuda.get_device_capability(weight.device) >= (9, 0)
+
+
 def fits(height: int, width: int, inputs: int, outputs: int, tile: Tile) -> bool:
     """Is an image a whole number of tiles, and so are the channels?"""
     columns = min(width, tile.pixels)

@@ -180,7 +180,7 @@ class UNet(nn.Module):
 
 def _fuse_upsamplers(level: Any) -> None:
     for number, plain in enumerate(getattr(level, "upsamplers", [])):
-        if plain.conv.weight.dtype != torch.float32:  # Triton would shorten its numbers
+        if convolution.is_offered(plain.conv.weight):
             level.upsamplers[number] = Upsample(plain)
 
 
