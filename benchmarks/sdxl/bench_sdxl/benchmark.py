@@ -33,7 +33,7 @@ MINI = Profile(
     settings={
         Scenario.SingleStream: {
             "single_stream_expected_latency_ns": 10_000_000.0,  # pre-generates enough for any machine
-            "min_duration_ms": 5_000,
+            "min_duration_ms": 3_000,
             "min_query_count": 64,  # the fewest from which early stopping judges a 90th percentile
             **_WHOLE,
         },
