@@ -14,18 +14,26 @@ import pytest
 import torch
 
 from bench_sdxl.accuracy import score
+from bench_sdxl.benchmark import BENCHMARK, MINI
 from bench_sdxl.dataset import Batch, Dataset
 from bench_sdxl.postprocess import encode
 from bench_sdxl.pytorch.backend import Backend
 from bench_sdxl.standins import SIZES
 from bench_sdxl.standins.miniature import prepare
 from loadgen.contracts import BackendOptions, Entry, Scoring
+from loadgen.rules import Accuracy, load_round
 
 if importlib.util.find_spec("triton"):
     os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
 Images = npt.NDArray[np.uint8]
 Scored = Callable[[Images], dict[str, float]]
+REFERENCE = MINI.reference
+LIMITS: Any = load_round("v4.0").model(BENCHMARK.model).limits(0.99, REFERENCE)
+
+
+def met(values: dict[str, float]) -> bool:
+    return Accuracy(values, LIMITS, 0.99).met
 
 
 @pytest.fixture(scope="session")

@@ -21,16 +21,8 @@ from bench_sdxl.standins import generate
 from bench_sdxl.standins.miniature import CONFIGS, LENGTH, WEIGHTS, prepare, read_committed_statistics, read_weights
 from loadgen.contracts import BackendOptions
 from loadgen.harness.cli import invoke
-from loadgen.rules import Accuracy, load_round
 
-from .conftest import Images, Scored, made
-
-REFERENCE = MINI.reference
-LIMITS: Any = load_round("v4.0").model(BENCHMARK.model).limits(0.99, REFERENCE)
-
-
-def met(values: dict[str, float]) -> bool:
-    return Accuracy(values, LIMITS, 0.99).met
+from .conftest import LIMITS, REFERENCE, Images, Scored, made, met
 
 
 def test_the_reference_is_the_score_in_float32(images: Images, scored: Scored) -> None:

@@ -12,33 +12,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench_sdxl.pytorch import layers, unet, vae
-from bench_sdxl.pytorch.kernels import add, gelu_gated, group_norm, layer_norm
+from bench_sdxl.pytorch import convolution, layers, unet, vae
+from bench_sdxl.pytorch.attention import attend
+from bench_sdxl.pytorch.kernels import add, converted, gelu_gated, group_norm, layer_norm
+from bench_sdxl.pytorch.pipeline import Pipeline
+from bench_sdxl.pytorch.products import Convolution, Product
 
 
 class ResnetBlock(nn.Module):
     """See `layers.ResnetBlock`. Biases of the convolutions are added where their outputs are read."""
 
-    def __init__(self, plain: layers.ResnetBlock, number: slice | None) -> None:
-        """number: which part of all blocks' time embeddings is this one's."""
+    def __init__(self, plain: layers.ResnetBlock, part: slice | None = None) -> None:
+        """part: which of all blocks' time embeddings are this one's; None: the block knows no time."""
         super().__init__()
-        self.norm1, self.conv1, self.norm2, self.conv2 = plain.norm1, plain.conv1, plain.norm2, plain.conv2
-        self.part, self.conv_shortcut = number, plain.conv_shortcut
-        bias: Any = plain.conv2.bias
-        self.first: Any = plain.conv1.bias  # of the first convolution, if no time is told
-        self.bias: Tensor = bias if plain.conv_shortcut is None else bias + plain.conv_shortcut.bias
+        self.norm1, self.norm2, self.part, self.conv_shortcut = plain.norm1, plain.norm2, part, plain.conv_shortcut
+        self.conv1, self.conv2 = Convolution(plain.conv1), Convolution(plain.conv2)
+        self.products = [self.conv1, self.conv2]
+        bias, self.first = cast(Tensor, plain.conv2.bias), cast(Tensor, plain.conv1.bias)
+        self.bias = bias if plain.conv_shortcut is None else bias + cast(Tensor, plain.conv_shortcut.bias)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """time [n, all blocks' outputs]: embeddings, this block's with the bias of its first convolution."""
-        inner = _convolved(group_norm(x, self.norm1, silu=True), self.conv1)
-        shift = self.first.expand(len(x), -1).contiguous() if time is None else time[:, self.part].contiguous()
-        inner = _convolved(group_norm(inner, self.norm2, shift, silu=True), self.conv2)
-        return add(inner, x if self.conv_shortcut is None else _convolved(x, self.conv_shortcut), self.bias)
+        shift = self.first.expand(len(x), -1) if time is None else time[:, self.part]
+        inner = self.conv1(group_norm(x, self.norm1, silu=True, form=self.conv1.form))
+        inner = self.conv2(group_norm(inner, self.norm2, shift, silu=True, form=self.conv2.form))
+        return add(inner, x if self.conv_shortcut is None else F.conv2d(x, self.conv_shortcut.weight), self.bias)
 
 
-def _convolved(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """Without the bias."""
-    return F.conv2d(x, conv.weight, None, conv.stride, conv.padding)
+class Upsample(nn.Module):
+    """See `layers.Upsample`: without the larger image in between."""
+
+    def __init__(self, plain: layers.Upsample) -> None:
+        super().__init__()
+        self.plain = plain
+        self.tile = convolution.NARROW if len(plain.conv.weight) % convolution.WIDE.outputs else convolution.WIDE
+        self.weight = convolution.doubled(plain.conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, inputs, height, width = x.shape
+        if not convolution.fits(height, width, inputs, len(self.weight) // 4, self.tile):
+            plain: Tensor = self.plain(x)
+            return plain
+        return convolution.convolve_doubled(x, self.weight, cast(Tensor, self.plain.conv.bias), self.tile)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -55,10 +70,12 @@ class TransformerBlock(nn.Module):
         self.norm1, self.norm2, self.norm3 = plain.norm1, plain.norm2, plain.norm3
         own, other = plain.attn1, plain.attn2
         self.heads = own.heads
-        self.qkv = torch.cat([own.to_q.weight, own.to_k.weight, own.to_v.weight])
-        self.out, self.query, self.out2 = own.to_out[0], other.to_q.weight, other.to_out[0]
+        self.qkv = Product(torch.cat([own.to_q.weight, own.to_k.weight, own.to_v.weight]))
+        self.query = Product(other.to_q.weight)
+        self.out, self.out2 = (Product(part.to_out[0].weight, part.to_out[0].bias) for part in (own, other))
         self.keys_values = torch.cat([other.to_k.weight, other.to_v.weight])
-        self.first, self.second = plain.ff.net[0].proj, plain.ff.net[2]
+        self.first, self.second = (Product(part.weight, part.bias) for part in (plain.ff.net[0].proj, plain.ff.net[2]))
+        self.products = [self.qkv, self.out, self.query, self.out2, self.first, self.second]
 
     def forward(self, x: Tensor, delta: Tensor | None, context: Tensor) -> Tensor:
         """x [n * S, C], to which delta is not yet added, and is here; what this block adds at last.
@@ -67,12 +84,12 @@ class TransformerBlock(nn.Module):
         """
         n = context.shape[1]
         width = x.shape[1] // self.heads
-        own = F.linear(layer_norm(x, self.norm1, delta), self.qkv).view(n, -1, 3, self.heads, width)
-        delta = self.out(_attended(*own.permute(2, 0, 3, 1, 4)))
-        q = F.linear(layer_norm(x, self.norm2, delta), self.query).view(n, -1, self.heads, width).transpose(1, 2)
-        delta = self.out2(_attended(q, context[0], context[1]))
-        out: Tensor = self.second(gelu_gated(self.first(layer_norm(x, self.norm3, delta))))
-        return out
+        own = self.qkv(layer_norm(x, self.norm1, delta, self.qkv.form)).view(n, -1, 3, self.heads, width)
+        delta = self.out(converted(_attended(*own.permute(2, 0, 3, 1, 4)), self.out.form))
+        q = self.query(layer_norm(x, self.norm2, delta, self.query.form))
+        delta = self.out2(attend(q, context, self.out2.form))
+        both = self.first(layer_norm(x, self.norm3, delta, self.first.form))
+        return self.second(gelu_gated(both, self.second.form))
 
     def told(self, context: Tensor) -> Tensor:
         """Keys and values of prompts [n, tokens, size]."""
@@ -93,7 +110,7 @@ class Transformer(nn.Module):
         """first: number of its first block among all."""
         super().__init__()
         self.norm, self.proj_in, self.proj_out, self.first = plain.norm, plain.proj_in, plain.proj_out, first
-        self.blocks = nn.ModuleList(TransformerBlock(block) for block in plain.transformer_blocks)
+        self.blocks = [TransformerBlock(block) for block in plain.transformer_blocks]
 
     def forward(self, x: Tensor, context: list[Tensor]) -> Tensor:
         """context: of all blocks."""
@@ -103,50 +120,6 @@ class Transformer(nn.Module):
             delta = block(tokens, delta, context[self.first + number])
         made = F.linear(tokens + delta, self.proj_out.weight).view(n, height, width, -1).permute(0, 3, 1, 2)
         return add(made, x, self.proj_out.bias)
-
-
-class UNet(nn.Module):
-    """See `unet.UNet`; steps know what `told` and `times` have computed."""
-
-    def __init__(self, plain: unet.UNet) -> None:
-        """Takes the plain one apart."""
-        super().__init__()
-        self.config, self.plain = plain.config, plain
-        levels: list[Any] = [*plain.down_blocks, plain.mid_block, *plain.up_blocks]
-        self.blocks: list[TransformerBlock] = []
-        weights, biases, at = [], [], 0
-        for level in levels:
-            for number, block in enumerate(level.resnets):
-                weights.append(block.time_emb_proj.weight)
-                biases.append(block.time_emb_proj.bias + block.conv1.bias)
-                level.resnets[number] = ResnetBlock(block, slice(at, at + len(biases[-1])))
-                at += len(biases[-1])
-            for number, transformer in enumerate(level.attentions):
-                level.attentions[number] = fused = Transformer(transformer, len(self.blocks))
-                self.blocks.extend(fused.blocks)  # type: ignore[arg-type]
-        self.weight, self.bias = torch.cat(weights), torch.cat(biases)
-
-    def told(self, context: Tensor) -> list[Tensor]:
-        """Of prompts [n, S, C], each block's keys and values."""
-        return [block.told(context) for block in self.blocks]
-
-    def times(self, timesteps: Tensor, added: Tensor) -> Tensor:
-        """Of timesteps [steps] and embeddings [n, size], each step's embeddings of all blocks [steps, n, all]."""
-        first = self.config.block_out_channels[0]
-        time = self.plain.time_embedding(unet.sinusoids(timesteps, first).to(added.dtype))
-        return F.linear(F.silu(time[:, None] + added), self.weight, self.bias)
-
-    def forward(self, x: Tensor, time: Tensor, context: list[Tensor]) -> Tensor:
-        """The noise in scaled latents [n, 4, H, W], channels last, at one step."""
-        x = self.plain.conv_in(x)
-        kept = [x]
-        for down in self.plain.down_blocks:
-            x = down(x, time, context, kept)
-        x = self.plain.mid_block(x, time, context)
-        for up in self.plain.up_blocks:
-            x = up(x, time, context, kept)
-        out: Tensor = self.plain.conv_out(group_norm(x, self.plain.conv_norm_out, silu=True))
-        return out
 
 
 class Attention(nn.Module):
@@ -166,24 +139,57 @@ class Attention(nn.Module):
         return add(made, x, self.out.bias)
 
 
-class Decoder(nn.Module):
-    """See `vae.VAE.decode`."""
+class UNet(nn.Module):
+    """See `unet.UNet`."""
 
-    def __init__(self, plain: vae.VAE) -> None:
+    def __init__(self, plain: unet.UNet) -> None:
         """Takes the plain one apart."""
         super().__init__()
         self.plain = plain
-        middle: Any = plain.decoder.mid_block
-        middle.attentions[0] = Attention(middle.attentions[0])
-        for level in (middle, *plain.decoder.up_blocks):
+        self.blocks: list[TransformerBlock] = []
+        """In the order in which the prompt's keys and values are told."""
+        self.resnets: list[ResnetBlock] = []
+        weights, biases, at = [], [], 0
+        levels: list[Any] = [*plain.down_blocks, plain.mid_block, *plain.up_blocks]
+        for level in levels:
             for number, block in enumerate(level.resnets):
-                level.resnets[number] = ResnetBlock(block, None)
+                weights.append(block.time_emb_proj.weight)
+                biases.append(block.time_emb_proj.bias + block.conv1.bias)
+                level.resnets[number] = ResnetBlock(block, slice(at, at + len(biases[-1])))
+                at += len(biases[-1])
+            self.resnets.extend(level.resnets)
+            for number, transformer in enumerate(level.attentions):
+                level.attentions[number] = fused = Transformer(transformer, len(self.blocks))
+                self.blocks.extend(fused.blocks)
+            _fuse_upsamplers(level)
+        self.weight, self.bias = torch.cat(weights), torch.cat(biases)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Images [n, 3, H, W] of latents already divided by the scaling factor, channels last."""
-        decoder = self.plain.decoder
-        x = decoder.mid_block(decoder.conv_in(self.plain.post_quant_conv(latents)))
-        for level in decoder.up_blocks:
-            x = level(x)
-        out: Tensor = decoder.conv_out(group_norm(x, decoder.conv_norm_out, silu=True))
-        return out
+    @property
+    def products(self) -> list[Product]:
+        """Those that can be quantised."""
+        both: list[Any] = [*self.blocks, *self.resnets]
+        return [product for block in both for product in block.products if product.can_be_quantised]
+
+    def estimator(self, timesteps: Tensor, context: Tensor, pooled: Tensor, sizes: Tensor) -> unet.Estimator:
+        """See `unet.UNet.estimator`: also keys and values, and what each block makes of the time, are computed here."""
+        time = unet.sinusoids(timesteps, self.plain.config.block_out_channels[0]).to(context.dtype)
+        time = self.plain.time_embedding(time)[:, None] + self.plain.added(pooled, sizes)
+        times, told = F.linear(F.silu(time), self.weight, self.bias), [block.told(context) for block in self.blocks]
+        return lambda x, step: self.plain.estimated(x, times[step], told)
+
+
+def _fuse_upsamplers(level: Any) -> None:
+    for number, plain in enumerate(getattr(level, "upsamplers", [])):
+        if convolution.is_offered(plain.conv.weight):
+            level.upsamplers[number] = Upsample(plain)
+
+
+def fuse(pipeline: Pipeline) -> None:
+    """Put this module's blocks in the place of the plain ones."""
+    pipeline.unet = UNet(pipeline.unet)  # type: ignore[assignment]
+    decoder: Any = pipeline.vae.decoder
+    decoder.mid_block.attentions[0] = Attention(decoder.mid_block.attentions[0])
+    for level in (decoder.mid_block, *decoder.up_blocks):
+        for number, block in enumerate(level.resnets):
+            level.resnets[number] = ResnetBlock(block)
+        _fuse_upsamplers(level)
