@@ -122,7 +122,7 @@ def test_a_failing_prediction_fails_the_run(
         (["--threads", "100000"], "--threads 100000: this machine has"),
         (["--user-conf", "mode.conf"], "mode.conf sets the mode to AccuracyOnly: remove that line"),
         (["--user-conf", "typo.conf"], "typo.conf:2: no model 'brt', so the line would have no effect: did you mean"),
-        (["run", "--resume", "nothing-here"], "nothing-here cannot be read"),
+        (["run", "--resume", "nothing-here"], "nothing-here/results.json cannot be read"),
         (["--round", "v99"], "v99"),
         (["--ratio", "0.9"], "no ratio 0.9; there are 0.99, 0.999"),
         (["--device", "tpu"], "device 'tpu': backend numpy runs on cpu, cuda or cuda:N"),

@@ -206,7 +206,7 @@ def test_other_profiles_and_old_files_are_warned_about(runs: Benchmark) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a", "nowhere"], "nowhere cannot be read"),
+        (["a", "nowhere"], "nowhere/results.json cannot be read"),
         (["empty", "b"], "empty/results.json cannot be read"),
         (["a", "other"], "other of cubes: compare runs of one benchmark"),
         (["a", "b", "--html", "nowhere/c.html"], "--html nowhere/c.html cannot be written"),
