@@ -11,7 +11,7 @@ from loadgen.settings import Revision
 __all__ = compat.__all__  # noqa: PLE0605 - a list
 
 
-class TestSettings(compat.TestSettings):
+class TestSettings(compat.TestSettings):  # type: ignore[no-redef]
     """Of release 6.0."""
 
     __slots__ = ()

@@ -70,7 +70,7 @@ def has_matrix_units(device: torch.device) -> bool:
     """For products in 16 bits, bfloat16 too: from Ampere on."""
     import torch
 
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cuda" and bool(torch.cuda.get_device_capability(device) >= (8, 0))
 
 
 def compiled(source: Path, options: list[str]) -> ctypes.Array[ctypes.c_char]:
