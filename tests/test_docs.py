@@ -307,6 +307,16 @@ def test_compliance_says_how_much_is_recorded() -> None:
     assert said in " ".join((ROOT / "docs" / "compliance.md").read_text().split())
 
 
+def test_every_option_is_named_by_a_page() -> None:
+    source = (ROOT / "loadgen/src/loadgen/harness/cli.py").read_text()
+    hidden = set(re.findall(r'"(--[a-z-]+)", is_flag=True, hidden=True', source))
+    options = set(re.findall(r'"(--[a-z][a-z-]+)"', source)) - hidden
+    assert len(options) > 30
+    options.discard("--version")  # of a whole command line, and what anybody tries
+    named = set(re.findall(r"--[a-z][a-z-]+", "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))))
+    assert options - named == set()
+
+
 def test_every_build_argument_of_an_image_is_described() -> None:
     dockerfile = (ROOT / "benchmarks" / BENCHMARKS[0] / "Dockerfile").read_text()
     arguments = set(re.findall(r"^ARG (\w+)", dockerfile, re.M)) - {"SOURCE", "REVISION"}  # tools/image.py gives these

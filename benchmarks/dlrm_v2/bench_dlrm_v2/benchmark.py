@@ -75,7 +75,7 @@ FULL = Profile(
     prepare="bench_dlrm_v2.assets:prepare",
     is_official=True,
     samples=330_067,
-    memory_gb="bench_dlrm_v2.needs:memory_gb",
+    memory_gb="bench_dlrm_v2.needs:official",
     gflop=GFLOP,
     assets="bench_dlrm_v2.assets:ASSETS",
 )

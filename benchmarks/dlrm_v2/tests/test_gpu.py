@@ -22,6 +22,7 @@ from loadgen.contracts import BackendOptions
 
 pytest.importorskip("triton", reason="Triton is for Linux only")
 
+from bench_dlrm_v2.pytorch.dense import Fused
 from bench_dlrm_v2.pytorch.gpu import Pipeline
 from bench_dlrm_v2.pytorch.kernels import Lookup
 
@@ -71,6 +72,22 @@ def test_sums_are_rounded_once(source: Source, made: Any) -> None:
     assert ((bags.float() - expected).abs() <= 2.0**-7 * expected.abs()).all()
 
 
+@pytest.mark.parametrize("pairs", [1, 70])
+def test_fused_layers_are_the_networks(pairs: int, source: Source) -> None:
+    """At sizes that fill no tile."""
+    dtype = torch.bfloat16 if ON_GPU else torch.float32
+    network = Dense(source.config).eval().requires_grad_(False)
+    network.load_state_dict({name.removeprefix(PREFIX): value for name, value in source.state().items()})
+    network.to(DEVICE, dtype)
+    torch.manual_seed(0)
+    dim, width = source.config.dim, source.config.width
+    dense, start = (torch.randn(pairs, columns, device=DEVICE).to(dtype) for columns in (source.config.dense, width))
+    expected = network(dense, start[:, dim:])
+    found = Fused(network)(dense, start)
+    assert found.shape == (pairs,)
+    assert (found - expected).abs().max() < (0.02 if ON_GPU else 1e-5)
+
+
 class NoStream:
     """A stream, an event or a device of a machine without a GPU: all is done at once."""
 
@@ -85,6 +102,7 @@ class NoStream:
         return lambda *_: None
 
 
+@pytest.mark.skipif(ON_GPU, reason="Triton interprets only where there is no GPU")
 @pytest.mark.parametrize("devices", [1, 2, 5])
 def test_the_pipeline_answers_each_batch(
     devices: int, source: Source, made: Any, golden: Any, monkeypatch: pytest.MonkeyPatch

@@ -107,9 +107,11 @@ def test_hashes_look_random() -> None:
 
 
 def test_the_needs_of_a_machine() -> None:
-    assert needs.memory_gb("pytorch", "float32", 8) == pytest.approx(106.3, abs=0.1)
-    assert needs.memory_gb("pytorch", "int8", 8) == pytest.approx(28.7, abs=0.1)
-    assert needs.capped("pytorch", "float32", 8) == pytest.approx(3.1, abs=0.1)
+    assert needs.memory_gb("pytorch", "float32", 8, "cpu") == pytest.approx(106.3, abs=0.1)
+    assert needs.memory_gb("pytorch", "int8", 8, "cuda") == pytest.approx(28.7, abs=0.1)
+    assert needs.capped("pytorch", "float32", 8, "cpu") == pytest.approx(3.1, abs=0.1)
+    assert needs.official("pytorch", "float32", 8, "cuda") == pytest.approx(106.3, abs=0.1)
+    assert needs.official("pytorch", "float32", 8, "cpu") == pytest.approx(1.8, abs=0.1), "rows stay in their files"
 
 
 def test_a_full_disk_is_noticed_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

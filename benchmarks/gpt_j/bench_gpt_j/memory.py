@@ -21,7 +21,7 @@ def of_search(config: GPTJConfig, places: int, size: int) -> int:
     return 2 * config.n_layer * config.n_embd * places * size
 
 
-def of_6b(backend: str, dtype: str, batch: int) -> float:
+def of_6b(backend: str, dtype: str, batch: int, device: str = "cuda") -> float:
     """GB that a run of GPT-J 6B takes (`Profile.memory_gb`): each search has room for the longest."""
     size = SIZES[dtype]
     return (parameters(GPTJ_6B) * size + batch * of_search(GPTJ_6B, LONGEST + BEAMS * MAX_NEW, size)) / 1e9

@@ -20,12 +20,12 @@ def of_token(config: LlamaConfig, size: int) -> int:
     return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_size * size
 
 
-def of_70b(backend: str, dtype: str, batch: int) -> float:
+def of_70b(backend: str, dtype: str, batch: int, device: str = "cuda") -> float:
     """GB that a run of Llama 2 70B takes (`Profile.memory_gb`), with 574 tokens a request: an average one, whole."""
     return _taken(LLAMA_70B, backend, dtype, batch)
 
 
-def of_13b(backend: str, dtype: str, batch: int) -> float:
+def of_13b(backend: str, dtype: str, batch: int, device: str = "cuda") -> float:
     """As `of_70b`."""
     return _taken(LLAMA_13B, backend, dtype, batch)
 

@@ -84,7 +84,7 @@ def config_of(shapes: Shapes, source: str) -> RnntConfig:
     return config
 
 
-def memory_gb(backend: str, dtype: str, batch: int) -> float:
+def memory_gb(backend: str, dtype: str, batch: int, device: str) -> float:
     """Of the full-size model: weights and libraries, dev-clean's waveforms, and a batch of 15 s. Measured on a CPU in
     float32: 0.6 GB, and 0.016 for each utterance; a GPU keeps more of what it has computed."""
     return 0.6 + 0.5 + 0.025 * batch

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -36,10 +37,26 @@ LONGEST = Length(_MOST, joined_frames(_MOST))
 class Batch:
     """Waveforms as they lie on the disk; full scale is 32,768."""
 
-    waves: Wave
-    """[n, longest of the batch], zeros after an utterance's end."""
-    lengths: I64
-    """[n], in samples."""
+    waves: Sequence[Wave]
+    """Of each utterance, where the dataset has it: who needs them side by side copies them there (`collect`)."""
+
+    @cached_property
+    def lengths(self) -> I64:
+        """In samples."""
+        return np.array([len(wave) for wave in self.waves])
+
+    def collect(self, rows: Wave) -> None:
+        """Copy into [n, longest of the batch or more]; zeros after an utterance's end."""
+        for row, wave in zip(rows, self.waves, strict=True):
+            row[: len(wave)] = wave
+            row[len(wave) :] = 0
+
+    @property
+    def padded(self) -> Wave:
+        """[n, longest of the batch], zeros after an utterance's end."""
+        rows = np.empty((len(self.waves), self.lengths.max()), np.int16)
+        self.collect(rows)
+        return rows
 
 
 class Dataset:
@@ -83,11 +100,7 @@ class Dataset:
 
     def gather(self, indices: I64) -> Batch:
         """Raises KeyError with the number of a sample that is not loaded."""
-        lengths = self._samples[indices]
-        waves = np.zeros((len(indices), lengths.max()), np.int16)
-        for row, index, length in zip(waves, indices.tolist(), lengths.tolist(), strict=True):
-            row[:length] = self._waves[index]
-        return Batch(waves, lengths)
+        return Batch([self._waves[index] for index in indices.tolist()])
 
     def costs(self, indices: I64) -> I64:
         """Joined frames of each utterance."""
@@ -111,4 +124,4 @@ def read_wave(utterance: Utterance) -> Wave:
 
 def silence(count: int, samples: int) -> Batch:
     """For a backend's first batch."""
-    return Batch(np.zeros((count, samples), np.int16), np.full(count, samples))
+    return Batch([np.zeros(samples, np.int16)] * count)

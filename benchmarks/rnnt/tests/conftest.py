@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from bench_rnnt.official import CHECKPOINT, MANIFEST
 from bench_rnnt.standins.miniature import prepare, write_weights
 
 torch.set_num_threads(1)
+if importlib.util.find_spec("triton"):
+    os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
 
 @pytest.fixture(scope="session")

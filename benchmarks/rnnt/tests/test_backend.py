@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench_rnnt.config import RnntConfig, weight_shapes
-from bench_rnnt.dataset import Batch, Dataset
+from bench_rnnt.dataset import Dataset, silence
 from bench_rnnt.official import CHECKPOINT
 from bench_rnnt.pytorch.backend import Backend, read_model, sequential
 from bench_rnnt.standins.formats import write_checkpoint
@@ -113,7 +113,7 @@ def test_other_number_formats_hear_nearly_the_same(
 
 
 def test_silence_is_answered(backend: Backend) -> None:
-    (labels,) = backend.submit(Batch(np.zeros((1, 481), np.int16), np.array([481]))).result()
+    (labels,) = backend.submit(silence(1, 481)).result()
     assert labels.dtype == np.int8
     assert len(labels) < 31
 

@@ -41,11 +41,12 @@ def test_flac_is_read_in_the_manifests_order(librispeech: Writer) -> None:
     dataset.load([0, 1, 2])
     assert [utterance.transcript for utterance in dataset.utterances] == ["three", "two", "it's one"]
     batch = dataset.gather(np.array([2, 1, 0]))
-    assert (batch.waves.dtype, batch.waves.shape) == (np.int16, (3, 8_000))
+    rows = batch.padded
+    assert (rows.dtype, rows.shape) == (np.int16, (3, 8_000))
     for row, (wave, length) in enumerate(zip(waves, batch.lengths, strict=True)):
         assert length == len(wave)
-        assert (batch.waves[row, :length] == wave).all()
-        assert (batch.waves[row, length:] == 0).all()
+        assert (rows[row, :length] == wave).all()
+        assert (rows[row, length:] == 0).all()
     assert dataset.costs(np.array([2, 0])).tolist() == [11, 13]
 
 

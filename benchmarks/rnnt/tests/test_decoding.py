@@ -1,5 +1,4 @@
-"""A batch's labels are, one for one, those of the sequential rule. Where there is no GPU, the CPU does what a GPU's
-recordings would."""
+"""A batch's labels are, one for one, those of the sequential rule."""
 
 from __future__ import annotations
 
@@ -12,10 +11,8 @@ from torch import Tensor
 from bench_rnnt.config import RnntConfig
 from bench_rnnt.model import Rnnt
 from bench_rnnt.official import MAX_SYMBOLS
-from bench_rnnt.pytorch import gpu
-from bench_rnnt.pytorch.decoding import BLANK, ROUNDS, Greedy, Labels, decode, decode_one
+from bench_rnnt.pytorch.decoding import BLANK, Greedy, Labels, State, decode, decode_one
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Maker = Callable[..., Rnnt]
 CONFIGS = [
     RnntConfig(12, 1, 1, 10, 1, 16),
@@ -62,56 +59,18 @@ def test_500_random_utterances_are_decoded_as_one_by_one(random_model: Maker) ->
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("most", [1, 7, 20])
-def test_recordings_decode_the_same(most: int, random_model: Maker) -> None:
-    """With fewer utterances than room, and again after another batch: nothing is left of that."""
-    for seed in range(6):
-        model = random_model(seed, CONFIGS[seed % 3], blank=0.5 * seed - 1).to(DEVICE)
-        greedy = Greedy(model)
-        decoder = gpu.Decoder(greedy, most, 20, 20 * MAX_SYMBOLS, DEVICE)
-        for count in {most, max(1, most - 3)}:
-            x, lengths = speech(seed + count, count)
-            encoded, frames = model.encoder(x.to(DEVICE), lengths.to(DEVICE))
-            assert as_lists(decoder(encoded, frames)) == as_lists(decode(greedy, encoded, frames))
-
-
-@torch.inference_mode()
-def test_utterances_that_still_run_move_to_smaller_recordings(
-    random_model: Maker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = random_model(3, CONFIGS[0]).to(DEVICE)
-    decoder = gpu.Decoder(Greedy(model), 64, 20, 20 * MAX_SYMBOLS, DEVICE)
-    used: list[int] = []
-    replay = gpu._Recording.replay
-    monkeypatch.setattr(gpu._Recording, "replay", lambda self: used.append(self.size) or replay(self))  # type: ignore[func-returns-value]
-    x, lengths = speech(3, 64)
-    decoder(*model.encoder(x.to(DEVICE), lengths.to(DEVICE)))
-    assert used == sorted(used, reverse=True)
-    assert set(used) == {64, 32, 16}
-
-
-def test_too_large_a_batch_is_an_error(random_model: Maker) -> None:
-    with torch.inference_mode():
-        decoder = gpu.Decoder(Greedy(random_model(0, CONFIGS[0]).to(DEVICE)), 4, 10, 300, DEVICE)
-        with pytest.raises(ValueError, match="5 utterances of 3 frames, 4 of 10 fit"):
-            decoder(torch.zeros(3, 5, 12).double(), torch.full((5,), 3))
-        with pytest.raises(ValueError, match="1 utterances of 11 frames"):
-            decoder(torch.zeros(11, 1, 12).double(), torch.full((1,), 11))
-
-
-@torch.inference_mode()
-def test_finished_utterances_leave_the_batch(random_model: Maker) -> None:
+def test_finished_utterances_leave_the_batch(random_model: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A round costs as much as the utterances that it is given."""
     model = random_model(0, CONFIGS[0], blank=-1)
-    greedy, sizes = Greedy(model), []
+    sizes: list[int] = []
+    plain = Greedy.round
 
-    def rounds(frames: Tensor, state: gpu.State, labels: Labels) -> None:
+    def counted(self: Greedy, frames: Tensor, state: State, labels: Labels) -> None:
         sizes.append(len(state.rows))
-        for _ in range(ROUNDS):
-            greedy.round(frames, state, labels)
+        plain(self, frames, state, labels)
 
-    encoded, frames = model.encoder(*speech(0, 30))
-    decode(greedy, encoded, frames, rounds)
+    monkeypatch.setattr(Greedy, "round", counted)
+    decode(Greedy(model), *model.encoder(*speech(0, 30)))
     assert sizes[0] == 30
     assert sizes[-1] < 10
 

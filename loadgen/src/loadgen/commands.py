@@ -15,7 +15,7 @@ from typing import Any
 from loadgen.compliance import Runs, place, verify
 from loadgen.conf import Source, explain, format_explanation, ignored
 from loadgen.contracts import InputError, Ints, Responder
-from loadgen.logs import metrics_of, read_accuracy, read_detail
+from loadgen.logs import in_folder, metrics_of, read_accuracy, read_detail
 from loadgen.rules import load_round, round_names, table
 from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings
@@ -96,7 +96,10 @@ def explain_conf(files: Sequence[Path], model: str, scenario: str, round_name: s
 
 def summarize(folder: Path) -> int:
     """The verdict and figures of a log folder, ours or the official LoadGen's."""
-    entries = read_detail(folder / "mlperf_log_detail.txt")
+    file = in_folder(folder, "mlperf_log_detail.txt")
+    entries = read_detail(file)
+    if not entries:
+        raise InputError(f"{file} is empty: the test did not end; run it again")
     found = metrics_of(entries)
     for key in ("loadgen_version", "sut_name", "effective_scenario", "effective_test_mode", "result_validity"):
         print(f"{key}: {found.get(key, '-')}")
@@ -106,7 +109,7 @@ def summarize(folder: Path) -> int:
     for entry in entries:
         if entry.is_error:
             print(f"error {entry.key}: {entry.value}")
-    print(f"accuracy log: {sum(1 for _ in read_accuracy(folder / 'mlperf_log_accuracy.json'))} answers")
+    print(f"accuracy log: {sum(1 for _ in read_accuracy(in_folder(folder, 'mlperf_log_accuracy.json')))} answers")
     return 0
 
 

@@ -113,7 +113,7 @@ def test_a_failing_prediction_fails_the_run(
         (["--category", "edge", "--scenario", "Server"], "--scenario and --category both choose"),
         (["synthesize"], "squares has no synthetic profile: it has mini"),
         (["train-mini", "--steps", "3"], "squares has no training for its miniature"),
-        (["--output", ""], "is empty: give a folder's name"),
+        (["--output", ""], "is empty: give a file's or folder's name"),
         (["--qps", "0"], "Invalid value for '--qps': 0.0 is not in the range x>0"),
         (["--duration", "-1"], "Invalid value for '--duration'"),
         (["--qps", "inf"], "inf is not a finite number"),
@@ -122,7 +122,7 @@ def test_a_failing_prediction_fails_the_run(
         (["--threads", "100000"], "--threads 100000: this machine has"),
         (["--user-conf", "mode.conf"], "mode.conf sets the mode to AccuracyOnly: remove that line"),
         (["--user-conf", "typo.conf"], "typo.conf:2: no model 'brt', so the line would have no effect: did you mean"),
-        (["run", "--resume", "nothing-here"], "nothing-here cannot be read"),
+        (["run", "--resume", "nothing-here"], "nothing-here/results.json cannot be read"),
         (["--round", "v99"], "v99"),
         (["--ratio", "0.9"], "no ratio 0.9; there are 0.99, 0.999"),
         (["--device", "tpu"], "device 'tpu': backend numpy runs on cpu, cuda or cuda:N"),
@@ -267,7 +267,7 @@ def test_info_says_what_is_needed_and_what_is_there(
         "python 3",
     ):
         assert line in printed
-    monkeypatch.setattr("fake_bench.memory", lambda backend, dtype, batch: batch / 2, raising=False)
+    monkeypatch.setattr("fake_bench.memory", lambda backend, dtype, batch, device: batch / 2, raising=False)
     sized = replace(mini, memory_gb="fake_bench:memory")
     Path("d/model").mkdir(parents=True)
     Path("d/model/weights").write_bytes(bytes(2_000_000))

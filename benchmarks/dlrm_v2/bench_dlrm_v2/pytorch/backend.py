@@ -67,9 +67,9 @@ class Backend:
         return network.eval().requires_grad_(False).to(self._devices[0], self._dtype)
 
     def _warm_up(self, source: Source) -> None:
-        """A pair of rows 0, which is finite or the weights are not. A GPU compiles its code: for one pair, and for any
-        number once it has seen two others."""
-        sizes = (1,) if self._pipeline is None else (1, 200, 270 * self._options.max_batch)
+        """A pair of rows 0, which is finite or the weights are not. A GPU compiles its kernels, and takes the memory of
+        a batch."""
+        sizes = (1,) if self._pipeline is None else (1, 270 * self._options.max_batch)
         for pairs in sizes:
             answer = self.submit(_zeros(source.config, pairs)).result()
         if not np.isfinite(answer).all():

@@ -1,7 +1,8 @@
 """A stream of batches through one GPU, or several that share the tables.
 
-While a batch is computed, the indices of the next one are collected in page-locked memory and copied. All tables of a
-GPU are one kernel. Each GPU sums its own tables' rows; the first gets the sums and computes the rest.
+While a batch is computed, the indices of the next one are collected in page-locked memory and copied, and their rows
+fetched: computing leaves the memory idle. All tables of a GPU are one kernel. Each GPU sums its own tables' rows; the
+first gets the sums and computes the rest.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bench_dlrm_v2.batch import F32, Batch
 from bench_dlrm_v2.model import Dense
 from bench_dlrm_v2.official import DENSE_FEATURES
+from bench_dlrm_v2.pytorch.dense import for_gpu
 from bench_dlrm_v2.pytorch.kernels import Lookup
 from bench_dlrm_v2.pytorch.source import Source
 from bench_dlrm_v2.pytorch.tables import Resident, spread
@@ -23,6 +26,8 @@ from loadgen.contracts import BackendOptions
 
 _SLOTS = 3
 """Batches on the way: one computed, one copied, one collected."""
+_COLLECTORS = 8
+"""Threads that copy indices: one copies 4 GB/s, and 30,000 samples have 7 GB."""
 _PAIRS_OF_A_SAMPLE = 270  # on average: page-locked memory is taken for so many, and for more when they come
 
 
@@ -42,12 +47,13 @@ class Pipeline:
         self._dtype: torch.dtype = next(network.parameters()).dtype
         shares = spread(source.config, len(devices))
         residents = [Resident(source, share, stored, device) for share, device in zip(shares, devices, strict=True)]
-        self._parts = [_Part(tables, is_main=number == 0) for number, tables in enumerate(residents)]
-        is_compiled = self._dtype != torch.float32
-        self._network: Any = torch.compile(network, dynamic=True) if is_compiled else network
+        width = self._config.width
+        self._parts = [_Part(tables, self._dtype, 0 if at else width) for at, tables in enumerate(residents)]
+        self._network = for_gpu(network, self._config.dim)
         pairs = options.max_cost or options.max_batch * _PAIRS_OF_A_SAMPLE
         self._slots = [_Slot(pairs) for _ in range(_SLOTS)]
         self._turn = 0
+        self._collectors = ThreadPoolExecutor(_COLLECTORS, "collector")
         self._waiter = ThreadPoolExecutor(1, "gpu-answers")
 
     def submit(self, batch: Batch) -> Future[F32]:
@@ -55,16 +61,15 @@ class Pipeline:
         slot = self._slots[self._turn]
         self._turn = (self._turn + 1) % _SLOTS
         slot.wait()
-        pairs = len(batch)
-        dense, indices = slot.collect(batch)
+        dense, indices = slot.collect(batch, self._collectors)
         stream: Any = torch.cuda.current_stream(self._main)
-        bags = torch.empty((pairs, len(self._config.rows) * self._config.dim), dtype=self._dtype, device=self._main)
-        for part in self._parts:
-            part.look_up(indices, batch.hots, bags, stream)
+        sums = [part.look_up(indices, batch.hots) for part in self._parts]
+        for part, others in zip(self._parts, sums, strict=True):
+            part.hand_over(others, sums[0], stream)
         with torch.cuda.device(self._main):
             there = dense.to(self._main, non_blocking=True).to(self._dtype)  # together a CPU would convert, and wait
-            answers = self._network(there, bags)
-            host = _page_locked((pairs,), torch.float32).copy_(answers, non_blocking=True)
+            answers = self._network(there, sums[0])
+            host = _page_locked((len(answers),), torch.float32).copy_(answers, non_blocking=True)
             slot.done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             slot.done.record()
         return self._waiter.submit(_finish, slot.done, host)
@@ -72,6 +77,7 @@ class Pipeline:
     def close(self) -> None:
         """Waits for what is under way."""
         self._waiter.shutdown()
+        self._collectors.shutdown()
         self._parts.clear()
 
 
@@ -84,33 +90,36 @@ def _finish(done: Any, answers: Tensor) -> F32:
 class _Part:
     """The tables of one GPU."""
 
-    def __init__(self, tables: Resident, is_main: bool) -> None:
-        """is_main: does the rest of the model lie there too?"""
-        self._tables, self._is_main = tables, is_main
+    def __init__(self, tables: Resident, dtype: torch.dtype, width: int) -> None:
+        """dtype: of the sums. width: of what they are written into, after room for the bottom's output; 0: of the sums
+        alone, as the rest of the model lies on another GPU."""
+        self._tables, self._dtype, self._is_main = tables, dtype, bool(width)
         self._device, self._dim = tables.rows.device, tables.rows.shape[1]
-        self._copying: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._width = width or len(tables.tables) * self._dim
+        self._own: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._own.wait_stream(torch.cuda.current_stream(self._device))  # which has made the tables
         self._lookups: dict[tuple[int, ...], Lookup] = {}
 
-    def look_up(self, indices: Tensor, hots: tuple[int, ...], bags: Tensor, stream: Any) -> None:
-        """Write the tables' columns of `bags`, on the stream of the main GPU."""
-        tables = self._tables.tables
-        with torch.cuda.device(self._device):
-            with torch.cuda.stream(self._copying):
-                copied = indices.to(self._device, non_blocking=True)
-            own: Any = torch.cuda.current_stream(self._device)
-            own.wait_stream(self._copying)
-            copied.record_stream(own)
-            sums = bags if self._is_main else bags.new_empty((len(bags), self._dim * len(tables)), device=self._device)
-            self._lookup(hots)(copied, sums)
+    def look_up(self, indices: Tensor, hots: tuple[int, ...]) -> Tensor:
+        """Sums of the tables' rows, on a stream of its own: rows are fetched while the batch before is computed."""
+        with torch.cuda.device(self._device), torch.cuda.stream(self._own):
+            sums = torch.empty((len(indices), self._width), dtype=self._dtype, device=self._device)
+            self._lookup(hots)(indices.to(self._device, non_blocking=True), sums)
+        return sums
+
+    def hand_over(self, sums: Tensor, start: Tensor, stream: Any) -> None:
+        """To the main GPU's stream, and into the tables' columns of its sums, where other GPUs' are still missing."""
+        stream.wait_stream(self._own)
+        sums.record_stream(stream if self._is_main else torch.cuda.current_stream(self._device))
         if not self._is_main:
-            stream.wait_stream(own)
-            there = sums.to(bags.device, non_blocking=True)
-            for at, table in enumerate(tables):
-                bags[:, table * self._dim :][:, : self._dim] = there[:, at * self._dim :][:, : self._dim]
+            there = sums.to(start.device, non_blocking=True)
+            for at, table in enumerate(self._tables.tables):
+                start[:, (1 + table) * self._dim :][:, : self._dim] = there[:, at * self._dim :][:, : self._dim]
 
     def _lookup(self, hots: tuple[int, ...]) -> Lookup:
         if hots not in self._lookups:
-            places = self._tables.tables if self._is_main else range(len(self._tables.tables))
+            tables = self._tables.tables
+            places = [1 + table for table in tables] if self._is_main else range(len(tables))
             self._lookups[hots] = Lookup(self._tables, hots, [self._dim * place for place in places])
         return self._lookups[hots]
 
@@ -128,7 +137,7 @@ class _Slot:
         if self.done is not None:
             self.done.synchronize()
 
-    def collect(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def collect(self, batch: Batch, threads: ThreadPoolExecutor) -> tuple[Tensor, Tensor]:
         """dense [n, 13] and indices [n, sum of hots] of the batch's pairs."""
         pairs, hots = len(batch), sum(batch.hots)
         if len(self._dense) < pairs or self._indices.shape[1] != hots:
@@ -136,7 +145,15 @@ class _Slot:
             self._dense = _page_locked((self._pairs, DENSE_FEATURES), torch.float32)
             self._indices = _page_locked((self._pairs, hots), torch.int32)
         dense, indices = self._dense[:pairs], self._indices[:pairs]
-        batch.collect(dense.numpy(), indices.numpy())
+        ends = np.cumsum(batch.counts, dtype=np.int64)
+        cuts = sorted({*np.linspace(0, len(ends), _COLLECTORS + 1).astype(int).tolist()})
+
+        def copy(low: int, high: int) -> None:
+            part = Batch(batch.source, batch.starts[low:high], batch.counts[low:high])
+            rows = slice(int(ends[low]) - int(batch.counts[low]), int(ends[high - 1]))
+            part.collect(dense[rows].numpy(), indices[rows].numpy())
+
+        list(threads.map(copy, cuts, cuts[1:]))
         return dense, indices
 
 

@@ -57,8 +57,11 @@ def _of_level(level: Level, anchors: Tensor, image: int) -> Candidates:
     classes are compared for those anchors only, a hundredth of them."""
     logits, deltas = _rows(level.logits), _rows(level.deltas)
     classes = logits.shape[2]
-    best = _best(logits.amax(dim=2))
-    pairs = _taken(logits, best).flatten(1)
+    best = _best(logits.amax(dim=2) if level.best is None else level.best)
+    chosen = _taken(logits, best)
+    if level.bias is not None:
+        chosen = chosen.float() + level.bias.view(ANCHORS, classes)[best % ANCHORS]
+    pairs = chosen.flatten(1)
     places = _best(pairs)
     scores = pairs.gather(1, places).float().sigmoid()
     rows = best.gather(1, places // classes)

@@ -12,7 +12,7 @@ import queue
 import threading
 import weakref
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,16 +20,45 @@ from torch import Tensor
 from bench_retinanet.anchors import level_anchors
 from bench_retinanet.config import RetinaNetConfig
 from bench_retinanet.dataset import Batch
-from bench_retinanet.model import RetinaNet, normalisation, normalised
+from bench_retinanet.model import Level, RetinaNet, normalisation, normalised
 from bench_retinanet.postprocess import Detections, packed
 from bench_retinanet.preprocess import Images
 from bench_retinanet.pytorch.detection import Candidates, candidates, suppressed
-from bench_retinanet.pytorch.heads import Canvas
+from bench_retinanet.pytorch.heads import CANVAS, Canvas
 
 _SLOTS = 3
 """Batches that are on the way: one fetched, one computing, one being sorted out."""
-_CANVAS = 4
-"""Up to so many images the heads compute all levels at once; not tuned yet."""
+
+
+class Network(Protocol):
+    """A RetinaNet on its GPU."""
+
+    def levels(self, images: Tensor) -> list[Level]:
+        """What the heads give for float32 images [n, 3, H, W] of values from 0 to 1."""
+
+
+class Plain:
+    """As the model is written."""
+
+    def __init__(self, model: RetinaNet, config: RetinaNetConfig) -> None:
+        self._model, self._canvas = model, Canvas(model, config)
+        weight = next(model.parameters())
+        self._dtype, self._normalisation = weight.dtype, normalisation(weight.device)
+
+    def levels(self, images: Tensor) -> list[Level]:
+        x = normalised(images, self._normalisation).to(self._dtype, memory_format=torch.channels_last)
+        features = self._model.features(x)
+        return self._canvas(features) if len(images) <= CANVAS else self._model.heads(features)
+
+
+def _network(model: RetinaNet, config: RetinaNetConfig, batches: list[int]) -> Network:
+    """In 16 bits with our own kernels, which need Triton."""
+    dtype = next(model.parameters()).dtype
+    if dtype == torch.float32 or config.image % 2:
+        return Plain(model, config)
+    from bench_retinanet.pytorch.fused import Fused
+
+    return Fused(model, config, batches)
 
 
 class Pipeline:
@@ -37,7 +66,7 @@ class Pipeline:
 
     def __init__(self, model: RetinaNet, config: RetinaNetConfig, max_batch: int, device: torch.device) -> None:
         self._model, self._config, self._device = model, config, device
-        self._canvas, self._normalisation = Canvas(model, config), normalisation(device)
+        self._network = _network(model, config, sizes(max_batch))
         self._anchors = [torch.from_numpy(boxes).to(device) for boxes in level_anchors(config)]
         self._copying, self._computing, self._sorting = (_stream(device) for _ in range(3))
         self._locked = PageLocked()
@@ -66,10 +95,7 @@ class Pipeline:
         return _Recording(graph, kept)
 
     def _compute(self, images: Tensor) -> Candidates:
-        dtype = next(self._model.parameters()).dtype
-        x = normalised(images, self._normalisation).to(dtype, memory_format=torch.channels_last)
-        features = self._model.features(x)
-        levels = self._canvas(features) if len(images) <= _CANVAS else self._model.heads(features)
+        levels = self._network.levels(images)
         return candidates(levels, self._anchors, self._config.image)
 
     def submit(self, batch: Batch) -> Future[Detections]:

@@ -7,17 +7,31 @@ eighth more places than the levels, so for many images at once it is slower, and
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 from torch import Tensor, nn
 
 from bench_retinanet.config import HEADS, RetinaNetConfig, grids
 from bench_retinanet.model import Level, RetinaNet
 
+CANVAS = 4
+"""Images up to which this is done; not tuned yet."""
+Rectified: TypeAlias = Callable[[nn.Conv2d, Tensor], Tensor]
+
+
+def rectified(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """As PyTorch has it."""
+    return torch.relu(layer(x))
+
 
 class Canvas:
     """Made from a model on its device, whose weights it shares."""
 
-    def __init__(self, model: RetinaNet, config: RetinaNetConfig) -> None:
+    def __init__(self, model: RetinaNet, config: RetinaNetConfig, rectified: Rectified = rectified) -> None:
+        """rectified: computes a layer and the ReLU after it."""
+        self.rectified = rectified
         self.places = places(grids(config))
         height, width = (max(place[axis].stop for place in self.places) for axis in (0, 1))
         weight = next(model.parameters())
@@ -38,9 +52,8 @@ class Canvas:
 
     def _head(self, head: nn.Module, last: str, x: Tensor) -> Tensor:
         for layer in head.get_submodule("conv").children():
-            x = layer(x)
-            if isinstance(layer, nn.ReLU):
-                x = x * self.mask
+            if isinstance(layer, nn.Conv2d):
+                x = self.rectified(layer, x) * self.mask
         found: Tensor = head.get_submodule(last)(x)
         return found
 

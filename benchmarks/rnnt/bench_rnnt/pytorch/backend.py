@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from bench_rnnt.config import config_of
 from bench_rnnt.dataset import LONGEST, Batch, silence
 from bench_rnnt.model import Rnnt
-from bench_rnnt.official import CHECKPOINT, MAX_SYMBOLS, own_names
+from bench_rnnt.official import CHECKPOINT, own_names
 from bench_rnnt.postprocess import Labels as Answer
 from bench_rnnt.pytorch.decoding import Greedy, Labels, decode, decode_one
 from bench_rnnt.pytorch.features import Featurizer
@@ -22,16 +23,22 @@ from loadgen.harness.runtimes import torch as runtime
 from loadgen.harness.serving import finished
 from loadgen.harness.standins.making import provide
 
+if TYPE_CHECKING:
+    from bench_rnnt.pytorch.gpu import Pipeline
+
+
+Encoder = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""As `model.Encoder` is called."""
+
 
 class Backend:
-    """See `loadgen.contracts.Backend`. A CPU computes in `submit`; a GPU is driven by a thread of its own, because
-    decoding goes on until the last utterance is at its end, which nobody knows before."""
+    """See `loadgen.contracts.Backend`. A CPU computes in `submit`, a GPU goes on computing after it."""
 
     def __init__(self, options: BackendOptions) -> None:
         """Raises InputError for a device or dtype that this machine or backend does not have."""
         self.device, self._dtype = runtime.find_device(options), runtime.dtype_of(options.dtype)
         self._options = options
-        self._driver = ThreadPoolExecutor(1, "gpu driver")  # starts its thread with the first batch of a GPU
+        self._pipeline: Pipeline | None = None
 
     @torch.inference_mode()
     def load(self) -> Loaded:
@@ -39,51 +46,54 @@ class Backend:
         runtime.set_threads(self._options)
         self.model = read_model(provide(self._options.model / CHECKPOINT, self._options))
         self.model.to(self.device, self._dtype)
-        self.featurizer = Featurizer().to(self.device)
+        self._featurizer: Featurizer = Featurizer()
+        self._encoder: Encoder = self.model.encoder
         greedy = Greedy(self.model)
-        self._decode: Callable[[Tensor, Tensor], Labels] = lambda encoded, lengths: decode(greedy, encoded, lengths)
+        self._decode: Callable[[Tensor, Tensor], Labels] = partial(decode, greedy)
+        longest = 16_000
         if self.device.type == "cuda":
-            from bench_rnnt.pytorch import gpu
-
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32
-            frames = -(-LONGEST.frames // self.model.encoder.stack)
-            with self._here():
-                self._decode = gpu.Decoder(greedy, self._options.max_batch, frames, MAX_SYMBOLS * frames, self.device)
-        longest = LONGEST.samples if self.device.type == "cuda" else 16_000
+            self._start_pipeline(greedy)
+            longest = LONGEST.samples
         # a GPU's first batch of a size chooses its kernels and takes its memory: here, not while the clock runs
-        self.submit(silence(self._options.max_batch, longest)).result()
+        for count in {1, self._options.max_batch}:
+            self.submit(silence(count, longest)).result()
         return runtime.loaded(self.device, self._options.dtype)
 
-    def submit(self, batch: Batch) -> Future[list[Answer]]:
-        """The future of each utterance's labels. Raises what PyTorch raises."""
-        waves, samples = torch.from_numpy(batch.waves), torch.from_numpy(batch.lengths)
-        if self.device.type == "cuda":  # page-locked here, while the GPU computes the batch before
-            return self._driver.submit(self.predict, waves.pin_memory(), samples.pin_memory())
-        return finished(self.predict(waves, samples))
+    def _start_pipeline(self, greedy: Greedy) -> None:
+        # need Triton, which comes with PyTorch's builds for GPUs
+        from bench_rnnt.pytorch import fused_features, gpu, kernels, lstm
+
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32
+        self._featurizer = fused_features.FusedFeaturizer(self._dtype).to(self.device)
+        if self._dtype != torch.float32:
+            self._encoder = lstm.FusedEncoder(self.model.encoder, self._options.max_batch, LONGEST.frames)
+        decoder = kernels.Decoder(greedy)
+
+        def encode(waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+            encoded, lengths = self.encode(waves, samples)
+            return decoder.project(encoded), lengths
+
+        self._pipeline = gpu.Pipeline(encode, decoder, self.device)
 
     @torch.inference_mode()
-    def predict(self, waves: Tensor, samples: Tensor) -> list[Answer]:
-        """Each utterance's labels, from int16 [B, N] and [B] on the host."""
-        with self._here():
-            labels = self._decode(*self.encode(waves, samples))
-            counts = labels.counts.tolist()
-            ids = labels.ids[:, : max(counts)].cpu().numpy()
-        return [row[:count].copy() for row, count in zip(ids, counts, strict=True)]
-
-    def _here(self) -> AbstractContextManager[object]:
-        """Streams and events are those of the current GPU, which each thread chooses."""
-        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+    def submit(self, batch: Batch) -> Future[list[Answer]]:
+        """The future of each utterance's labels. Raises what PyTorch raises."""
+        if self._pipeline is not None:
+            return self._pipeline.submit(batch)
+        labels = self._decode(*self.encode(torch.from_numpy(batch.padded), torch.from_numpy(batch.lengths)))
+        return finished([ids[:count].numpy() for ids, count in zip(labels.ids, labels.counts.tolist(), strict=True)])
 
     def encode(self, waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """The encoder's ([T, B, hidden], lengths [B] in its frames)."""
-        x, joined = self.featurizer(*(column.to(self.device, non_blocking=True) for column in (waves, samples)))
-        encoded, lengths = self.model.encoder(x.to(self._dtype), joined)
-        return encoded, lengths
+        """The encoder's ([T, B, hidden], lengths [B] in its frames), from int16 [B, N] and [B], all on the device."""
+        x, joined = self._featurizer(waves, samples)
+        return self._encoder(x.to(self._dtype), joined)
 
     def close(self) -> None:
         """Frees the weights."""
-        self._driver.shutdown()
-        for name in ("_decode", "model", "featurizer"):
+        if self._pipeline is not None:
+            self._pipeline.close()
+        self._pipeline = None
+        for name in ("_decode", "_encoder", "model", "_featurizer"):
             self.__dict__.pop(name, None)
         runtime.release(self.device)
 
@@ -91,7 +101,8 @@ class Backend:
 @torch.inference_mode()
 def sequential(backend: Backend, batch: Batch) -> list[list[int]]:
     """What `speed` compares with: as the reference app decodes, one utterance and one label at a time."""
-    encoded, lengths = backend.encode(torch.from_numpy(batch.waves), torch.from_numpy(batch.lengths))
+    columns = (torch.from_numpy(column).to(backend.device) for column in (batch.padded, batch.lengths))
+    encoded, lengths = backend.encode(*columns)
     return [decode_one(backend.model, encoded[:, row, None], length) for row, length in enumerate(lengths.tolist())]
 
 

@@ -7,12 +7,11 @@ Two things make it fast (Bataev et al. 2024, Label-Looping). As long as blanks c
 some frames ahead are compared at once: the joint costs a hundredth of the prediction. And the utterances of a batch
 are not kept at the same frame, but at the same number of rounds: each round takes every utterance to its next label.
 
-A round has fixed shapes and no branch, so that a GPU can run many without asking the processor (see `gpu`).
+A GPU does the same in one kernel (see `kernels`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -61,12 +60,6 @@ class State:
     def take(self, chosen: Tensor) -> State:
         """The utterances at these positions."""
         return State(*(getattr(self, field.name)[chosen] for field in fields(self)))
-
-    def copy_(self, other: State) -> None:
-        """Overwrite the first rows with another's."""
-        for field in fields(self):
-            mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            mine[: len(theirs)].copy_(theirs, non_blocking=True)
 
 
 class Greedy:
@@ -158,25 +151,15 @@ def _cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(out) * torch.tanh(cell), cell
 
 
-Rounds = Callable[[Tensor, State, Labels], None]
-
-
-def decode(greedy: Greedy, encoded: Tensor, lengths: Tensor, rounds: Rounds | None = None) -> Labels:
-    """All labels of a batch: encoded [T, B, hidden], lengths [B] in encoder frames, on one device.
-
-    rounds: runs ROUNDS of them; by itself one after the other.
-    """
+def decode(greedy: Greedy, encoded: Tensor, lengths: Tensor) -> Labels:
+    """All labels of a batch: encoded [T, B, hidden], lengths [B] in encoder frames, on one device."""
     frames = greedy.project(encoded)
     state = greedy.begin(lengths)
     ids = torch.empty(len(lengths), MAX_SYMBOLS * len(encoded) + 1, dtype=torch.int8, device=lengths.device)
     labels = Labels(ids, torch.zeros_like(lengths))
-
-    def here(frames: Tensor, state: State, labels: Labels) -> None:
+    while len(state.rows):
         for _ in range(ROUNDS):
             greedy.round(frames, state, labels)
-
-    while len(state.rows):
-        (rounds or here)(frames, state, labels)
         labels.counts[state.rows] = state.count
         state = state.take((state.time < state.lengths).nonzero()[:, 0])
     return labels

@@ -1,136 +1,120 @@
-"""Greedy decoding on a GPU: rounds are recorded once (CUDA graphs) and replayed, ROUNDS at a time.
+"""A stream of batches through one GPU, which the processor never waits for.
 
-The processor launches the next replay before it knows what the last one has left to do, so the GPU never waits for it.
-When few utterances still run, they move to a smaller recording.
+While a batch is encoded, the next one's waveforms are collected in page-locked memory and copied, and the one before is
+decoded: encoding has many small steps one after another, and decoding needs few of the GPU's processors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from bench_rnnt.pytorch.decoding import ROUNDS, Greedy, Labels, State
+from bench_rnnt.dataset import Batch
+from bench_rnnt.postprocess import Labels as Answer
+from bench_rnnt.pytorch.decoding import Labels
 
-_SHRINK = 2
-"""Each recording takes so many times fewer utterances than the next larger one."""
-_SMALLEST = 16
+_SLOTS = 3
+"""Batches on the way: one decoded, one encoded, one collected."""
+_COLLECTORS = 8
+"""Threads that copy waveforms: one copies 4 GB/s, and 8,000 utterances have 1.6 GB."""
 
-
-class Decoder:
-    """`decoding.decode` for up to so many utterances of up to so many encoder frames. One thread uses it."""
-
-    def __init__(self, greedy: Greedy, most: int, frames: int, labels: int, device: torch.device) -> None:
-        """labels: the most that an utterance can have."""
-        self._greedy = greedy
-        # row `most` belongs to nobody: it is where the unused rows of a recording read and write
-        self._frames = greedy.bias.new_zeros(most + 1, frames, len(greedy.bias))
-        ids = torch.empty(most + 1, labels + 1, dtype=torch.int8, device=device)
-        self._labels = Labels(ids, torch.zeros(most + 1, dtype=torch.int64, device=device))
-        self._most = most
-        self._recordings = [_Recording(self, size) for size in sizes(most)]
-
-    def __call__(self, encoded: Tensor, lengths: Tensor) -> Labels:
-        """See `decoding.decode`. Raises ValueError for a batch that is too large. The labels stay until the next."""
-        time, count = encoded.shape[:2]
-        if count > self._most or time > self._frames.shape[1]:
-            raise ValueError(f"{count} utterances of {time} frames, {self._most} of {self._frames.shape[1]} fit")
-        self._frames[:count, :time].copy_(self._greedy.project(encoded))
-        at = max(n for n, recording in enumerate(self._recordings) if recording.size >= count)
-        state = self._greedy.begin(lengths)
-        self._recordings[at].fill(state)
-        waiting = self._recordings[at].replay()
-        while True:
-            following = self._recordings[at].replay()
-            running = waiting.read()
-            if running == 0:
-                return Labels(self._labels.ids[:count], self._labels.counts[:count])
-            if at + 1 < len(self._recordings) and running <= self._recordings[at + 1].size:
-                larger, at = self._recordings[at], at + 1
-                self._recordings[at].fill(larger.still_running(self._recordings[at].size))
-                following = self._recordings[at].replay()
-            waiting = following
-
-    def rounds(self, state: State) -> None:
-        """What is recorded."""
-        for _ in range(ROUNDS):
-            self._greedy.round(self._frames, state, self._labels)
-        self._labels.counts[state.rows] = state.count
-
-    def nothing(self, size: int) -> State:
-        """So many rows that belong to nobody, finished before they begin."""
-        state = self._greedy.begin(torch.zeros(size, dtype=torch.int64, device=self._frames.device))
-        state.rows.fill_(self._most)
-        return state
+Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""int16 [B, N] and lengths [B] in samples, on the GPU -> what is decoded, [T, B, any], and lengths [B] in frames."""
+Decode = Callable[[Tensor, Tensor], Labels]
 
 
-def sizes(most: int) -> list[int]:
-    """Of the recordings, the largest first."""
-    found = [most]
-    while found[-1] > _SMALLEST:
-        found.append(-(-found[-1] // _SHRINK))
-    return found
+class Pipeline:
+    """One thread calls `submit`; it waits for the GPU only if `_SLOTS` batches are under way."""
+
+    def __init__(self, encode: Encode, decode: Decode, device: torch.device) -> None:
+        self._encode, self._decode, self._device = encode, decode, device
+        self._copying, self._decoding = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
+        self._slots = [_Slot() for _ in range(_SLOTS)]
+        self._turn = 0
+        self._collectors = ThreadPoolExecutor(_COLLECTORS, "collector")
+        self._waiter = ThreadPoolExecutor(1, "gpu-answers")
+
+    def submit(self, batch: Batch) -> Future[list[Answer]]:
+        """The future of each utterance's labels."""
+        slot = self._slots[self._turn]
+        self._turn = (self._turn + 1) % _SLOTS
+        slot.wait()
+        waves, samples = slot.collect(batch, self._collectors), _on_host(torch.from_numpy(batch.lengths))
+        with torch.cuda.device(self._device):
+            encoded, lengths = self._encode(*self._copied(waves, samples))
+            labels = self._decoded(encoded, lengths)
+            slot.done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            slot.done.record(self._decoding)
+        return self._waiter.submit(_finish, slot.done, labels)
+
+    def _copied(self, *columns: Tensor) -> list[Tensor]:
+        """On the GPU, for its current stream."""
+        own: Any = torch.cuda.current_stream()
+        with torch.cuda.stream(self._copying):
+            there = [column.to(self._device, non_blocking=True) for column in columns]
+        own.wait_stream(self._copying)
+        for column in there:
+            column.record_stream(own)
+        return there
+
+    def _decoded(self, encoded: Tensor, lengths: Tensor) -> Labels:
+        """In page-locked memory, once the decoding stream has come so far."""
+        self._decoding.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._decoding):
+            labels = self._decode(encoded, lengths)
+            for tensor in (encoded, lengths):
+                tensor.record_stream(self._decoding)
+            return Labels(_on_host(labels.ids), _on_host(labels.counts))
+
+    def close(self) -> None:
+        """Waits for what is under way."""
+        self._waiter.shutdown()
+        self._collectors.shutdown()
 
 
-class _Recording:
-    """ROUNDS rounds of up to `size` utterances, launched as one."""
-
-    def __init__(self, decoder: Decoder, size: int) -> None:
-        self.size = size
-        self._empty, self._state = decoder.nothing(size), decoder.nothing(size)
-        self._running = torch.zeros((), dtype=torch.int64, device=self._state.time.device)
-
-        def rounds() -> None:
-            decoder.rounds(self._state)
-            self._running.copy_((self._state.time < self._state.lengths).sum())
-
-        self._replay = recorded(rounds, self._running.device)
-
-    def fill(self, state: State) -> None:
-        """Begin with these utterances; the other rows belong to nobody."""
-        self._state.copy_(self._empty)
-        self._state.copy_(state)
-
-    def replay(self) -> _Count:
-        self._replay()
-        return _Count(self._running)
-
-    def still_running(self, size: int) -> State:
-        """This many rows, all that still run among them."""
-        is_finished = (self._state.time >= self._state.lengths).to(torch.int8)
-        return self._state.take(is_finished.argsort(stable=True)[:size])
+def _finish(done: Any, labels: Labels) -> list[Answer]:
+    done.synchronize()
+    ids, counts = labels.ids.numpy(), labels.counts.tolist()
+    return [row[:count].copy() for row, count in zip(ids, counts, strict=True)]
 
 
-def recorded(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """Launches the work's kernels as one. A CPU, which the tests use, just does the work."""
-    if device.type == "cpu":
-        return work
-    stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):  # outside of the recording: chooses kernels, and takes its memory
-        work()
-    torch.cuda.synchronize(device)
-    graph: Any = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        work()
-    replay: Callable[[], None] = graph.replay
-    return replay
+def _on_host(values: Tensor) -> Tensor:
+    """A copy in page-locked memory; of a GPU's values it is complete once the stream has come so far."""
+    return _page_locked(values.shape, values.dtype).copy_(values, non_blocking=True)
 
 
-class _Count:
-    """A number on its way from the GPU."""
+def _page_locked(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Memory that a GPU copies by itself; PyTorch keeps what is freed, as it is slow to get."""
+    return torch.empty(shape, dtype=dtype, pin_memory=torch.cuda.is_available())
 
-    def __init__(self, number: Tensor) -> None:
-        self._ready: Any = None
-        self._value = number.clone()
-        if number.device.type == "cuda":
-            self._value = torch.empty_like(number, device="cpu", pin_memory=True).copy_(number, non_blocking=True)
-            self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._ready.record()
 
-    def read(self) -> int:
-        if self._ready is not None:
-            self._ready.synchronize()
-        return int(self._value)
+class _Slot:
+    """Page-locked memory of one batch on its way."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0, dtype=torch.int16)
+        self.done: Any = None
+
+    def wait(self) -> None:
+        """Until the last batch has been read from here."""
+        if self.done is not None:
+            self.done.synchronize()
+
+    def collect(self, batch: Batch, threads: ThreadPoolExecutor) -> Tensor:
+        """[n, longest of the batch], zeros after an utterance's end."""
+        count, longest = len(batch.waves), int(batch.lengths.max())
+        if len(self._memory) < count * longest:
+            self._memory = _page_locked((count * longest,), torch.int16)
+        rows = self._memory[: count * longest].view(count, longest)
+        begins = np.linspace(0, count, _COLLECTORS + 1).astype(int).tolist()
+
+        def copy(low: int, high: int) -> None:
+            Batch(batch.waves[low:high]).collect(rows[low:high].numpy())
+
+        list(threads.map(copy, begins, begins[1:]))
+        return rows

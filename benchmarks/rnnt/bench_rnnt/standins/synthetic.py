@@ -101,10 +101,18 @@ def random_tensors(config: RnntConfig, seed: int) -> dict[str, npt.NDArray[np.fl
     return tensors
 
 
-_GAINS = {"encoder.": 8.0, "prediction.embed": 3.0, "prediction.dec_rnn": 16.0, "joint.net.0": 3.0, "joint.net.3": 1.0}
+_GAINS = {
+    "encoder.": 8.0,
+    "prediction.embed": 3.0,
+    "prediction.dec_rnn.lstm.weight_hh": 3.0,  # larger ones let a rounding error grow until labels differ
+    "prediction.dec_rnn": 16.0,
+    "joint.net.0": 3.0,
+    "joint.net.3": 1.0,
+}
+"""By the beginnings of names, the first that fits."""
 _FORGET = -3.0
 """Of the LSTMs' forget gates."""
-_BLANK = 1.48
+_BLANK = 1.66
 """With it the full-size model brings 15 labels a second of the profile's speech: measured."""
 
 

@@ -6,6 +6,8 @@ Residual blocks that know the time, and at the deeper levels Transformers that a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -183,6 +185,10 @@ class Middle(Level):
         return out
 
 
+Estimator: TypeAlias = "Callable[[Tensor, int], Tensor]"
+"""The noise in scaled latents, at the step of this number."""
+
+
 class UNet(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -204,10 +210,18 @@ class UNet(nn.Module):
         out: Tensor = self.add_embedding(torch.cat([pooled, numbers.expand(len(pooled), -1)], dim=-1))
         return out
 
+    def estimator(self, timesteps: Tensor, context: Tensor, pooled: Tensor, sizes: Tensor) -> Estimator:
+        """What estimates the noise for these prompts; see `added` and `forward`. Computes what all steps share."""
+        added = self.added(pooled, sizes)
+        return lambda x, step: self(x, timesteps[step : step + 1], context, added)
+
     def forward(self, x: Tensor, timestep: Tensor, context: Tensor, added: Tensor) -> Tensor:
         """The noise in scaled latents [n, 4, H, W] at a timestep ([1] or [n]), told prompts [n, S, C]."""
         time = sinusoids(timestep, self.config.block_out_channels[0]).to(x.dtype)
-        time = F.silu(self.time_embedding(time) + added)
+        return self.estimated(x, F.silu(self.time_embedding(time) + added), context)
+
+    def estimated(self, x: Tensor, time: Any, context: Any) -> Tensor:
+        """The noise; time and context: as the blocks read them."""
         x = self.conv_in(x)
         kept = [x]
         for down in self.down_blocks:

@@ -71,7 +71,7 @@ class Profile:
     """Billions of operations of an average sample, additions and multiplications; 0: not known."""
     memory_gb: float | str = 0.0
     """GB (1e9 bytes) that a run takes, of the device's memory if it has its own; 0: not known. Or
-    `"module:function"`, called as `memory_gb(backend, dtype, batch)`."""
+    `"module:function"`, called as `memory_gb(backend, dtype, batch, device)`; device: `cpu` or `cuda`."""
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,16 @@ class _Number(click.FloatRange):
         return number
 
 
-def _named(_: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-    """An empty path, as of a variable that is not set, would be this folder."""
-    if value == Path() and param.name is not None:
-        raise click.BadParameter("is empty: give a folder's name")
-    return value
+class _Path(click.Path):
+    """A path. An empty one, as of a variable that is not set, would be this folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value == "":
+            self.fail("is empty: give a file's or folder's name", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 _NUMBER, _FROM_0 = _Number(), _Number(zero=True)
@@ -68,7 +73,7 @@ _PROFILE = click.option("--profile", default="", help="Where files come from; se
 _BACKEND = click.option("--backend", default="", help="Runtime: one of the list above, or module:Class of yours.")
 _DEVICE = click.option("--device", default="", help="cpu, cuda or cuda:N; by default the backend's first.")
 _DTYPE = click.option("--dtype", default="", help="Number format of the model; by default the backend's first.")
-_OUTPUT = click.option("--output", type=click.Path(path_type=Path), callback=_named, help="Folder for the results.")
+_OUTPUT = click.option("--output", type=_Path(), help="Folder for the results.")
 _ROUND = click.option("--round", "round_", default="v4.0", show_default=True, help="Rules to follow.")
 _RATIO = click.option(
     "--ratio",
@@ -76,7 +81,7 @@ _RATIO = click.option(
     help="Share of the reference score to judge by, 0.99 or 0.999; by default all of the rules.",
 )
 _PLACE = [
-    click.option("--data", type=click.Path(path_type=Path), help="Folder that holds data/ and model/."),
+    click.option("--data", type=_Path(), help="Folder that holds data/ and model/."),
     click.option("--quiet", is_flag=True, help="Print nothing but errors."),
 ]
 _COMMON = [_PROFILE, *_PLACE, _ROUND, _RATIO]
@@ -109,8 +114,8 @@ _RUN = [
     click.option("--ray-address", default="local", show_default=True, help="auto, host:port, ray://host:port, local."),
     click.option("--duration", type=_NUMBER, help="Shortest time of a performance test, in seconds."),
     click.option("--qps", type=_NUMBER, help="Target rate of Server, expected rate of Offline."),
-    click.option("--user-conf", type=click.Path(path_type=Path), help="A user.conf with your settings."),
-    click.option("--audit-conf", type=click.Path(path_type=Path), help="An audit.config of a compliance test."),
+    click.option("--user-conf", type=_Path(), help="A user.conf with your settings."),
+    click.option("--audit-conf", type=_Path(), help="An audit.config of a compliance test."),
 ]
 
 _LOG = [
@@ -197,7 +202,7 @@ def command(benchmark: Benchmark) -> click.Group:
 def _run(group: click.Group, benchmark: Benchmark) -> None:
     @group.command("run", help="Run tests: by default every scenario, performance and accuracy.", epilog=_EXITS)
     @_options(_RUN + _COMMON + _MEASURE)
-    @click.option("--resume", type=click.Path(path_type=Path), metavar="FOLDER", help=_RESUME)
+    @click.option("--resume", type=_Path(), metavar="FOLDER", help=_RESUME)
     @click.pass_context
     def _(context: click.Context, /, resume: Path | None, **options: Any) -> int:
         from loadgen.harness.report.record import arguments_of
@@ -216,7 +221,7 @@ def _comply(group: click.Group, benchmark: Benchmark) -> None:
         "begun with, or of a new one.",
         epilog=_EXITS,
     )
-    @click.argument("folder", required=False, type=click.Path(path_type=Path))
+    @click.argument("folder", required=False, type=_Path())
     @click.option("--tests", default="auto", show_default=True, help=_TESTS)
     @_options(_RUN + _COMMON + _MEASURE)
     @click.pass_context
@@ -235,7 +240,7 @@ def _comply(group: click.Group, benchmark: Benchmark) -> None:
 
 def _accuracy(group: click.Group, benchmark: Benchmark) -> None:
     @group.command("accuracy", help="Score the accuracy log LOG (a file or its folder).", epilog=_EXITS)
-    @click.argument("log", type=click.Path(path_type=Path))
+    @click.argument("log", type=_Path())
     @_options([*_COMMON, _DEVICE, *_LOG])
     def _(log: Path, partial: bool, dtype: str, transposed: bool, max_examples: int | None, **options: Any) -> int:
         from loadgen.harness.scoring import LogOptions, score_existing
@@ -271,7 +276,7 @@ def _fetch(group: click.Group, benchmark: Benchmark) -> None:
         epilog=f"Files are kept for all benchmarks in ~/.cache/inference-bench/blobs; remove it freely.\n\n{_EXITS}",
     )
     @_options([_PROFILE, _BACKEND, _DTYPE, *_PLACE])
-    @click.option("--from", "source", type=click.Path(path_type=Path), help="Copy from this folder; no network.")
+    @click.option("--from", "source", type=_Path(), help="Copy from this folder; no network.")
     @click.option("--check", is_flag=True, help="Only say which files are there and right.")
     def _(source: Path | None, check: bool, **options: Any) -> int:
         from loadgen.harness.assets.fetch import execute, official
@@ -317,11 +322,17 @@ def _speed(group: click.Group, benchmark: Benchmark) -> None:
 
 
 def _report(group: click.Group, benchmark: Benchmark) -> None:
-    @group.command("report", help="Write report.html and results.csv of the run in FOLDER again.")
-    @click.argument("folder", type=click.Path(path_type=Path))
+    @group.command(
+        "report",
+        help="Write report.html and results.csv of the run in FOLDER again, and results.json if it is lost or damaged.",
+    )
+    @click.argument("folder", type=_Path())
     def _(folder: Path) -> int:
+        from loadgen.harness.report import rebuild
         from loadgen.harness.report.page import write_report
 
+        if said := rebuild.mended(folder, benchmark.name, benchmark.title):
+            click.echo(f"note: {said}", err=True)
         click.echo(write_report(folder))
         return 0
 
@@ -330,15 +341,15 @@ def _compare(group: click.Group, benchmark: Benchmark) -> None:
     @group.command(
         "compare", help="Compare the run in folder B with the one in A: figures, verdicts, settings, machines."
     )
-    @click.argument("a", type=click.Path(path_type=Path))
-    @click.argument("b", type=click.Path(path_type=Path))
+    @click.argument("a", type=_Path())
+    @click.argument("b", type=_Path())
     @click.option(
         "--fail-above",
         type=_FROM_0,
         metavar="PERCENT",
         help="Exit code 1 if B is worse by more, or if a test is VALID in A only.",
     )
-    @click.option("--html", type=click.Path(path_type=Path), help="Write the comparison to this file too.")
+    @click.option("--html", type=_Path(), help="Write the comparison to this file too.")
     def _(a: Path, b: Path, fail_above: float | None, html: Path | None) -> int:
         from loadgen.harness.report.compare import execute
 

@@ -155,7 +155,8 @@ def _assets(benchmark: Benchmark, _: Path) -> None:
         for asset in _listed(profile):
             where = f"profile {name}, {asset.path}"
             assert asset.path.split("/")[0] in ("data", "model"), f"{where}: goes neither to data/ nor to model/"
-            assert asset.address or asset.gate, f"{where}: neither an address nor what a person has to do"
+            reach = asset.address or asset.listing or asset.gate
+            assert reach, f"{where}: neither an address nor what a person has to do"
             assert asset.licence, f"{where}: no licence"
             assert asset.has_checksum or asset.bytes or asset.gate, f"{where}: nothing to check it by"
             assert set(asset.backends) <= set(benchmark.backends), f"{where}: unknown backend in {asset.backends}"

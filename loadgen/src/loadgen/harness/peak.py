@@ -21,6 +21,9 @@ PRECISION = 0.03
 """Share of the rate at which bisection ends."""
 
 TRY_S = 10.0
+PROBE_S = 1.0
+"""How long the last probe of Offline takes at least."""
+
 SHARES = (1.0, 0.95, 0.85, 0.7)
 """Of the rate that was found: the full tests, one after another until one ends VALID."""
 
@@ -86,7 +89,7 @@ def find_server_rate(
 
 
 def find_offline_rate(test: Layered, run: Callable[[TestSettings], Result], say: Callable[[str], None]) -> float:
-    """Samples a second of ever larger queries, until one takes a second: what Offline is to expect."""
+    """Samples a second of ever larger queries, until one takes `PROBE_S`: what Offline is to expect."""
     samples = 64
     while True:
         one = TestSettings(scenario=Scenario.Offline, min_duration_ms=0, min_query_count=samples)
@@ -94,7 +97,7 @@ def find_offline_rate(test: Layered, run: Callable[[TestSettings], Result], say:
         if result.interrupted:
             raise KeyboardInterrupt
         rate = float(result.metrics.get("result_samples_per_second", 0.0))
-        if result.duration_ns >= 1e9 or not result.valid:
+        if result.duration_ns >= 1e9 * PROBE_S or not result.valid:
             say(f"Offline: about {rate:,.4g} samples/s")
             return rate
         samples *= 4

@@ -6,7 +6,7 @@ is from.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import math
 import os
 import warnings
@@ -187,8 +187,22 @@ def _backend(benchmark: Benchmark, request: Request) -> tuple[str, BackendSpec]:
     if ":" not in request.backend:
         name = _chosen(benchmark, "backend", request.backend, benchmark.backends)
         return name, benchmark.backends[name]
+    module, _, name = request.backend.partition(":")
+    if not request.workers.replicas and not (name and _is_found(module)):
+        raise InputError(
+            f"--backend {request.backend}: no module {module!r} is found, or no class is named: write module:Class, "
+            "and put the module's folder on PYTHONPATH or install its package"
+        )
     dtypes = dict.fromkeys(dtype for spec in benchmark.backends.values() for dtype in spec.dtypes)
     return request.backend, BackendSpec(request.backend, dtypes=tuple(dtypes), devices=("cpu", "cuda"), spreads=True)
+
+
+def _is_found(module: str) -> bool:
+    """Without importing it: what it needs may be heavy."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ModuleNotFoundError, ValueError):  # of the package that it is in; of an empty name
+        return False
 
 
 def _scenarios(benchmark: Benchmark, request: Request, round_: Round) -> list[Scenario]:
@@ -266,7 +280,15 @@ def import_name(benchmark: Benchmark, dotted: str, what: str, extra: str = "") -
             f"{what} needs the package {error.name}, which is not installed: "
             f"pip install '{installed(benchmark, extra)}'"
         ) from error
-    return getattr(found, name) if name else found
+    return member(found, name, what) if name else found
+
+
+def member(module: Any, name: str, what: str) -> Any:
+    """Raises InputError that lists the classes of a module which has not this one."""
+    if hasattr(module, name):
+        return getattr(module, name)
+    classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+    raise InputError(f"{what}: {module.__name__} has no {name!r}; its classes are {', '.join(classes) or 'none'}")
 
 
 def installed(benchmark: Benchmark, extra: str) -> str:

@@ -90,6 +90,21 @@ def interrupted_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def undisturbed() -> Iterator[list[int]]:
+    """What is done inside is done to the end; the signals that came meanwhile (Ctrl-C and its like) are in the list."""
+    came: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            before[number] = signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def load_workers(plan: Plan, stack: contextlib.ExitStack, out: Console) -> Opened[Any, Any]:
     """Each worker's backend with its model; closed when `stack` is."""
     began = time.monotonic()
@@ -188,10 +203,13 @@ class Bench:
             done.append(self._once(layers, number))
             middle = _middle(done)
             figures = [one.figure for one in done]
-            row = self.report.add(middle.result, middle.judged, middle.seconds, middle.folder, layers, tried, figures)
+            with undisturbed() as came:
+                row = self.report.add(
+                    middle.result, middle.judged, middle.seconds, middle.folder, layers, tried, figures
+                )
             self._say(f"{row.scenario} {row.mode}: {row.measured}  {row.verdict}  ({row.seconds:.1f} s)")
-            if done[-1].failure:
-                raise done[-1].failure
+            if done[-1].failure or came:
+                raise done[-1].failure or KeyboardInterrupt
             if done[-1].result.errors or done[-1].result.interrupted:
                 break
         return middle.result
@@ -205,12 +223,12 @@ class Bench:
         watched = self.report.gpus if mode is Mode.PerformanceOnly else telemetry.Gpus()
         with telemetry.Sampling(watched, folder), rapl.Counting(folder):
             result, system = self.measure(layers.settings, folder, kind)
-        if isinstance(system, Measures):
-            result = replace(result, metrics={**result.metrics, **system.measured()})
-        if mode is not Mode.AccuracyOnly and result.columns is not None:
-            columns.save(folder, result.columns)
-        judged: tuple[Accuracy, ...] = ()
         failure: BaseException | None = None
+        if mode is not Mode.AccuracyOnly:
+            with undisturbed() as came:
+                result = _with_columns(result, system, folder)
+            failure = KeyboardInterrupt() if came else None
+        judged: tuple[Accuracy, ...] = ()
         try:
             if mode is Mode.AccuracyOnly and result.valid:
                 judged = score_log(self.plan, self.dataset, folder / "mlperf_log_accuracy.json")
@@ -232,6 +250,16 @@ class Bench:
             return run(system, self.dataset, settings, log=log, progress=progress, watchdog_s=limit_s), system
 
 
+def _with_columns(result: Result, system: Any, folder: Path) -> Result:
+    """The result with what the system measured; columns go to files beside the logs."""
+    if result.columns is not None:
+        columns.save(folder, result.columns)
+    figures = system.measured() if isinstance(system, Measures) else {}
+    single = {name: value for name, value in figures.items() if isinstance(value, float)}
+    columns.save_figures(folder, {name: value for name, value in figures.items() if name not in single})
+    return replace(result, metrics={**result.metrics, **single})
+
+
 @dataclass(frozen=True)
 class _Run:
     """One run of a test."""
@@ -243,7 +271,7 @@ class _Run:
     figure: float | None
     """By which it is compared with others of the same test."""
     failure: BaseException | None
-    """What scoring raised."""
+    """What scoring raised, or a signal that came since the test."""
 
 
 def _middle(done: Sequence[_Run]) -> _Run:

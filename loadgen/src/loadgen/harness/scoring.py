@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -16,7 +15,7 @@ from loadgen.contracts import Dataset, Entry, InputError, Scoring
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.plan import Plan
 from loadgen.harness.report import screen
-from loadgen.logs import read_accuracy
+from loadgen.logs import in_folder, read_accuracy
 from loadgen.rules import Accuracy
 
 
@@ -25,9 +24,12 @@ def open_dataset(plan: Plan, needs_model: bool = True) -> Dataset[Any]:
     prepare = plan.imported(plan.profile.prepare, "the profile")
     build = plan.imported(plan.benchmark.dataset, "the dataset")
     if not needs_model and plan.profile.is_official:
-        with contextlib.suppress(OSError, InputError):  # then the profile says what is missing
+        try:
             scored: Dataset[Any] = build(plan.folder, **plan.profile.dataset_options)
             return scored
+        except (OSError, InputError):
+            if any((plan.folder / "data").glob("*")):  # what is wrong with them, not which weights are missing
+                raise
     prepare(plan.folder)
     opened: Dataset[Any] = build(plan.folder, **plan.profile.dataset_options)
     return opened
@@ -161,7 +163,8 @@ def text(judged: tuple[Accuracy, ...]) -> str:
 
 def find_log(given: Path) -> Path:
     """The accuracy log that a file's or a folder's path means. Raises InputError if there is none."""
-    file = given / "mlperf_log_accuracy.json" if given.is_dir() else given
-    if not file.is_file():
-        raise InputError(f"{file} is not there: give an mlperf_log_accuracy.json or its folder")
-    return file
+    if given.is_dir():
+        return in_folder(given, "mlperf_log_accuracy.json")
+    if not given.is_file():
+        raise InputError(f"{given} is not there: give an mlperf_log_accuracy.json or its folder")
+    return given

@@ -35,6 +35,8 @@ class Answers:
     """What the server does; each test turns what it is about."""
 
     content: bytes = CONTENT
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Path -> what is there in the content's place."""
     etag: str = ""
     knows_ranges: bool = True
     knows_if_range: bool = True
@@ -88,6 +90,10 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
+    @property
+    def content(self) -> bytes:
+        return self.server.does.files.get(self.path, self.server.does.content)
+
     def log_message(self, *_: object) -> None: ...
 
     def do_GET(self) -> None:
@@ -108,11 +114,11 @@ class Handler(BaseHTTPRequestHandler):
         elif asked and does.knows_ranges and not changed:
             self._part(*asked.removeprefix("bytes=").split("-"))
         else:
-            self._head(200, {"Content-Length": str(len(does.content))} if does.says_length else {})
-            self._send(0, len(does.content))
+            self._head(200, {"Content-Length": str(len(self.content))} if does.says_length else {})
+            self._send(0, len(self.content))
 
     def _part(self, first: str, last: str) -> None:
-        does, size = self.server.does, len(self.server.does.content)
+        does, size = self.server.does, len(self.content)
         start, end = int(first) + does.shift, min(int(last) + 1 if last else size, size)
         if start >= size:
             self._head(416, {"Content-Range": f"bytes */{size}", "Content-Length": "0"})
@@ -130,7 +136,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, start: int, end: int) -> None:
         does = self.server.does
-        content = does.content
+        content = self.content
         end = does.cut(start, end)
         for at in range(start, end, _BLOCK):
             if self.server.served >= does.stall_at:

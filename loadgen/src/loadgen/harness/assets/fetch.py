@@ -16,6 +16,7 @@ from loadgen.contracts import InputError
 from loadgen.harness.assets import cache
 from loadgen.harness.assets.asset import Asset, check_space, copy, fault
 from loadgen.harness.assets.download import download
+from loadgen.harness.assets.published import expanded
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.files import locked
 from loadgen.harness.machine import needs
@@ -28,9 +29,9 @@ _UNCHECKED = "present (no checksum is known)"
 
 def execute(plan: Plan, source: Path | None, check: bool) -> int:
     """Returns 0 when every file is there and right. Raises InputError that names those that are not."""
-    assets, folder = needs.assets(plan), plan.folder
-    out = screen.console(plan.request.quiet)
+    folder, out = plan.folder, screen.console(plan.request.quiet)
     _say(out, f"{plan.benchmark.title}: official files, in {folder}")
+    assets = expanded(needs.assets(plan), folder, may_ask=source is None and not check)
     faults = {asset: fault(asset, folder / asset.path) for asset in assets}
     for asset in assets:
         for line in describe(asset, faults[asset]):
@@ -61,6 +62,7 @@ def describe(asset: Asset, wrong: str) -> list[str]:
     state = wrong or ("present, checked" if asset.has_checksum else _UNCHECKED)
     lines = [f"  {asset.path}: {state}", f"    {size}, {asset.licence}"]
     lines += [f"    {asset.address}"] if asset.address else []
+    lines += [f"    listed in {asset.listing}.md5"] if asset.listing else []
     lines += [f"    or {mirror}" for mirror in asset.mirrors]
     lines += [f"    first: {asset.gate}"] if asset.gate else []
     is_set = "set" if os.environ.get(asset.token) else "not set"

@@ -17,7 +17,8 @@ def memory_gb(plan: Plan) -> float:
     """Of the device's memory if it has its own; 0: not known."""
     needed = plan.profile.memory_gb
     if isinstance(needed, str):
-        return float(plan.imported(needed, "the profile")(plan.backend_name, plan.dtype, plan.batch))
+        kind = plan.device.partition(":")[0]
+        return float(plan.imported(needed, "the profile")(plan.backend_name, plan.dtype, plan.batch, kind))
     return needed
 
 

@@ -1,0 +1,153 @@
+"""A GPU's kernel and its pipeline. Without a GPU Triton interprets the kernel, and streams are none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench_rnnt.config import RnntConfig
+from bench_rnnt.dataset import Dataset
+from bench_rnnt.features import SHORTEST
+from bench_rnnt.model import Rnnt
+from bench_rnnt.official import MAX_SYMBOLS
+from bench_rnnt.pytorch.backend import Backend
+from bench_rnnt.pytorch.decoding import Greedy, Labels, decode
+from bench_rnnt.pytorch.features import Featurizer
+from loadgen.contracts import BackendOptions
+
+pytest.importorskip("triton", reason="Triton is for Linux only")
+
+from bench_rnnt.pytorch.fused_features import FusedFeaturizer
+from bench_rnnt.pytorch.gpu import Pipeline
+from bench_rnnt.pytorch.kernels import Decoder
+from bench_rnnt.pytorch.lstm import STEPS, FusedEncoder
+
+ON_GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if ON_GPU else "cpu")
+needs_gpu = pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
+MIXED = [(18, 1.0), (52, 0.6), (5, 1.5)]
+"""Seeds, and what is added to the blank's bias, of models with which frames bring no label, some and many."""
+CONFIGS = [RnntConfig(12, 1, 1, 10, 1, 16), RnntConfig(10, 1, 2, 70, 2, 12), RnntConfig(8, 2, 1, 6, 3, 20)]
+
+
+def as_lists(labels: Labels) -> list[list[int]]:
+    return [ids[:count].tolist() for ids, count in zip(labels.ids, labels.counts.tolist(), strict=True)]
+
+
+def encoded(model: Rnnt, seed: int, count: int, longest: int) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, longest + 1, (count,), generator=draw)
+    x = torch.randn(int(lengths.max()), count, 240, generator=draw) * 0.3
+    found: tuple[Tensor, Tensor] = model.encoder(x.to(DEVICE), lengths.to(DEVICE))
+    return found
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("seed", "blank"), MIXED + [(seed, 0.6) for seed in range(8, 14 if ON_GPU else 8)])
+def test_the_kernel_decodes_as_the_rule_says(seed: int, blank: float, random_model: Callable[..., Rnnt]) -> None:
+    """Utterances that fill one program and part of another; other counts of layers and other sizes."""
+    model = random_model(seed, CONFIGS[seed % 3], blank=blank).float().to(DEVICE)
+    x, lengths = encoded(model, seed, 21, 60 if ON_GPU else 6)
+    decoder = Decoder(Greedy(model))
+    expected = as_lists(decode(Greedy(model), x, lengths))
+    assert as_lists(decoder(decoder.project(x), lengths)) == expected
+    assert len({len(labels) for labels in expected}) > 2 or (seed, blank) not in MIXED
+
+
+@torch.inference_mode()
+def test_the_kernel_stops_at_30_labels_a_frame(random_model: Callable[..., Rnnt]) -> None:
+    model = random_model(0, CONFIGS[0], blank=-1000).float().to(DEVICE)
+    x, lengths = encoded(model, 0, 3, 3)
+    decoder = Decoder(Greedy(model))
+    labels = decoder(decoder.project(x), lengths)
+    assert labels.counts.tolist() == (MAX_SYMBOLS * lengths).tolist()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_fused_encoder_is_the_models(config: RnntConfig, random_model: Callable[..., Rnnt]) -> None:
+    """Batches of other sizes one after another: nothing is left of the last. More steps than one launch takes."""
+    dtype, most = (torch.float16, 2e-3) if ON_GPU else (torch.float32, 1e-6)
+    encoder = random_model(1, config).encoder.to(DEVICE, dtype)
+    fused = FusedEncoder(encoder, 5, 2 * STEPS)
+    for seed, (batch, frames) in enumerate([(5, STEPS + 3), (2, 5), (1, 1)]):
+        torch.manual_seed(seed)
+        x, lengths = torch.randn(frames, batch, 240).to(DEVICE, dtype), torch.randint(1, frames + 1, (batch,))
+        lengths[0] = frames
+        expected, expected_lengths = encoder(x, lengths.to(DEVICE))
+        found, found_lengths = fused(x, lengths.to(DEVICE))
+        assert found.shape == expected.shape
+        past = torch.arange(len(found), device=DEVICE)[:, None] >= found_lengths
+        assert (found - expected.masked_fill(past[:, :, None], 0)).abs().max() < most
+        assert found_lengths.tolist() == expected_lengths.tolist()
+
+
+def test_fused_features_are_the_features() -> None:
+    """Of utterances of all kinds of lengths in one batch."""
+    rng = np.random.default_rng(0)
+    waves = [rng.normal(0, 3000, samples).astype(np.int16) for samples in (SHORTEST, 4_799, 4_800, 4_801, 16_000)]
+    columns = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
+    lengths = torch.tensor([len(wave) for wave in waves])
+    expected, joined = Featurizer()(columns, lengths)
+    found, found_joined = FusedFeaturizer(torch.float32).to(DEVICE)(columns.to(DEVICE), lengths.to(DEVICE))
+    assert found.shape == expected.shape
+    assert found_joined.tolist() == joined.tolist()
+    assert (found.cpu() - expected).abs().max() < 1e-4
+
+
+class NoStream:
+    """A stream, an event or a device of a machine without a GPU: all is done at once."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: Any) -> None: ...
+
+    def __getattr__(self, name: str) -> Any:
+        assert name in ("wait_stream", "record", "synchronize")
+        return lambda *_: None
+
+
+def test_the_pipeline_answers_each_batch(mini: Path, mini_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More batches than slots, the first of them the smallest: what was in a slot before does not show."""
+    for name in ("Stream", "Event", "device", "stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, NoStream)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+    backend = Backend(BackendOptions(mini / "model"))
+    backend.load()
+    greedy = Greedy(backend.model)
+    pipeline = Pipeline(backend.encode, lambda x, lengths: decode(greedy, x, lengths), torch.device("cpu"))
+    batches = [mini_dataset.gather(np.array(indices)) for indices in ([9], [3, 77], [5, 6, 250, 8], [200], [9, 1])]
+    with torch.inference_mode():
+        found = [future.result() for future in [pipeline.submit(batch) for batch in batches]]
+    pipeline.close()
+    expected = [backend.submit(batch).result() for batch in batches]
+    assert [[row.tolist() for row in rows] for rows in found] == [[row.tolist() for row in rows] for rows in expected]
+
+
+@needs_gpu
+@pytest.mark.parametrize(("dtype", "same"), [("float32", 256), ("float16", 240), ("bfloat16", 200)])
+def test_a_gpu_hears_what_a_cpu_hears(dtype: str, same: int, mini: Path, mini_dataset: Dataset) -> None:
+    """Batches of many sizes, several under way."""
+    heard = {}
+    for device in ("cpu", "cuda"):
+        backend = Backend(
+            BackendOptions(mini / "model", (device,), dtype if device == "cuda" else "float32", max_batch=40)
+        )
+        backend.load()
+        batches = [np.arange(first, min(256, first + 40 - first // 32)) for first in range(0, 256, 32)]
+        futures = [backend.submit(mini_dataset.gather(batch)) for batch in batches]
+        heard[device] = {
+            index: labels.tolist()
+            for batch, future in zip(batches, futures, strict=True)
+            for index, labels in zip(batch.tolist(), future.result(), strict=True)
+        }
+        backend.close()
+    assert sum(heard["cpu"][index] == heard["cuda"][index] for index in range(256)) >= same
