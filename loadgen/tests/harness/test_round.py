@@ -37,6 +37,15 @@ def test_each_round_whose_rules_have_the_model_can_be_run(
     assert "no rules for round 'v9'; there are v0.5, v0.7" in capsys.readouterr().err
 
 
+def test_a_scenario_that_no_round_has_is_the_benchmarks_own(
+    benchmark_of: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Llama 2's SingleStream, which its benchmark adds to what the rules ask for."""
+    added = replace(benchmark_of(), model="llama2-70b")
+    assert invoke(added, ["info", "--scenario", "SingleStream"]) == 0
+    assert "SingleStream" in capsys.readouterr().out
+
+
 def test_info_lists_the_compliance_tests(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(benchmark_of(), ["info", "--round", "v3.1"]) == 0
     assert "compliance tests of v3.1: TEST01, TEST05\n" in capsys.readouterr().out

@@ -21,7 +21,7 @@ from loadgen.harness.assets import cache
 from loadgen.harness.benchmark import BackendSpec, Benchmark, Profile
 from loadgen.harness.serving.bucketing import Batching
 from loadgen.harness.workers.pool import Workers
-from loadgen.rules import ModelRules, Round, load_round
+from loadgen.rules import ModelRules, Round, load_round, round_names
 from loadgen.settings import Mode, Scenario, TestSettings, with_test05_seeds
 
 
@@ -206,11 +206,11 @@ def _is_found(module: str) -> bool:
 
 
 def _scenarios(benchmark: Benchmark, request: Request, round_: Round) -> list[Scenario]:
-    """Those asked for, or all that the benchmark has and the round knows."""
+    """Those asked for, or all that the benchmark has and the round knows, or no round does."""
     if request.scenarios and request.categories:
         raise InputError("--scenario and --category both choose scenarios: give one of them")
     rules = round_.model(benchmark.model)
-    offered = {s.name: s for s in benchmark.scenarios if s in rules.offered}
+    offered = {s.name: s for s in benchmark.scenarios if s in rules.offered or not _in_any_round(benchmark.model, s)}
     names = request.scenarios
     if request.categories:
         required = rules.scenarios
@@ -226,6 +226,12 @@ def _scenarios(benchmark: Benchmark, request: Request, round_: Round) -> list[Sc
                 f"{benchmark.name} has no scenario {name!r}{why}: choose {_listed(offered)}. The rules ask for no other"
             )
     return [offered[spelled[name.lower()]] for name in dict.fromkeys(names)] or list(offered.values())
+
+
+def _in_any_round(model: str, scenario: Scenario) -> bool:
+    """Or has the benchmark added it by itself, as Llama 2's SingleStream?"""
+    rounds = (load_round(name).models for name in round_names())
+    return any(scenario in models[model].offered for models in rounds if model in models)
 
 
 def _check_backend(name: str, backend: BackendSpec, device: str, dtype: str, workers: Workers) -> None:
