@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from loadgen.contracts import I64
+from loadgen.harness.peak import Tried
 from loadgen.harness.report import columns
 from loadgen.harness.report.drawing import (
     LIMIT,
@@ -62,20 +62,20 @@ def draw(records: Records, prefix: str, judged: Judged = Judged()) -> list[Chart
     return charts
 
 
-def draw_rates(tried: Sequence[Mapping[str, Any]], prefix: str, limit_ns: int) -> Chart:
+def draw_rates(tried: Sequence[Tried], prefix: str, limit_ns: int) -> Chart:
     """The judged latency at each rate that was tried for Server: full dots held, empty ones did not."""
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas()
-        ordered = sorted(tried, key=lambda one: float(one["rate"]))
-        latencies = np.array([one["latency_ns"] for one in ordered], np.int64)
+        ordered = sorted(tried, key=lambda one: one.rate)
+        latencies = np.array([one.latency_ns for one in ordered], np.int64)
         scale, unit = unit_of(latencies)
-        axes.plot([one["rate"] for one in ordered], latencies / scale, color=LINE, linewidth=1)
+        axes.plot([one.rate for one in ordered], latencies / scale, color=LINE, linewidth=1)
         for one in ordered:
-            face = LINE if one["valid"] else "none"
-            axes.plot([one["rate"]], [one["latency_ns"] / scale], "o", color=LINE, markerfacecolor=face, markersize=5)
+            face = LINE if one.valid else "none"
+            axes.plot([one.rate], [one.latency_ns / scale], "o", color=LINE, markerfacecolor=face, markersize=5)
         if limit_ns:
             axes.axhline(limit_ns / scale, color=LIMIT, linestyle=(0, (4, 2)))
-        axes.set_xlim(0, 1.05 * float(ordered[-1]["rate"]))
+        axes.set_xlim(0, 1.05 * ordered[-1].rate)
         axes.set_xlabel("rate that was tried, queries/s")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(number))
