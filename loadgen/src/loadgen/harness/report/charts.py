@@ -92,18 +92,12 @@ def _distribution(records: Records, prefix: str, judged: Judged) -> Chart:
     ordered = np.sort(records.latencies_ns)
     nines = _most_nines(len(ordered))
     _step_line(axes, ordered, scale, nines, LINE)
-    for p in (0.5, judged.percentile or 0.99):
-        at, height = percentile(ordered, p) / scale, float(_nines(np.array([p]), nines)[0])
-        axes.plot([at], [height], "o", color=LINE, markersize=4 if p != judged.percentile else 6)
-        left = at > 0.7 * float(ordered[-1]) / scale
-        axes.annotate(
-            f"p{p * 100:g}", (at, height), (-24 if left else 5, -9 if p > 0.5 else 4), textcoords="offset points"
-        )
     note, values, limit_ns = (
         "Share of samples answered within each latency, the tail stretched",
         ordered,
         judged.limit_ns,
     )
+    of_judged = ordered
     if judged.percentile:
         note += f"; large dot: p{100 * judged.percentile:g}, which is judged"
     if records.first_token_ns is not None:
@@ -112,11 +106,23 @@ def _distribution(records: Records, prefix: str, judged: Judged) -> Chart:
         _step_line(axes, first, scale, nines, SECOND)
         values, note = np.concatenate([values, first]), f"{note}; thin line: time to the first token"
         limit_ns = judged.first_ns
+        of_judged = first if judged.first_ns else ordered
+    _dot(axes, ordered, 0.5, scale, nines, judged)
+    _dot(axes, of_judged, judged.percentile or 0.99, scale, nines, judged)
     _tail_axis(axes, nines)
     mark(axes, limit_ns / scale)
     axes.set_xlabel(f"latency, {unit}")
     scale_axis(axes, "x", values, scale, limit_ns)
     return Chart("Latency distribution", f"{note}{limit_note(limit_ns, scale, unit)}.", svg(figure, prefix))
+
+
+def _dot(axes: Axes, ordered: I64, p: float, scale: float, nines: float, judged: Judged) -> None:
+    """A percentile, by its name; larger if it is the one that is judged."""
+    at, height = percentile(ordered, p) / scale, float(_nines(np.array([p]), nines)[0])
+    axes.plot([at], [height], "o", color=LINE, markersize=6 if p == judged.percentile else 4)
+    left = at > 0.7 * float(ordered[-1]) / scale
+    place = (-24 if left else 5, -9 if p > 0.5 else 4)
+    axes.annotate(f"p{p * 100:g}", (at, height), place, textcoords="offset points")
 
 
 def draw_pair(a: I64, b: I64, prefix: str, limit_ns: int = 0) -> Chart:
