@@ -292,6 +292,7 @@ def test_queries_of_many_samples_and_tokens_are_drawn() -> None:
     assert "var(--second)" in distribution.svg
     some = np.array([2 * 10**6] * 5 + [2 * 10**8] * 60 + [5 * 10**9])
     assert ">0.003</text>" in charts.draw_pair(some, some, "y").svg, "labels keep their digits"
+    assert "40 slices" in over_time.note
 
 
 def test_the_judged_percentile_is_marked(benchmark_of: Make) -> None:
