@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -115,8 +116,8 @@ def measured(test: SavedTest) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """A long name that may fold after each underscore, so that its table fits a phone."""
-    return Markup("_<wbr>").join(name.split("_"))
+    """A long name that may fold after each underscore, slash and dot, so that its table fits a phone."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_/.])", name))
 
 
 def _moment(finished: str) -> str:
