@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("*.md", "docs/**/*.md", "loadgen/*.md", "benchmarks/*/*.md")
@@ -21,32 +23,33 @@ BENCHMARKS = [project.parent.name for project in ROOT.glob("benchmarks/*/pyproje
 NO_AFFILIATION = "not affiliated with or endorsed by MLCommons"
 
 
-def sessions(noxfile: Path, source: str) -> set[str]:
-    """The sessions that nox would list: the noxfile runs with a `nox` that only notes their names."""
-    names: set[str] = set()
+def sessions(noxfile: Path, source: str) -> dict[str, Callable[[Any], None]]:
+    """The sessions that nox would list: the noxfile runs with a `nox` that only notes them by their names."""
+    found: dict[str, Callable[[Any], None]] = {}
 
     def session(function: Any = None, *, name: str | None = None, **_: Any) -> Any:
         if function is None:
             return lambda decorated: session(decorated, name=name)
-        names.add(name or function.__name__)
+        found[name or function.__name__] = function
         return function
 
     nox: Any = ModuleType("nox")
     nox.session, nox.options = session, SimpleNamespace()
     nox.parametrize = lambda *_: lambda function: function
+    nox.project = SimpleNamespace(load_toml=lambda file: tomllib.loads(file.read_text()))
     with patch.dict(sys.modules, nox=nox):
         exec(compile(source, noxfile, "exec"), {"__file__": str(noxfile), "__name__": "noxfile"})
-    return names
+    return found
 
 
 SESSIONS = sessions(ROOT / "noxfile.py", (ROOT / "noxfile.py").read_text())
 
 
-def session_faults(names: set[str], benchmarks: list[str]) -> set[str]:
+def session_faults(names: Collection[str], benchmarks: list[str]) -> set[str]:
     """Sessions that every benchmark has, and the suite, but this noxfile has not."""
     wanted = {"tests", "images", "lint", "typing", "parity", "tests-loadgen", "tests-rules"}
     kinds = ("", "tests-", "lock-", "image-", "fork-")
-    return (wanted | {f"{kind}{name}" for name in benchmarks for kind in kinds}) - names
+    return (wanted | {f"{kind}{name}" for name in benchmarks for kind in kinds}) - set(names)
 
 
 def unknown_sessions(text: str) -> list[str]:
@@ -359,3 +362,22 @@ def test_the_design_names_every_module_of_the_core_and_every_room_of_the_harness
     table = (ROOT / "docs" / "design.md").read_text().split("## loadgen, from the bottom")[1].split("\n## ")[0]
     named = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", table))))
     assert (rooms(core) | rooms(core / "harness")) - named == set()
+
+
+def test_relative_paths_begin_where_nox_was_called(tmp_path: Path) -> None:
+    """`cd elsewhere; nox -f ../noxfile.py -s bert -- report out`: nox itself goes to the noxfile's folder."""
+    place, seen = ROOT / "tools", []
+    session = SimpleNamespace(
+        posargs=["report", "out"],
+        invoked_from=str(place),
+        virtualenv=SimpleNamespace(location=str(tmp_path)),
+        env={},
+        install=lambda *_: None,
+        chdir=contextlib.chdir,
+        run=lambda *words, **_: seen.append((Path.cwd(), words)),
+    )
+    for name in ("bert", "fork-bert"):
+        SESSIONS[name](session)
+    assert [folder for folder, _ in seen] == [place, place]
+    assert seen[0][1] == ("python", "-m", "bench_bert", "report", "out")
+    assert Path(seen[1][1][1]) == ROOT / "tools" / "fork.py"

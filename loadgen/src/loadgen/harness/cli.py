@@ -313,12 +313,13 @@ def _speed(group: click.Group, benchmark: Benchmark) -> None:
     @click.option("--pairs", type=click.IntRange(1), default=3, show_default=True)
     @click.option("--sweep", is_flag=True, help="All scenarios, then Server at rising rates until two are INVALID.")
     @click.option("--rate", "rates", type=_NUMBER, multiple=True, help="Of Server in a sweep; repeatable.")
-    def _(samples: int, pairs: int, sweep: bool, rates: tuple[float, ...], **options: Any) -> int:
+    @click.option("--html", type=_Path(), help="Write a sweep to this file too, with Server's latency by rate.")
+    def _(samples: int, pairs: int, sweep: bool, rates: tuple[float, ...], html: Path | None, **options: Any) -> int:
         from loadgen.harness.speed import pairs as paired
         from loadgen.harness.speed import sweep as swept
 
         plan = _plan(benchmark, options)
-        return swept.execute(plan, rates) if sweep else paired.execute(plan, samples, pairs)
+        return swept.execute(plan, rates, html) if sweep else paired.execute(plan, samples, pairs)
 
 
 def _report(group: click.Group, benchmark: Benchmark) -> None:

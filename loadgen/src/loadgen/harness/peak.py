@@ -68,6 +68,12 @@ def server_settings(settings: TestSettings, rate: float) -> TestSettings:
     )
 
 
+def tried_at(rate: float, settings: TestSettings, result: Result) -> Tried:
+    """What a short test of Server at this rate showed."""
+    share = 100 * settings.server_target_latency_percentile
+    return Tried(rate, result.valid, int(result.metrics.get(f"result_{share:.2f}_percentile_latency_ns", 0)))
+
+
 def find_server_rate(
     test: Layered, run: Callable[[TestSettings], Result], say: Callable[[str], None]
 ) -> tuple[float | None, list[Tried]]:
@@ -78,11 +84,9 @@ def find_server_rate(
         result = run(server_settings(test.settings, rate))
         if result.interrupted:
             raise KeyboardInterrupt
-        share = 100 * test.settings.server_target_latency_percentile
-        latency = int(result.metrics.get(f"result_{share:.2f}_percentile_latency_ns", 0))
-        tried.append(Tried(rate, result.valid, latency))
-        said = "holds" if result.valid else "does not hold"
-        say(f"Server at {rate:,.4g}/s: p{share:g} {latency / 1e6:,.2f} ms, {said}")
+        tried.append(tried_at(rate, test.settings, result))
+        share, said = 100 * test.settings.server_target_latency_percentile, "holds" if result.valid else "does not hold"
+        say(f"Server at {rate:,.4g}/s: p{share:g} {tried[-1].latency_ns / 1e6:,.2f} ms, {said}")
         return result.valid
 
     return search(test.settings.server_target_qps, holds), tried

@@ -20,6 +20,7 @@ SMALLEST_TEXT = 8.0  # pixels, of the labels in a chart
 FRAMES = """<pre id="found"></pre>{frames}<script>
 onload = () => found.textContent = JSON.stringify([...document.querySelectorAll("iframe")].map(frame => {{
   const page = frame.contentDocument;
+  page.querySelectorAll("details").forEach(part => part.open = true);
   const heights = [...page.querySelectorAll("svg text")].map(text =>
     parseFloat(frame.contentWindow.getComputedStyle(text).fontSize) * text.getScreenCTM().a);
   const cut = [...page.querySelectorAll(".scroll")].filter(box => box.scrollWidth > box.clientWidth);

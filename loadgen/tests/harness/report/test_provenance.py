@@ -69,3 +69,7 @@ def test_a_commit_is_that_of_the_package(tmp_path: Path, monkeypatch: pytest.Mon
     assert provenance.commit("bench_of_a_test") == git("rev-parse", "HEAD").strip()
     (package / "__init__.py").write_text("x = 1\n")
     assert provenance.commit("bench_of_a_test").endswith("-dirty")
+    monkeypatch.setenv("INFERENCE_BENCH_COMMIT", "unknown")  # as an image that was built without saying it
+    assert provenance.commit("bench_of_a_test").endswith("-dirty")
+    monkeypatch.setenv("INFERENCE_BENCH_COMMIT", "abc")
+    assert provenance.commit("bench_of_a_test") == "abc"

@@ -290,6 +290,8 @@ def test_queries_of_many_samples_and_tokens_are_drawn() -> None:
     assert columns.time_per_token(records).tolist() == [2_500_000] * 320
     assert "first token" in distribution.note
     assert "var(--second)" in distribution.svg
+    some = np.array([2 * 10**6] * 5 + [2 * 10**8] * 60 + [5 * 10**9])
+    assert ">0.003</text>" in charts.draw_pair(some, some, "y").svg, "labels keep their digits"
     assert "40 slices" in over_time.note
 
 

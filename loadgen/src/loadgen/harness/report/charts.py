@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from loadgen.contracts import I64
+from loadgen.harness.peak import Tried
 from loadgen.harness.report import columns
 from loadgen.harness.report.drawing import (
     LIMIT,
@@ -62,20 +62,20 @@ def draw(records: Records, prefix: str, judged: Judged = Judged()) -> list[Chart
     return charts
 
 
-def draw_rates(tried: Sequence[Mapping[str, Any]], prefix: str, limit_ns: int) -> Chart:
+def draw_rates(tried: Sequence[Tried], prefix: str, limit_ns: int) -> Chart:
     """The judged latency at each rate that was tried for Server: full dots held, empty ones did not."""
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas()
-        ordered = sorted(tried, key=lambda one: float(one["rate"]))
-        latencies = np.array([one["latency_ns"] for one in ordered], np.int64)
+        ordered = sorted(tried, key=lambda one: one.rate)
+        latencies = np.array([one.latency_ns for one in ordered], np.int64)
         scale, unit = unit_of(latencies)
-        axes.plot([one["rate"] for one in ordered], latencies / scale, color=LINE, linewidth=1)
+        axes.plot([one.rate for one in ordered], latencies / scale, color=LINE, linewidth=1)
         for one in ordered:
-            face = LINE if one["valid"] else "none"
-            axes.plot([one["rate"]], [one["latency_ns"] / scale], "o", color=LINE, markerfacecolor=face, markersize=5)
+            face = LINE if one.valid else "none"
+            axes.plot([one.rate], [one.latency_ns / scale], "o", color=LINE, markerfacecolor=face, markersize=5)
         if limit_ns:
             axes.axhline(limit_ns / scale, color=LIMIT, linestyle=(0, (4, 2)))
-        axes.set_xlim(0, 1.05 * float(ordered[-1]["rate"]))
+        axes.set_xlim(0, 1.05 * ordered[-1].rate)
         axes.set_xlabel("rate that was tried, queries/s")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(number))
@@ -92,18 +92,12 @@ def _distribution(records: Records, prefix: str, judged: Judged) -> Chart:
     ordered = np.sort(records.latencies_ns)
     nines = _most_nines(len(ordered))
     _step_line(axes, ordered, scale, nines, LINE)
-    for p in (0.5, judged.percentile or 0.99):
-        at, height = percentile(ordered, p) / scale, float(_nines(np.array([p]), nines)[0])
-        axes.plot([at], [height], "o", color=LINE, markersize=4 if p != judged.percentile else 6)
-        left = at > 0.7 * float(ordered[-1]) / scale
-        axes.annotate(
-            f"p{p * 100:g}", (at, height), (-24 if left else 5, -9 if p > 0.5 else 4), textcoords="offset points"
-        )
     note, values, limit_ns = (
         "Share of samples answered within each latency, the tail stretched",
         ordered,
         judged.limit_ns,
     )
+    of_judged = ordered
     if judged.percentile:
         note += f"; large dot: p{100 * judged.percentile:g}, which is judged"
     if records.first_token_ns is not None:
@@ -112,11 +106,23 @@ def _distribution(records: Records, prefix: str, judged: Judged) -> Chart:
         _step_line(axes, first, scale, nines, SECOND)
         values, note = np.concatenate([values, first]), f"{note}; thin line: time to the first token"
         limit_ns = judged.first_ns
+        of_judged = first if judged.first_ns else ordered
+    _dot(axes, ordered, 0.5, scale, nines, judged)
+    _dot(axes, of_judged, judged.percentile or 0.99, scale, nines, judged)
     _tail_axis(axes, nines)
     mark(axes, limit_ns / scale)
     axes.set_xlabel(f"latency, {unit}")
     scale_axis(axes, "x", values, scale, limit_ns)
     return Chart("Latency distribution", f"{note}{limit_note(limit_ns, scale, unit)}.", svg(figure, prefix))
+
+
+def _dot(axes: Axes, ordered: I64, p: float, scale: float, nines: float, judged: Judged) -> None:
+    """A percentile, by its name; larger if it is the one that is judged."""
+    at, height = percentile(ordered, p) / scale, float(_nines(np.array([p]), nines)[0])
+    axes.plot([at], [height], "o", color=LINE, markersize=6 if p == judged.percentile else 4)
+    left = at > 0.7 * float(ordered[-1]) / scale
+    place = (-24 if left else 5, -9 if p > 0.5 else 4)
+    axes.annotate(f"p{p * 100:g}", (at, height), place, textcoords="offset points")
 
 
 def draw_pair(a: I64, b: I64, prefix: str, limit_ns: int = 0) -> Chart:

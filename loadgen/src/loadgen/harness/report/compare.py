@@ -16,7 +16,7 @@ from loadgen.contracts import InputError
 from loadgen.harness.report import columns, record, screen
 from loadgen.harness.report.charts import draw_pair
 from loadgen.harness.report.drawing import Chart
-from loadgen.harness.report.page import figure, judged_of, render
+from loadgen.harness.report.page import figure, judged_of, picture, render, write_page
 from loadgen.harness.report.record import SavedRun, SavedTest
 
 EXIT_OK, EXIT_WORSE = 0, 1
@@ -114,7 +114,7 @@ def execute(a: Path, b: Path, fail_above: float | None = None, html: Path | None
     for failure in failures:
         out.print(failure, style="red", markup=False)
     if html is not None:
-        _write(html, render("compare.html", c=found, failures=failures, charts=overlaid(found)))
+        write_page(html, render("compare.html", c=found, failures=failures, charts=overlaid(found)))
         out.print(f"comparison: {html}", markup=False, soft_wrap=True)
     return EXIT_WORSE if failures else EXIT_OK
 
@@ -127,7 +127,7 @@ def overlaid(found: Comparison) -> dict[str, tuple[Chart, Markup]]:
         if all(test and test.kind == "performance" for test in pair):
             chart = _over_each_other([test for test in pair if test], f"c{number}")
             if chart:
-                drawn[verdict.of] = chart, Markup(chart.svg)  # the only text in it is our own labels and numbers
+                drawn[verdict.of] = picture(chart)
     return drawn
 
 
@@ -137,13 +137,6 @@ def _over_each_other(tests: list[SavedTest], prefix: str) -> Chart | None:
     except InputError:
         return None
     return draw_pair(a, b, prefix, judged_of(tests[0]).limit_ns) if len(a) and len(b) else None
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text, "utf-8")
-    except OSError as error:
-        raise InputError(f"--html {file} cannot be written ({error.strerror}): choose another file") from error
 
 
 def compare(a: SavedRun, b: SavedRun) -> Comparison:

@@ -55,7 +55,7 @@ _SHORTER = (
     (r"\s*<!--.*?-->", ""),
     (r" id=\"(?![mp][0-9a-f]{10}\")[^\"]*\"", ""),  # only clip paths and markers are referred to
     (r"font-family: [^;\"]*;? ?", ""),
-    (r"(\d\.\d\d)\d+", r"\1"),  # hundredths of a point
+    (r"(\d\.\d\d)\d+(?!\d*<)", r"\1"),  # hundredths of a point; what is written on an axis stays
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from markupsafe import Markup
 from loadgen.contracts import InputError
 from loadgen.harness.files import saving, whole_file
 from loadgen.harness.machine import telemetry
+from loadgen.harness.peak import Tried
 from loadgen.harness.report import charts, columns, provenance, record, system_charts
 from loadgen.harness.report.drawing import Chart
 from loadgen.harness.report.record import SavedRun, SavedTest
@@ -81,6 +83,19 @@ def render(template: str, **values: Any) -> str:
     return pages.get_template(template).render(**values)
 
 
+def picture(chart: Chart) -> tuple[Chart, Markup]:
+    """A chart and its SVG, which is safe: the only text in it is our own labels and numbers."""
+    return chart, Markup(chart.svg)
+
+
+def write_page(file: Path, text: str) -> None:
+    """Where `--html` says. Raises InputError if it cannot be written."""
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise InputError(f"--html {file} cannot be written ({error.strerror}): choose another file") from error
+
+
 def figure(value: object) -> str:
     """A number as a person reads it: whole with separators, else with 5 digits that count."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -101,8 +116,8 @@ def measured(test: SavedTest) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """A long name that may fold after each underscore, so that its table fits a phone."""
-    return Markup("_<wbr>").join(name.split("_"))
+    """A long name that may fold after each underscore, slash and dot, so that its table fits a phone."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_/.])", name))
 
 
 def _moment(finished: str) -> str:
@@ -188,11 +203,10 @@ def _charts(test: SavedTest, number: int) -> tuple[list[tuple[Chart, Markup]], s
         drawn += system_charts.draw_flow(columns.read_figures(test.folder), f"f{number}")
         if test.rates_tried:
             limit = judged.limit_ns or judged.first_ns
-            drawn.append(charts.draw_rates(test.rates_tried, f"p{number}", limit))
+            drawn.append(charts.draw_rates([Tried(**one) for one in test.rates_tried], f"p{number}", limit))
     except InputError as error:
         return [], f"No charts: {error}."
-    svg = [(chart, Markup(chart.svg)) for chart in drawn]  # the only text in it is our own labels and numbers
-    return svg, "" if drawn else "No charts: no query was answered."
+    return [picture(chart) for chart in drawn], "" if drawn else "No charts: no query was answered."
 
 
 def judged_of(test: SavedTest) -> charts.Judged:
@@ -219,7 +233,7 @@ def _gpu_charts(test: SavedTest, number: int) -> list[tuple[Chart, Markup]]:
     except InputError:
         return []
     drawn = system_charts.draw_gpus(samples, f"g{number}") if samples else []
-    return [(chart, Markup(chart.svg)) for chart in drawn]
+    return [picture(chart) for chart in drawn]
 
 
 def _csv_rows(run: SavedRun) -> Iterator[Sequence[object]]:

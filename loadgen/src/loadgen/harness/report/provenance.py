@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +19,12 @@ _LOGS = ("mlperf_log_*", "accuracy*.txt", "result.json", "telemetry.csv")
 
 
 def commit(package: str) -> str:
-    """Of the repository that a package is imported from, `-dirty` if its files were changed; empty: it is in none."""
+    """Of the repository that a package is imported from, `-dirty` if its files were changed; in an image, which has no
+    repository, as INFERENCE_BENCH_COMMIT says; empty: not known."""
+    told = os.environ.get("INFERENCE_BENCH_COMMIT", "unknown").replace("unknown", "")
     spec = importlib.util.find_spec(package)
-    if spec is None or not spec.origin:
-        return ""
+    if told or spec is None or not spec.origin:
+        return told
     command = ["git", "-C", str(Path(spec.origin).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, timeout=10, check=False)
