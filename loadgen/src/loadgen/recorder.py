@@ -171,7 +171,7 @@ class Recorder:
             if not counts:
                 return
             try:
-                if position < 0 or done[position] or (logs and keeps[position]):
+                if position < 0 or done[position] or first[position] or (logs and keeps[position]):
                     many(at, position, data)
                 else:
                     first[position] = at
@@ -271,11 +271,15 @@ class Recorder:
                 if 0 <= one < self.count:
                     self.first_tokens_many(when, one, piece)
             return
-        for i in rows[self.done_view[rows] != 0].tolist():
+        late, again = self.done_view[rows] != 0, self.first[rows] != 0
+        for i in rows[late].tolist():
             self.errors.add(f"Attempted to record token latency after sample was completed: id {i}")
+        for i in rows[again & ~late].tolist():
+            self.errors.add(f"Attempted to complete a sample twice: id {i}, its first token")
+        fresh = ~late & ~again
         if self.keep is not None and self.spool is not None and data is not None:
-            self._log(rows, self.keep[rows], data, offsets, first=True)
-        self.first[rows] = at
+            self._log(rows, self.keep[rows] & fresh, data, offsets, first=True)
+        self.first[rows[fresh]] = at if isinstance(at, int) else at[fresh]
 
     def keeps(self, position: int) -> bool:
         """Is this sample's answer logged?"""
