@@ -8,7 +8,7 @@ from loadgen import compat
 from loadgen.compat import *  # noqa: F403 - the same names
 from loadgen.settings import Revision
 
-__all__ = compat.__all__  # noqa: PLE0605 - a list
+__all__ = compat.__all__
 
 
 class TestSettings(compat.TestSettings):
