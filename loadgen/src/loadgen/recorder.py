@@ -237,7 +237,7 @@ class Recorder:
         n_tokens: Ints | None = None,
     ) -> None:
         """`complete`, of answers that came at a time, or a column of times, that is not questioned."""
-        rows, _ = self._known(ids, at)
+        rows = self._known(ids)
         if rows.size != np.size(ids):
             for one, piece, count, when in each(ids, data, offsets, n_tokens, at):
                 if 0 <= one < self.count:
@@ -265,7 +265,7 @@ class Recorder:
         self, at: int | I64, ids: Ints, data: Buffer | None = None, offsets: Offsets | None = None
     ) -> None:
         """`first_token`, as `complete_many`."""
-        rows, _ = self._known(ids, at)
+        rows = self._known(ids)
         if rows.size != np.size(ids):
             for one, piece, _, when in each(ids, data, offsets, None, at):
                 if 0 <= one < self.count:
@@ -336,15 +336,15 @@ class Recorder:
         for one, when in zip(ids, at.tolist(), strict=True):
             self.complete_few(when, [one])
 
-    def _known(self, ids: Ints, at: int | I64) -> tuple[I64, int | I64]:
-        """Column positions of known ids, and their times; unknown ids become errors."""
+    def _known(self, ids: Ints) -> I64:
+        """Column positions of known ids; unknown ids become errors."""
         rows = np.atleast_1d(np.asarray(ids, np.int64))
         known = (rows >= 0) & (rows < self.count)
         if known.all():
-            return rows, at
+            return rows
         for i in rows[~known].tolist():
             self.refuse(i)
-        return rows[known], at if isinstance(at, int) else at[known]
+        return rows[known]
 
     def _fresh(self, rows: I64) -> npt.NDArray[np.bool_]:
         """True where a position is answered for the first time; the others become errors."""
