@@ -24,6 +24,11 @@ def listed(values: Ints, count: int = 1) -> list[int]:
     return [values] * count if isinstance(values, int) else list(values)
 
 
+def counts_of(rows: I64, n_tokens: Ints | None) -> I64:
+    """Of tokens, for each row."""
+    return np.broadcast_to(np.asarray(0 if n_tokens is None else n_tokens, np.int64), rows.shape)
+
+
 def times_of(ids: Ints, at_ns: Ints, began: int, now: int) -> tuple[int | I64, str]:
     """A time that the caller has read, or a column of one for each id; and what is wrong with them.
 

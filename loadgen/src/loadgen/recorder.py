@@ -19,7 +19,7 @@ import numpy.typing as npt
 from loadgen.attention import Attention
 from loadgen.clock import Clock
 from loadgen.contracts import I64, Buffer, Ints, Offsets
-from loadgen.forms import each, listed, memory, times_of, token_problem
+from loadgen.forms import counts_of, each, listed, memory, times_of, token_problem
 from loadgen.notes import Errors
 from loadgen.spool import Spool, SpoolError
 
@@ -243,7 +243,7 @@ class Recorder:
                 if 0 <= one < self.count:
                     self.complete_many(when, one, piece, None, count)
             return
-        counts = self._counts(rows, n_tokens) if len(self.tokens) else None
+        counts = counts_of(rows, n_tokens) if len(self.tokens) else None
         if len(rows) > _AT_ONCE and (offsets is None or len(offsets) == len(rows) + 1):
             for low in range(0, len(rows), _AT_ONCE):
                 some, ends = slice(low, low + _AT_ONCE), slice(low, low + _AT_ONCE + 1)
@@ -358,9 +358,6 @@ class Recorder:
             for i in rows[~fresh].tolist():
                 self.refuse(i)
         return fresh
-
-    def _counts(self, rows: I64, n_tokens: Ints | None) -> I64:
-        return np.broadcast_to(np.asarray(0 if n_tokens is None else n_tokens, np.int64), rows.shape)
 
     def _count_tokens(self, rows: I64, counts: I64) -> None:
         strange = counts < 2
