@@ -11,6 +11,9 @@ import numpy.typing as npt
 from loadgen.contracts import I64, Buffer, Ints, Offsets
 from loadgen.spool import flat
 
+SMALL = 16
+"""Ids up to which a loop beats numpy."""
+
 
 def memory(column: npt.NDArray[Any] | None) -> Any:
     """To read and write single elements of, several times as fast as of the array."""
