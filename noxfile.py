@@ -167,6 +167,6 @@ def parity(session: nox.Session, wheel: str) -> None:
 
 @nox.session
 def overhead(session: nox.Session) -> None:
-    """Time loadgen beside the official wheel 4.0: 15 minutes; `-- --pairs 5`."""
+    """Time loadgen beside the official wheel 4.0: 40 minutes; `-- --pairs 3 --only Tokens` for a part."""
     install(session, "-e", "./loadgen", "mlcommons-loadgen==4.0")
     session.run("python", "loadgen/benchmarks/overhead.py", *session.posargs)

@@ -40,6 +40,8 @@ class Case:
     """Bytes of an answer."""
     pool: bool = False
     """Two threads answer."""
+    trace: bool = False
+    """A span is logged for each sample."""
 
 
 CASES = {
@@ -53,6 +55,7 @@ CASES = {
     "multi-tokens": Case("MultiStream", tokens=True),
     "offline-tokens": Case("Offline", tokens=True),
     "server-tokens": Case("Server", tokens=True),
+    "single-trace": Case("SingleStream", trace=True),
     "accuracy": Case("Offline", logged=1.0, size=8),
     "accuracy-1kB": Case("SingleStream", logged=1.0, size=1000),
     "accuracy-3MB": Case("SingleStream", logged=1.0, size=3_000_000),
@@ -122,7 +125,7 @@ def run_official_api(lg: Any, case: Case, samples: int, wanted: dict[str, Any], 
     output = lg.LogOutputSettings()
     output.outdir = outdir
     log.log_output = output
-    log.enable_trace = False
+    log.enable_trace = case.trace
     lg.StartTestWithLogSettings(sut, qsl, settings, log, "no-audit.config")
 
 
@@ -176,7 +179,12 @@ def run_native_api(case: Case, samples: int, wanted: dict[str, Any], outdir: str
     from loadgen.settings import Mode, Scenario, TestSettings
 
     values = {**wanted, "scenario": Scenario[wanted["scenario"]], "mode": Mode[wanted["mode"]]}
-    run(System(case, samples), Library(samples), TestSettings(**values), log=LogSettings(Path(outdir)))
+    run(
+        System(case, samples),
+        Library(samples),
+        TestSettings(**values),
+        log=LogSettings(Path(outdir), enable_trace=case.trace),
+    )
 
 
 def measured(outdir: str) -> dict[str, Any]:

@@ -94,6 +94,16 @@ CASES = [
     Rows("offline-tokens", 2e5, 0.1, [Figure("Tokens: Offline 2e5, whole wall s", of("wall"), "<=1", "<=0.3")]),
     Rows("server-tokens", 30_000, 3, [Figure("Tokens: Server 30,000 qps, p99 ns", of(P99), "<=1", "<=0.7")]),
     Rows("single-logged", 0, 3, [Figure("Logged 1 %: SingleStream, queries/s", of(QPS), ">=1", ">=2")]),
+    Rows(
+        "single-trace",
+        0,
+        3,
+        [
+            Figure("Trace: SingleStream, queries/s", of(QPS), ">=1", ">=2"),
+            Figure("Trace: SingleStream, p50 latency ns", of(P50), "<=1", "<=0.5"),
+            Figure("Trace: SingleStream, wall beyond 3 s", lambda run: run["wall"] - 3, "<=1", "<=1"),
+        ],
+    ),
     Rows("accuracy", 1e5, 0, [Figure("Accuracy: Offline 1e5, whole wall s", of("wall"), "<=1", "<=0.3")]),
     Rows("accuracy-1kB", 5e4, 0, [Figure("Accuracy: 50,000 of 1 kB, whole wall s", of("wall"), "<=1", "<=1")]),
     Rows(
@@ -155,15 +165,7 @@ def compare(pairs: int, only: str, processor: bool) -> list[list[str]]:
 
 def _processor(case: Rows) -> Figure:
     """Processor seconds of a case; of one that lasts for a fixed time, microseconds a query."""
-    fixed = case.case in (
-        "single",
-        "multi",
-        "server",
-        "single-tokens",
-        "multi-tokens",
-        "server-tokens",
-        "single-logged",
-    )
+    fixed = case.case.startswith(("single", "multi"))
     first = case.figures[0]
     name = first.name.partition(",")[0] + (", processor us a query" if fixed else ", processor s")
     compat, native = (

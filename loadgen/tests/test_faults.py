@@ -189,6 +189,14 @@ def test_an_input_error_while_the_clock_runs_keeps_what_was_measured() -> None:
     ("scenario", "changes", "word"),
     [
         (Scenario.Server, {"server_target_qps": 0.0}, "server_target_qps is 0"),
+        *(
+            (Scenario.Server, {"server_target_qps": float(x)}, f"server_target_qps is {x}")
+            for x in ("nan", "inf", "-inf")
+        ),
+        (Scenario.Server, {"server_target_qps": 1e-300}, "more than a query in 30 years"),
+        (Scenario.Offline, {"offline_expected_qps": float("nan")}, "offline_expected_qps is nan"),
+        (Scenario.SingleStream, {"single_stream_expected_latency_ns": float("inf")}, "expected latency is inf"),
+        (Scenario.MultiStream, {"multi_stream_expected_latency_ns": float("nan")}, "expected latency is nan"),
         (Scenario.Offline, {"offline_expected_qps": 0.0}, "offline_expected_qps is 0"),
         (Scenario.SingleStream, {"single_stream_expected_latency_ns": 0}, "expected latency is 0"),
         (

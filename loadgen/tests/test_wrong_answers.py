@@ -146,11 +146,11 @@ def test_of_two_answers_at_once_one_is_refused(
 
 
 @pytest.mark.skipif(recorder_module.answers_need_lock(), reason="an answer of one id takes the lock here")
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_answer_that_comes_while_many_are_looked_at_and_marked_is_noticed(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "ids"), [*((kind, 35) for kind in KINDS), ("times", [35, 34, 62])])
+def test_an_answer_that_comes_while_many_are_looked_at_and_marked_is_noticed(kind: str, ids: Any) -> None:
     errors = Errors()
     recorder = Recorder(64, RealClock(), errors, **KINDS[kind](64))
-    single = threading.Thread(target=lambda: recorder.complete(35, b"a", None, 5))
+    single = threading.Thread(target=lambda: recorder.complete(ids, b"a", None, 5))
     look = recorder._fresh
 
     def between(rows: Any) -> Any:
@@ -163,7 +163,8 @@ def test_an_answer_that_comes_while_many_are_looked_at_and_marked_is_noticed(kin
     recorder._fresh = between  # type: ignore[method-assign]
     recorder.complete(np.arange(20, 60), bytes(40), np.arange(41), np.full(40, 5))
     single.join()
-    assert errors.messages == ["Attempted to complete a sample twice: id 35"]
+    doubles = [35] if ids == 35 else [35, 34]
+    assert errors.messages == [f"Attempted to complete a sample twice: id {one}" for one in doubles]
 
 
 # The official API.

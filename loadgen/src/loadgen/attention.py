@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from loadgen.clock import Clock
 
@@ -16,6 +16,8 @@ class Attention:
     def __init__(self, done: memoryview, clock: Clock, refuse: Callable[[int], None]) -> None:
         self.wanted = array("q", [0])
         """Not 0: who has marked an answer without the lock calls `attend`."""
+        self.looks = array("q", [0])
+        """Grows whenever somebody begins or ends to look at many: who marks several without the lock compares."""
         self.lock = threading.RLock()  # a signal's handler may answer, too
         self._done, self._clock, self._refuse = done, clock, refuse
         self._waiting = -1
@@ -29,14 +31,22 @@ class Attention:
                 self._refuse(position)
         self.notify()
 
+    def attend_each(self, positions: Iterable[int], refused: Collection[int], at: int) -> None:
+        """`attend`, of several; refused: those that were not marked."""
+        for position in positions:
+            if position not in refused:
+                self.attend(position, at)
+
     @contextlib.contextmanager
     def many(self) -> Iterator[None]:
         """Look at answers and mark them with nobody between."""
         with self.lock:
             self.wanted[0] += 1
+            self.looks[0] += 1
             try:
                 yield
             finally:
+                self.looks[0] += 1
                 self.wanted[0] -= 1
 
     def notify(self, force: bool = False) -> None:

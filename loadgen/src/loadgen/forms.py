@@ -11,6 +11,9 @@ import numpy.typing as npt
 from loadgen.contracts import I64, Buffer, Ints, Offsets
 from loadgen.spool import flat
 
+SMALL = 16
+"""Ids up to which a loop beats numpy."""
+
 
 def memory(column: npt.NDArray[Any] | None) -> Any:
     """To read and write single elements of, several times as fast as of the array."""
@@ -22,6 +25,11 @@ def listed(values: Ints, count: int = 1) -> list[int]:
     if isinstance(values, np.ndarray):
         values = values.tolist()
     return [values] * count if isinstance(values, int) else list(values)
+
+
+def counts_of(rows: I64, n_tokens: Ints | None) -> I64:
+    """Of tokens, for each row."""
+    return np.broadcast_to(np.asarray(0 if n_tokens is None else n_tokens, np.int64), rows.shape)
 
 
 def times_of(ids: Ints, at_ns: Ints, began: int, now: int) -> tuple[int | I64, str]:

@@ -211,7 +211,7 @@ def _separate(state: RunState, part: Part) -> None:
     for low in range(0, part.series.query_count, _CHUNK):
         dues = part.series.due_ns[low : low + _CHUNK].tolist()
         indices = part.series.indices[low : low + _CHUNK].tolist()
-        for k, offset in enumerate(dues):
+        for offset, index in zip(dues, indices, strict=True):
             due = start + offset
             at = now()
             if at < due:
@@ -219,7 +219,7 @@ def _separate(state: RunState, part: Part) -> None:
                 at = now()
             scheduled(due)
             issued(at)
-            issue_query((sample,), indices[k : k + 1])
+            issue_query((sample,), (index,))
             sample += 1
             query += 1
             if recorder.failed:

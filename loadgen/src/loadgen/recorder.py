@@ -1,30 +1,29 @@
 """Completions in columns: what the system answered, and when. Thread-safe, append-only.
 
-`complete` and `first_token` run once a query inside the measured time, so they are closures over local names. Of two
-threads that answer one sample at once, one is refused: answers of many ids, and those that are logged, take a lock. An
-answer of one id needs none where the interpreter has a lock of its own and, as CPython since 3.11, changes threads at
-calls and backward jumps only: what stands between such points is done at once. That a lock is held meanwhile
-(`attention`) it sees when it is done, and looks again.
+Of two threads that answer one sample at once, one is refused: answers of many ids, and those that are logged, take a
+lock. An answer of one id needs none where the interpreter has a lock of its own and, as CPython since 3.11, changes
+threads at calls and backward jumps only: what stands between such points is done at once. That a lock is held
+meanwhile (`attention`) it sees when it is done, and looks again.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from loadgen import each_query
 from loadgen.attention import Attention
 from loadgen.clock import Clock
 from loadgen.contracts import I64, Buffer, Ints, Offsets
-from loadgen.forms import each, listed, memory, times_of, token_problem
+from loadgen.forms import SMALL, counts_of, each, times_of, token_problem
 from loadgen.notes import Errors
 from loadgen.spool import Spool, SpoolError
 
-_SMALL = 16  # ids up to which a loop beats numpy
-_AT_ONCE = 1 << 18  # and up to which what a look at them takes is no memory worth speaking of
+_AT_ONCE = 1 << 18  # ids up to which what a look at them takes is no memory worth speaking of
 
 
 def answers_need_lock() -> bool:
@@ -66,133 +65,17 @@ class Recorder:
         self.spool = spool
         self._began_ns = clock.now_ns()
         self._attention = Attention(self.done, clock, self.refuse)
-        self._lock, self.notify, self.attend = self._attention.lock, self._attention.notify, self._attention.attend
+        self.lock, self.notify, self.attend = self._attention.lock, self._attention.notify, self._attention.attend
+        self.attend_each, self.looks = self._attention.attend_each, self._attention.looks
         self.answered_at_least = [0]
         """A count of answered samples, to spare MultiStream a look at each: only calls with few ids add to it."""
         self.attention = self._attention.wanted
         """Not 0: whoever has marked an answer without the lock calls `attend`."""
-        self.complete_one = self._one()
-        self.complete = self._timed() if self.times_only else self._full()
-        self.first_token, self.first_token_one = self._first_token()
+        self.complete_one, self.complete_few = each_query.one(self), each_query.few(self)
+        self.complete = each_query.timed(self) if self.times_only else each_query.full(self)
+        self.first_token, self.first_token_one = each_query.first_token(self)
 
-    # What is called for each query. Between `if done[...]` and the read of `attention` stands no call.
-
-    def _timed(self) -> Any:
-        """`complete` for runs that log no answers and count no tokens."""
-        now, done, attention = self.now_ns, self.done, self.attention
-        attend, refuse, many, given, needs_lock = self.attend, self.refuse, self._many, self._given, self.locks
-
-        def complete(
-            ids: Ints,
-            data: Buffer | None = None,
-            offsets: Offsets | None = None,
-            n_tokens: Ints | None = None,
-            at_ns: Ints | None = None,
-        ) -> None:
-            at: Any = now() if at_ns is None else given(ids, at_ns)
-            if type(ids) is not int or needs_lock:
-                many(ids, at)
-                return
-            try:
-                if ids < 0 or done[ids]:
-                    refuse(ids)
-                    return
-                done[ids] = at
-            except IndexError:
-                refuse(ids)
-                return
-            if attention[0]:
-                attend(ids, at)
-
-        return complete
-
-    def _full(self) -> Any:
-        """`complete` for runs that log answers or count tokens."""
-        now, given, one, many = self.now_ns, self._given, self.complete_one, self.complete_many
-        few, logs = self.complete_few, self.keep is not None
-
-        def complete(
-            ids: Ints,
-            data: Buffer | None = None,
-            offsets: Offsets | None = None,
-            n_tokens: Ints | None = None,
-            at_ns: Ints | None = None,
-        ) -> None:
-            at: Any = now() if at_ns is None else given(ids, at_ns)
-            if type(at) is not int:
-                many(at, ids, data, offsets, n_tokens)
-            elif type(ids) is int:
-                one(at, ids, data, n_tokens, offsets)
-            elif logs or len(ids) > _SMALL:  # type: ignore[arg-type]
-                many(at, ids, data, offsets, n_tokens)
-            else:
-                few(at, listed(ids), listed(0 if n_tokens is None else n_tokens, len(ids)))  # type: ignore[arg-type]
-
-        return complete
-
-    def _one(self) -> Callable[..., None]:
-        """`complete_one`: `complete` of one id, at a time that is not questioned."""
-        done, attention, attend, locked, needs_lock = self.done, self.attention, self.attend, self._locked, self.locks
-        first, tokens, keeps = memory(self.first), memory(self.tokens), memory(self.keep)
-        counts, logs, needs_first = len(self.tokens) > 0, self.keep is not None, self.needs_first
-
-        def complete_one(
-            at: int, position: int, data: Buffer | None = None, n_tokens: Any = None, offsets: Offsets | None = None
-        ) -> None:
-            try:
-                if (
-                    position < 0
-                    or needs_lock
-                    or (logs and keeps[position])
-                    or (counts and (type(n_tokens) is not int or n_tokens < 2))
-                    or (needs_first and not first[position])
-                    or done[position]
-                ):
-                    locked(at, position, data, n_tokens, offsets)
-                    return
-                if counts:
-                    tokens[position] = n_tokens
-                done[position] = at
-            except IndexError:
-                locked(at, position, data, n_tokens, offsets)
-                return
-            if attention[0]:
-                attend(position, at)
-
-        return complete_one
-
-    def _first_token(self) -> tuple[Callable[..., None], Callable[..., None]]:
-        """`first_token`, and of one id at a time that is not questioned."""
-        now, given, many = self.now_ns, self._given, self.first_tokens_many
-        done, first, keeps = self.done, memory(self.first), memory(self.keep)
-        logs, counts = self.keep is not None, len(self.tokens) > 0
-
-        def first_token_one(at: int, position: int, data: Buffer | None = None) -> None:
-            if not counts:
-                return
-            try:
-                if position < 0 or done[position] or (logs and keeps[position]):
-                    many(at, position, data)
-                else:
-                    first[position] = at
-            except IndexError:
-                many(at, position, data)
-
-        def first_token(
-            ids: Ints, data: Buffer | None = None, offsets: Offsets | None = None, at_ns: Ints | None = None
-        ) -> None:
-            at: Any = now() if at_ns is None else given(ids, at_ns)
-            if type(ids) is int and type(at) is int and offsets is None:
-                first_token_one(at, ids, data)
-            elif counts and (type(ids) is int or type(at) is not int or logs or len(ids) > _SMALL):  # type: ignore[arg-type]
-                many(at, ids, data, offsets)
-            elif counts:
-                for one in listed(ids):
-                    first_token_one(at, one)
-
-        return first_token, first_token_one
-
-    def _locked(
+    def locked(
         self, at: int, position: int, data: Buffer | None = None, n_tokens: Any = None, offsets: Offsets | None = None
     ) -> None:
         """`complete_one`, in any case."""
@@ -200,32 +83,30 @@ class Recorder:
         if offsets is not None or (counts and type(n_tokens) is not int):
             self.complete_many(at, position, data, offsets, n_tokens)
             return
-        with self._lock:
+        with self.lock:
             if not 0 <= position < self.count or self.done[position]:
                 self.refuse(position)
                 return
             if counts:
-                self._question_tokens(position, n_tokens)
+                self.question_tokens(position, n_tokens)
                 self.tokens[position] = n_tokens if n_tokens > 1 else 0
             if self.spool is not None and data is not None and self.keep is not None and self.keep[position]:
                 self.spool.add_one(position, data)
             self.done[position] = at
         self.notify()
 
-    def complete_few(self, at: int, positions: list[int], counts: list[int] | None = None) -> None:
-        """`complete` of up to `_SMALL` ids whose answers are not logged. counts: of tokens."""
-        done, tokens, taken = self.done, self.tokens, 0
-        with self._lock:
+    def few_locked(self, at: int, positions: Sequence[int], counts: Sequence[int] | None) -> None:
+        """`complete_few`, in any case."""
+        with self.lock:
             for k, i in enumerate(positions):
-                if not 0 <= i < self.count or done[i]:
+                if not 0 <= i < self.count or self.done[i]:
                     self.refuse(i)
                     continue
                 if counts is not None:
-                    tokens[i] = counts[k] if counts[k] > 1 else 0
-                    self._question_tokens(i, counts[k])
-                done[i] = at
-                taken += 1
-            self.answered_at_least[0] += taken
+                    self.tokens[i] = counts[k] if counts[k] > 1 else 0
+                    self.question_tokens(i, counts[k])
+                self.done[i] = at
+                self.answered_at_least[0] += 1
         self.notify()
 
     def complete_many(
@@ -237,13 +118,13 @@ class Recorder:
         n_tokens: Ints | None = None,
     ) -> None:
         """`complete`, of answers that came at a time, or a column of times, that is not questioned."""
-        rows, _ = self._known(ids, at)
+        rows = self._known(ids)
         if rows.size != np.size(ids):
             for one, piece, count, when in each(ids, data, offsets, n_tokens, at):
                 if 0 <= one < self.count:
                     self.complete_many(when, one, piece, None, count)
             return
-        counts = self._counts(rows, n_tokens) if len(self.tokens) else None
+        counts = counts_of(rows, n_tokens) if len(self.tokens) else None
         if len(rows) > _AT_ONCE and (offsets is None or len(offsets) == len(rows) + 1):
             for low in range(0, len(rows), _AT_ONCE):
                 some, ends = slice(low, low + _AT_ONCE), slice(low, low + _AT_ONCE + 1)
@@ -265,17 +146,21 @@ class Recorder:
         self, at: int | I64, ids: Ints, data: Buffer | None = None, offsets: Offsets | None = None
     ) -> None:
         """`first_token`, as `complete_many`."""
-        rows, _ = self._known(ids, at)
+        rows = self._known(ids)
         if rows.size != np.size(ids):
             for one, piece, _, when in each(ids, data, offsets, None, at):
                 if 0 <= one < self.count:
                     self.first_tokens_many(when, one, piece)
             return
-        for i in rows[self.done_view[rows] != 0].tolist():
+        late, again = self.done_view[rows] != 0, self.first[rows] != 0
+        for i in rows[late].tolist():
             self.errors.add(f"Attempted to record token latency after sample was completed: id {i}")
+        for i in rows[again & ~late].tolist():
+            self.errors.add(f"Attempted to complete a sample twice: id {i}, its first token")
+        fresh = ~late & ~again
         if self.keep is not None and self.spool is not None and data is not None:
-            self._log(rows, self.keep[rows], data, offsets, first=True)
-        self.first[rows] = at
+            self._log(rows, self.keep[rows] & fresh, data, offsets, first=True)
+        self.first[rows[fresh]] = at if isinstance(at, int) else at[fresh]
 
     def keeps(self, position: int) -> bool:
         """Is this sample's answer logged?"""
@@ -307,7 +192,7 @@ class Recorder:
                 return low + int(missing[0])
         return stop
 
-    def _given(self, ids: Ints, at_ns: Ints) -> int | I64:
+    def given(self, ids: Ints, at_ns: Ints) -> int | I64:
         """See `times_of`; what is wrong fails the run."""
         now, began = self.now_ns(), self._began_ns
         if type(at_ns) is int and began <= at_ns <= now:
@@ -317,11 +202,11 @@ class Recorder:
             self.fail(complaint)
         return times
 
-    def _many(self, ids: Any, at: int | I64) -> None:
+    def many(self, ids: Any, at: int | I64) -> None:
         """Answers that are neither logged nor counted."""
         if type(ids) is int:
             ids = (ids,)
-        if len(ids) > _SMALL:
+        if len(ids) > SMALL:
             self.complete_many(at, ids)
             return
         if type(ids) is np.ndarray:
@@ -332,15 +217,15 @@ class Recorder:
         for one, when in zip(ids, at.tolist(), strict=True):
             self.complete_few(when, [one])
 
-    def _known(self, ids: Ints, at: int | I64) -> tuple[I64, int | I64]:
-        """Column positions of known ids, and their times; unknown ids become errors."""
+    def _known(self, ids: Ints) -> I64:
+        """Column positions of known ids; unknown ids become errors."""
         rows = np.atleast_1d(np.asarray(ids, np.int64))
         known = (rows >= 0) & (rows < self.count)
         if known.all():
-            return rows, at
+            return rows
         for i in rows[~known].tolist():
             self.refuse(i)
-        return rows[known], at if isinstance(at, int) else at[known]
+        return rows[known]
 
     def _fresh(self, rows: I64) -> npt.NDArray[np.bool_]:
         """True where a position is answered for the first time; the others become errors."""
@@ -355,18 +240,15 @@ class Recorder:
                 self.refuse(i)
         return fresh
 
-    def _counts(self, rows: I64, n_tokens: Ints | None) -> I64:
-        return np.broadcast_to(np.asarray(0 if n_tokens is None else n_tokens, np.int64), rows.shape)
-
     def _count_tokens(self, rows: I64, counts: I64) -> None:
         strange = counts < 2
         if self.needs_first:
             strange |= self.first[rows] == 0
         for i, n in zip(rows[strange].tolist(), counts[strange].tolist(), strict=True):
-            self._question_tokens(i, n)
+            self.question_tokens(i, n)
         self.tokens[rows] = np.where(counts < 2, 0, counts)
 
-    def _question_tokens(self, position: int, n_tokens: int) -> None:
+    def question_tokens(self, position: int, n_tokens: int) -> None:
         """Note what is wrong with a sample's tokens, if anything is."""
         if n_tokens < 2:
             self.errors.add(f"{token_problem(n_tokens)}: id {position}, n_tokens {n_tokens}")

@@ -7,6 +7,7 @@ behaviour of its releases 4.0 and 6.0 where they differ. Units stand in the name
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, replace
 
 from loadgen.errors import InputError
@@ -216,6 +217,10 @@ def effective(settings: TestSettings, total_count: int, performance_count: int) 
     )
 
 
+_YEARS_NS = 1e18
+"""30 years: times beyond 290 cannot be counted in ns."""
+
+
 def _target_qps(settings: TestSettings, problems: list[str]) -> float:
     """Queries a second (Offline: samples a second) that the schedule is made for."""
     expected_ns = {
@@ -223,17 +228,18 @@ def _target_qps(settings: TestSettings, problems: list[str]) -> float:
         Scenario.MultiStream: settings.multi_stream_expected_latency_ns,
     }
     if settings.scenario in expected_ns:
-        if expected_ns[settings.scenario] <= 0:
-            raise SettingsError("the expected latency is 0 ns: set target_latency to what a query takes")
-        return 1e9 / expected_ns[settings.scenario]
+        latency_ns = expected_ns[settings.scenario]
+        if not 0 < latency_ns < _YEARS_NS:
+            raise SettingsError(f"the expected latency is {latency_ns:g} ns: set target_latency to what a query takes")
+        return 1e9 / latency_ns
     server = settings.scenario is Scenario.Server
     name = "server_target_qps" if server else "offline_expected_qps"
     qps = settings.server_target_qps if server else settings.offline_expected_qps
-    if qps == 0:
-        raise SettingsError(f"{name} is 0: a test needs a positive target_qps")
-    if qps < 0:
+    if -math.inf < qps < 0:
         problems.append(f"Invalid value for {name} requested. requested: {qps:g} using: 1")
         return 1.0
+    if not 1e9 / _YEARS_NS < qps < math.inf:
+        raise SettingsError(f"{name} is {qps:g}: a test needs a positive target_qps, of more than a query in 30 years")
     return qps
 
 

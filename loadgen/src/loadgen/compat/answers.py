@@ -22,11 +22,12 @@ _Callback = Callable[[QuerySampleResponse], Any]
 class _Test:
     """The test that is running, in one object, so that another thread sees it whole."""
 
-    __slots__ = ("attention", "done", "first", "is_plain", "logs", "now_ns", "recorder")
+    __slots__ = ("answered", "attention", "done", "first", "is_plain", "logs", "looks", "now_ns", "recorder")
 
     def __init__(self, recorder: Recorder, first: int) -> None:
         self.recorder, self.first = recorder, first
         self.now_ns, self.done, self.attention = recorder.now_ns, recorder.done, recorder.attention
+        self.answered, self.looks = recorder.answered_at_least, recorder.looks
         self.is_plain, self.logs = recorder.times_only and not recorder.locks, recorder.keep is not None
 
 
@@ -61,21 +62,45 @@ def QuerySamplesComplete(responses: Responses, response_cb: _Callback | None = N
     if test is None:
         return
     at = test.now_ns()
-    if not test.is_plain or len(responses) != 1:
+    count = len(responses)
+    if not test.is_plain or count > _FEW:
         _complete(test, at, responses, response_cb)
         return
-    # As in `Recorder`: no call stands between the look at `done` and that at `attention`.
-    done, k = test.done, responses[0].id - test.first
-    try:
-        if k < 0 or done[k]:
+    done, first = test.done, test.first
+    if count == 1:  # as `each_query.timed`: no call stands between the look at `done` and that at `attention`
+        k = responses[0].id - first
+        try:
+            if k < 0 or done[k]:
+                _refuse(test, k)
+                return
+            done[k] = at
+        except IndexError:
             _refuse(test, k)
             return
-        done[k] = at
-    except IndexError:
-        _refuse(test, k)
+        if test.attention[0]:
+            test.recorder.attend(k, at)
         return
-    if test.attention[0]:
-        test.recorder.attend(k, at)
+    before, refused = test.looks[0], None  # as `each_query.few`
+    for response in responses:
+        k = response.id - first
+        try:
+            if k < 0 or done[k]:
+                refused = [*(refused or ()), k]
+            else:
+                done[k] = at
+        except IndexError:
+            refused = [*(refused or ()), k]
+    test.answered[0] += count
+    if refused or test.attention[0] or test.looks[0] != before:
+        _attend(test, at, responses, refused or [])
+
+
+def _attend(test: _Test, at: int, responses: Responses, refused: list[int]) -> None:
+    """After several answers, some of which could not be taken."""
+    for k in refused:
+        _refuse(test, k)
+    test.answered[0] -= len(refused)
+    test.recorder.attend_each([response.id - test.first for response in responses], refused, at)
 
 
 def _complete(test: _Test, at: int, responses: Responses, response_cb: _Callback | None) -> None:

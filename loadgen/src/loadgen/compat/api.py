@@ -117,6 +117,8 @@ def StartTestWithLogSettings(
         print(result.note, file=sys.stderr)
     if result.raised is not None:
         raise result.raised
+    if result.interrupted:  # while the logs were written
+        raise KeyboardInterrupt
     if threads is not None and any("Mismatch between settings" in message for message in result.errors):
         raise RuntimeError(result.errors[0])
 

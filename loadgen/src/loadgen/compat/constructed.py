@@ -53,6 +53,8 @@ def _plain(issue: Callable[..., Any], first: int) -> Callable[[Any, Any], None]:
     def issue_samples(ids: Ints, indices: Ints) -> None:
         if type(ids) is int:
             issue([QuerySample(ids + first, indices)])  # type: ignore[arg-type]
+        elif type(ids) is tuple:  # Server: one id
+            issue([QuerySample(ids[0] + first, indices[0])])  # type: ignore[index]
         else:
             issue(made(ids, indices, first))
 

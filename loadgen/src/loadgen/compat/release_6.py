@@ -11,7 +11,7 @@ from loadgen.settings import Revision
 __all__ = compat.__all__
 
 
-class TestSettings(compat.TestSettings):  # type: ignore[no-redef]
+class TestSettings(compat.TestSettings):  # type: ignore[no-redef] # that of 4.0 has come with the others
     """Of release 6.0."""
 
     __slots__ = ()

@@ -57,8 +57,6 @@ _ALONE = sum(map(getrefcount, [QuerySample()]))  # what is counted for a sample 
 
 def made(ids: Any, indices: Any, first: int) -> list[QuerySample]:
     """The samples of a query, whose ids follow each other. first: the id of the test's first sample."""
-    if len(ids) == 1:  # Server
-        return [QuerySample(int(ids[0]) + first, listed(indices)[0])]
     ones = range(int(ids[0]) + first, int(ids[-1]) + first + 1)
     if len(ones) >= _MANY:
         return _many(ones, _shared(indices))
@@ -102,4 +100,6 @@ def _shared(indices: Any) -> list[int]:
 
 def listed(indices: Any) -> list[int]:
     """Python integers in a list."""
+    if type(indices) is tuple:
+        return list(indices)
     return indices if type(indices) is list else indices.tolist()

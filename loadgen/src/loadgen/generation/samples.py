@@ -58,7 +58,8 @@ def query_indices(
     rng = Mt19937(settings.sample_index_rng_seed)
     accuracy, offline = mode is Mode.AccuracyOnly, settings.scenario is Scenario.Offline
     if offline and not settings.requested.sample_concatenate_permutation:  # in loaded order, nothing is drawn
-        return _in_turn(settings, loaded, loaded.distinct if accuracy else settings.samples_per_query)
+        count = loaded.distinct if accuracy else offline_samples(settings, len(loaded.indices))
+        return _in_turn(settings, loaded, count)
     pool = np.array(loaded.indices, np.int32)
     stride = settings.samples_per_query if settings.scenario is Scenario.MultiStream else 1
     starts = list(range(0, loaded.distinct, stride))
