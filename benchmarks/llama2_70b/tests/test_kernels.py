@@ -134,6 +134,16 @@ def test_attention_reads_pages_in_place(
     close(made, torch.stack(wanted).to(dtype), False)
 
 
+def test_columns_of_a_step_begin_where_triton_expects_them(tmp_path: Path) -> None:
+    """A pointer that is at a multiple of 16 bytes in one step, and not in the next, has a kernel compiled anew."""
+    write_config(tmp_path / "config.json", LlamaConfig(64, 32, 48, 1, 4, 2, 32))
+    gpu = Rank(BackendOptions(tmp_path, extra={"seed": 1})).engine.fuse()
+    columns = [np.arange(3), np.arange(0), np.arange(5), np.arange(1)]
+    there = gpu._there(columns)
+    assert [x.tolist() for x in there] == [column.tolist() for column in columns]
+    assert [x.storage_offset() % 4 for x in there] == [0] * 4
+
+
 class _Again:
     """Stands for a recorded graph: computes anew from the columns that the recording reads."""
 

@@ -178,4 +178,4 @@ def _check_float8() -> None:
 
 def _sizes(most: int) -> list[int]:
     """Powers of two from 16, which 8-bit products want at the least, then multiples of 64, and `most`."""
-    return [*(size for size in (16, 32) if size < most), *range(64, most, 64), most]
+    return [*(size for size in (16, 32) if size < most), *range(64, most, 64), max(16, most)]

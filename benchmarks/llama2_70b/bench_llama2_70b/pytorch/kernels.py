@@ -17,7 +17,7 @@ from torch import Tensor
 _BLOCK = 4096  # channels at once
 _LANES = 128  # rows of a tile of a prompt: its tokens times the queries that share a key
 _LEAST = 16  # rows of a matrix product
-_KEYS, _WARPS, _STAGES = 64, 4, 3  # keys of a block, and how a GPU works on it
+_KEYS, _WARPS, _STAGES = 64, 2, 3  # keys of a block, and how a GPU works on it
 _KINDS = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 """What attention multiplies in. From 8 bits a GPU makes 16 of float16, not of bfloat16, by one instruction."""
 _PROGRAMS = 264  # 2 for each processor of an H100: fewer leave some of them without work
