@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from bench_rnnt.pytorch.gpu import Pipeline
 
 
-Encoder = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""As `model.Encoder` is called."""
-
-
 class Backend:
     """See `loadgen.contracts.Backend`. A CPU computes in `submit`, a GPU goes on computing after it."""
 
@@ -46,8 +42,7 @@ class Backend:
         runtime.set_threads(self._options)
         self.model = read_model(provide(self._options.model / CHECKPOINT, self._options))
         self.model.to(self.device, self._dtype)
-        self._featurizer: Featurizer = Featurizer()
-        self._encoder: Encoder = self.model.encoder
+        self.featurizer = Featurizer().to(self.device)
         greedy = Greedy(self.model)
         self._decode: Callable[[Tensor, Tensor], Labels] = partial(decode, greedy)
         longest = 16_000
@@ -60,13 +55,9 @@ class Backend:
         return runtime.loaded(self.device, self._options.dtype)
 
     def _start_pipeline(self, greedy: Greedy) -> None:
-        # need Triton, which comes with PyTorch's builds for GPUs
-        from bench_rnnt.pytorch import fused_features, gpu, kernels, lstm
+        from bench_rnnt.pytorch import gpu, kernels  # need Triton, which comes with PyTorch's builds for GPUs
 
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32
-        self._featurizer = fused_features.FusedFeaturizer(self._dtype).to(self.device)
-        if self._dtype != torch.float32:
-            self._encoder = lstm.FusedEncoder(self.model.encoder, self._options.max_batch, LONGEST.frames)
         decoder = kernels.Decoder(greedy)
 
         def encode(waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,15 +76,16 @@ class Backend:
 
     def encode(self, waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """The encoder's ([T, B, hidden], lengths [B] in its frames), from int16 [B, N] and [B], all on the device."""
-        x, joined = self._featurizer(waves, samples)
-        return self._encoder(x.to(self._dtype), joined)
+        x, joined = self.featurizer(waves, samples)
+        encoded, lengths = self.model.encoder(x.to(self._dtype), joined)
+        return encoded, lengths
 
     def close(self) -> None:
         """Frees the weights."""
         if self._pipeline is not None:
             self._pipeline.close()
         self._pipeline = None
-        for name in ("_decode", "_encoder", "model", "_featurizer"):
+        for name in ("_decode", "model", "featurizer"):
             self.__dict__.pop(name, None)
         runtime.release(self.device)
 
