@@ -26,8 +26,8 @@ from loadgen.contracts import BackendOptions
 
 _SLOTS = 3
 """Batches on the way: one computed, one copied, one collected."""
-_COLLECTORS = 8
-"""Threads that copy indices: one copies 4 GB/s, and 30,000 samples have 7 GB."""
+_COLLECTORS = 4
+"""Threads that copy indices: one copies 4 GB/s, and 30,000 samples have 7 GB; more than four are no faster."""
 _PAIRS_OF_A_SAMPLE = 270  # on average: page-locked memory is taken for so many, and for more when they come
 
 

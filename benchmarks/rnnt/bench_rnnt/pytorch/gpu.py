@@ -20,7 +20,7 @@ from bench_rnnt.pytorch.decoding import Labels
 
 _SLOTS = 3
 """Batches on the way: one decoded, one encoded, one collected."""
-_COLLECTORS = 8
+_COLLECTORS = 4
 """Threads that copy waveforms: one copies 4 GB/s, and 8,000 utterances have 1.6 GB."""
 
 Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
