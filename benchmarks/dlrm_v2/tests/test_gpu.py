@@ -83,7 +83,7 @@ def test_fused_layers_are_the_networks(pairs: int, source: Source) -> None:
     expected = network(dense, start[:, dim:])
     found = Fused(network)(dense, start)
     assert found.shape == (pairs,)
-    assert (found - expected).abs().max() < 1e-5
+    assert (found - expected).abs().max() < 1e-4
 
 
 class NoStream:

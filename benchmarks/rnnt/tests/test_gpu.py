@@ -90,7 +90,7 @@ def test_the_pipeline_answers_each_batch(mini: Path, mini_dataset: Dataset, monk
     backend = Backend(BackendOptions(mini / "model"))
     backend.load()
     greedy = Greedy(backend.model)
-    pipeline = Pipeline(backend.encode, lambda x, lengths: decode(greedy, x, lengths), torch.device("cpu"))
+    pipeline = Pipeline(backend.encode, lambda x, lengths: decode(greedy, x, lengths), torch.device("cpu"), 1)
     batches = [mini_dataset.gather(np.array(indices)) for indices in ([9], [3, 77], [5, 6, 250, 8], [200], [9, 1])]
     with torch.inference_mode():
         found = [future.result() for future in [pipeline.submit(batch) for batch in batches]]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench_rnnt.config import config_of
 from bench_rnnt.dataset import LONGEST, Batch, silence
+from bench_rnnt.features import JOINED, RATE
 from bench_rnnt.model import Rnnt
 from bench_rnnt.official import CHECKPOINT, own_names
 from bench_rnnt.postprocess import Labels as Answer
@@ -45,16 +46,14 @@ class Backend:
         self.featurizer = Featurizer().to(self.device)
         greedy = Greedy(self.model)
         self._decode: Callable[[Tensor, Tensor], Labels] = partial(decode, greedy)
-        longest = 16_000
         if self.device.type == "cuda":
             self._start_pipeline(greedy)
-            longest = LONGEST.samples
-        # a GPU's first batch of a size chooses its kernels and takes its memory: here, not while the clock runs
-        for count in {1, self._options.max_batch}:
-            self.submit(silence(count, longest)).result()
+        else:
+            self.submit(silence(self._options.max_batch, RATE)).result()
         return runtime.loaded(self.device, self._options.dtype)
 
     def _start_pipeline(self, greedy: Greedy) -> None:
+        """Its first batches choose kernels and take memory: here, not while the clock runs."""
         from bench_rnnt.pytorch import gpu, kernels  # need Triton, which comes with PyTorch's builds for GPUs
 
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32
@@ -64,7 +63,11 @@ class Backend:
             encoded, lengths = self.encode(waves, samples)
             return decoder.project(encoded), lengths
 
-        self._pipeline = gpu.Pipeline(encode, decoder, self.device)
+        most = self._options.max_batch
+        frames = self._options.max_cost or most * LONGEST.frames
+        self._pipeline = gpu.Pipeline(encode, decoder, self.device, frames * JOINED)
+        for count in {1, min(most, max(1, frames // LONGEST.frames)), most}:
+            self.submit(silence(count, JOINED * max(2, min(LONGEST.frames, frames // count)))).result()
 
     @torch.inference_mode()
     def submit(self, batch: Batch) -> Future[list[Answer]]:
