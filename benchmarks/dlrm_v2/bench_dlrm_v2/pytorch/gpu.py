@@ -50,8 +50,9 @@ class Pipeline:
         width = self._config.width
         self._parts = [_Part(tables, self._dtype, 0 if at else width) for at, tables in enumerate(residents)]
         self._network = for_gpu(network, self._config.dim)
-        pairs = options.max_cost or options.max_batch * _PAIRS_OF_A_SAMPLE
-        self._slots = [_Slot(pairs) for _ in range(_SLOTS)]
+        self.pairs = options.max_cost or options.max_batch * _PAIRS_OF_A_SAMPLE
+        """That a batch is expected to have at most."""
+        self._slots = [_Slot(self.pairs) for _ in range(_SLOTS)]
         self._turn = 0
         self._collectors = ThreadPoolExecutor(_COLLECTORS, "collector")
         self._waiter = ThreadPoolExecutor(1, "gpu-answers")
