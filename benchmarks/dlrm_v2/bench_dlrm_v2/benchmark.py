@@ -2,7 +2,7 @@
 
 nox -s dlrm_v2                                        the miniature: a minute on 2 cores, AUC 82.2
 nox -s dlrm_v2 -- run --profile capped                full size but for rows: half an hour, no score
-nox -s dlrm_v2 -- run --profile synthetic --device cuda --dtype bfloat16 --batch 300
+nox -s dlrm_v2 -- run --profile synthetic --device cuda --dtype bfloat16 --batch 800 --max-cost 100000
                                                       104.5 GB of tables from a hash: as long, no score
 nox -s dlrm_v2 -- run --profile full --data FOLDER    official files: AUC 80.31 in FP32
 """

@@ -21,6 +21,7 @@ FFT = 512
 WINDOW = 320  # samples, 20 ms, in the middle of the FFT's
 MEL = 80
 SPLICE = 3  # frames joined to one
+JOINED = SPLICE * HOP  # samples
 SPLICED = SPLICE * MEL
 PREEMPHASIS = 0.97
 DITHER = 1e-5
@@ -29,7 +30,7 @@ LOG_FLOOR = 1e-20
 DEVIATION_FLOOR = 1e-5
 """Added to each feature's standard deviation."""
 
-SHORTEST = 1 + max(FFT // 2, SPLICE * HOP)
+SHORTEST = 1 + max(FFT // 2, JOINED)
 """Samples: the edges are mirrored over half an FFT, and a standard deviation needs two joined frames."""
 
 

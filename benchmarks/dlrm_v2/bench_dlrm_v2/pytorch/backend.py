@@ -69,7 +69,7 @@ class Backend:
     def _warm_up(self, source: Source) -> None:
         """A pair of rows 0, which is finite or the weights are not. A GPU compiles its kernels, and takes the memory of
         a batch."""
-        sizes = (1,) if self._pipeline is None else (1, 270 * self._options.max_batch)
+        sizes = (1,) if self._pipeline is None else (1, self._pipeline.pairs)
         for pairs in sizes:
             answer = self.submit(_zeros(source.config, pairs)).result()
         if not np.isfinite(answer).all():

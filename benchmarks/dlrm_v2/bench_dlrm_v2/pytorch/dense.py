@@ -1,6 +1,7 @@
-"""All but the tables on a GPU in 16 bits: what a layer does to its product is done before it leaves the registers.
+"""All but the tables on a GPU in 16 bits, with few passes over memory beside the products.
 
-Of a batch's time half would go to reading and writing what products alone leave in memory (README, Speed).
+The bottom's output is written beside the bags, where the lookup has left room for it; ReLU is done before a product
+leaves the registers; what a cross layer does to its product is one pass.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench_dlrm_v2.model import Dense
-from bench_dlrm_v2.pytorch.kernels import cross
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """Probabilities [n] of features [n, 13], and of bags [n, dim + tables * dim] whose first `dim` columns are room for the
@@ -41,7 +41,7 @@ class Fused:
         start[:, : bottom.shape[1]] = bottom
         values = start
         for v, w, bias in self._crosses:
-            values = cross(start, F.linear(values, v), w, bias, values)
+            values = torch.addcmul(values, start, F.linear(F.linear(values, v), w, bias))
         logits = F.linear(_relu(values, self._top), self._last.weight, self._last.bias)
         return torch.sigmoid(logits.squeeze(1).float())
 

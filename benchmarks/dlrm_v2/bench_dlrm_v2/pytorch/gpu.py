@@ -26,8 +26,8 @@ from loadgen.contracts import BackendOptions
 
 _SLOTS = 3
 """Batches on the way: one computed, one copied, one collected."""
-_COLLECTORS = 8
-"""Threads that copy indices: one copies 4 GB/s, and 30,000 samples have 7 GB."""
+_COLLECTORS = 4
+"""Threads that copy indices: one copies 4 GB/s, and 30,000 samples have 7 GB; more than four are no faster."""
 _PAIRS_OF_A_SAMPLE = 270  # on average: page-locked memory is taken for so many, and for more when they come
 
 
@@ -50,8 +50,9 @@ class Pipeline:
         width = self._config.width
         self._parts = [_Part(tables, self._dtype, 0 if at else width) for at, tables in enumerate(residents)]
         self._network = for_gpu(network, self._config.dim)
-        pairs = options.max_cost or options.max_batch * _PAIRS_OF_A_SAMPLE
-        self._slots = [_Slot(pairs) for _ in range(_SLOTS)]
+        self.pairs = options.max_cost or options.max_batch * _PAIRS_OF_A_SAMPLE
+        """That a batch is expected to have at most."""
+        self._slots = [_Slot(self.pairs) for _ in range(_SLOTS)]
         self._turn = 0
         self._collectors = ThreadPoolExecutor(_COLLECTORS, "collector")
         self._waiter = ThreadPoolExecutor(1, "gpu-answers")

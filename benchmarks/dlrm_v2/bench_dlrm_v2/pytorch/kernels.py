@@ -1,4 +1,4 @@
-"""Triton kernels: the lookup of all tables of a GPU, and a layer of the cross network. Triton interprets them too."""
+"""The lookup of all tables of a GPU as one Triton kernel. Without a GPU Triton can interpret it."""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 from __future__ import annotations
@@ -87,63 +87,3 @@ class Lookup:
             IS_SCALED=is_scaled,
             num_warps=_WARPS,
         )
-
-
-_ROWS, _COLUMNS, _INNER = 64, 128, 64  # of a tile of the cross network's output, and of a step of its product
-
-
-@triton.jit(do_not_specialize=["count"])
-def _cross(
-    start,
-    low,
-    weight,
-    bias,
-    values,
-    crossed,
-    count,
-    WIDTH: tl.constexpr,
-    RANK: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    INNER: tl.constexpr,
-):
-    """One program computes one tile. start and values are asked for before the product, and there when it is done."""
-    tiles: tl.constexpr = (WIDTH + COLUMNS - 1) // COLUMNS
-    row = (tl.program_id(0) // tiles).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    column = (tl.program_id(0) % tiles) * COLUMNS + tl.arange(0, COLUMNS)
-    inner = tl.arange(0, INNER)
-    is_row, is_column = (row < count)[:, None], (column < WIDTH)[None, :]
-    at = row[:, None] * WIDTH + column[None, :]
-    first = tl.load(start + at, mask=is_row & is_column, other=0)
-    before = tl.load(values + at, mask=is_row & is_column, other=0)
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for step in range(0, RANK, INNER):
-        is_inner = step + inner < RANK
-        x = tl.load(low + row[:, None] * RANK + (step + inner)[None, :], mask=is_row & is_inner[None, :], other=0)
-        w = weight + column[None, :] * RANK + (step + inner)[:, None]
-        total = tl.dot(x, tl.load(w, mask=is_inner[:, None] & is_column, other=0), total)
-    total += tl.load(bias + column, mask=column < WIDTH, other=0).to(tl.float32)[None, :]
-    total = first.to(tl.float32) * total + before.to(tl.float32)
-    tl.store(crossed + at, total.to(crossed.dtype.element_ty), mask=is_row & is_column)
-
-
-def cross(start: Tensor, low: Tensor, weight: Tensor, bias: Tensor, values: Tensor) -> Tensor:
-    """start * (weight low + bias) + values, all [n, width] but low [n, rank] and weight [width, rank]."""
-    crossed = torch.empty_like(start)
-    _cross[(triton.cdiv(len(start), _ROWS) * triton.cdiv(start.shape[1], _COLUMNS),)](
-        start,
-        low,
-        weight,
-        bias,
-        values,
-        crossed,
-        len(start),
-        WIDTH=start.shape[1],
-        RANK=low.shape[1],
-        ROWS=_ROWS,
-        COLUMNS=_COLUMNS,
-        INNER=_INNER,
-        num_warps=4,
-        num_stages=3,
-    )
-    return crossed

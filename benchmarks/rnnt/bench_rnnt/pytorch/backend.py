@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench_rnnt.config import config_of
 from bench_rnnt.dataset import LONGEST, Batch, silence
+from bench_rnnt.features import JOINED, RATE
 from bench_rnnt.model import Rnnt
 from bench_rnnt.official import CHECKPOINT, own_names
 from bench_rnnt.postprocess import Labels as Answer
@@ -25,10 +26,6 @@ from loadgen.harness.standins.making import provide
 
 if TYPE_CHECKING:
     from bench_rnnt.pytorch.gpu import Pipeline
-
-
-Encoder = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""As `model.Encoder` is called."""
 
 
 class Backend:
@@ -46,34 +43,31 @@ class Backend:
         runtime.set_threads(self._options)
         self.model = read_model(provide(self._options.model / CHECKPOINT, self._options))
         self.model.to(self.device, self._dtype)
-        self._featurizer: Featurizer = Featurizer()
-        self._encoder: Encoder = self.model.encoder
+        self.featurizer = Featurizer().to(self.device)
         greedy = Greedy(self.model)
         self._decode: Callable[[Tensor, Tensor], Labels] = partial(decode, greedy)
-        longest = 16_000
         if self.device.type == "cuda":
             self._start_pipeline(greedy)
-            longest = LONGEST.samples
-        # a GPU's first batch of a size chooses its kernels and takes its memory: here, not while the clock runs
-        for count in {1, self._options.max_batch}:
-            self.submit(silence(count, longest)).result()
+        else:
+            self.submit(silence(self._options.max_batch, RATE)).result()
         return runtime.loaded(self.device, self._options.dtype)
 
     def _start_pipeline(self, greedy: Greedy) -> None:
-        # need Triton, which comes with PyTorch's builds for GPUs
-        from bench_rnnt.pytorch import fused_features, gpu, kernels, lstm
+        """Its first batches choose kernels and take memory: here, not while the clock runs."""
+        from bench_rnnt.pytorch import gpu, kernels  # need Triton, which comes with PyTorch's builds for GPUs
 
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32
-        self._featurizer = fused_features.FusedFeaturizer(self._dtype).to(self.device)
-        if self._dtype != torch.float32:
-            self._encoder = lstm.FusedEncoder(self.model.encoder, self._options.max_batch, LONGEST.frames)
         decoder = kernels.Decoder(greedy)
 
         def encode(waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
             encoded, lengths = self.encode(waves, samples)
             return decoder.project(encoded), lengths
 
-        self._pipeline = gpu.Pipeline(encode, decoder, self.device)
+        most = self._options.max_batch
+        frames = self._options.max_cost or most * LONGEST.frames
+        self._pipeline = gpu.Pipeline(encode, decoder, self.device, frames * JOINED)
+        for count in {1, min(most, max(1, frames // LONGEST.frames)), most}:
+            self.submit(silence(count, JOINED * max(2, min(LONGEST.frames, frames // count)))).result()
 
     @torch.inference_mode()
     def submit(self, batch: Batch) -> Future[list[Answer]]:
@@ -85,15 +79,16 @@ class Backend:
 
     def encode(self, waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """The encoder's ([T, B, hidden], lengths [B] in its frames), from int16 [B, N] and [B], all on the device."""
-        x, joined = self._featurizer(waves, samples)
-        return self._encoder(x.to(self._dtype), joined)
+        x, joined = self.featurizer(waves, samples)
+        encoded, lengths = self.model.encoder(x.to(self._dtype), joined)
+        return encoded, lengths
 
     def close(self) -> None:
         """Frees the weights."""
         if self._pipeline is not None:
             self._pipeline.close()
         self._pipeline = None
-        for name in ("_decode", "_encoder", "model", "_featurizer"):
+        for name in ("_decode", "model", "featurizer"):
             self.__dict__.pop(name, None)
         runtime.release(self.device)
 

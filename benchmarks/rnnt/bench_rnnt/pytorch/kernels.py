@@ -17,25 +17,25 @@ from bench_rnnt.official import ALPHABET, MAX_SYMBOLS
 from bench_rnnt.pytorch.decoding import AHEAD, Greedy, Labels
 
 _BLOCK = 64  # all sizes are filled up with zeros to a multiple of it: zero weights keep a hidden unit at 0
+_SMALL_GROUP, _LARGE_GROUP, _SMALL_BATCH = 16, 32, 512
+"""Utterances that a program takes: in a large batch more, so that the next batch's encoder has processors to run on."""
 _OUTPUTS = 32  # 28 labels, the blank, and three that never win
 
 
 @triton.jit
-def _added(gates, inputs, weight, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr):
-    """gates + inputs @ weight. inputs: pointers to the first BLOCK columns of some rows of [.., WIDTH]. weight: to some
-    columns of the first BLOCK rows of [WIDTH, 4 * WIDTH]."""
+def _added(into, forget, fresh, out, inputs, weight, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr):
+    """The four gates of BLOCK units, each with inputs @ weight added: of a matrix [WIDTH, 4 * WIDTH], gate after gate.
+
+    inputs: pointers to the first BLOCK columns of some rows. weight: to these units' columns of the first row.
+    """
+    inner = tl.arange(0, BLOCK)[:, None] * (4 * WIDTH)
     for first in range(0, WIDTH, BLOCK):
         x = tl.load(inputs + first)
-        gates = tl.dot(x, tl.load(weight + first * (4 * WIDTH)), gates, input_precision=PRECISION)
-    return gates
-
-
-@triton.jit
-def _parts(gates, GROUP: tl.constexpr, BLOCK: tl.constexpr):
-    """The four gates, each [GROUP, BLOCK], of [GROUP, 4 * BLOCK], where those of a unit stand side by side."""
-    even, odd = tl.split(tl.reshape(gates, (GROUP, BLOCK, 2, 2)))
-    into, fresh = tl.split(even)
-    forget, out = tl.split(odd)
+        w = weight[None, :] + first * (4 * WIDTH) + inner
+        into = tl.dot(x, tl.load(w), into, input_precision=PRECISION)
+        forget = tl.dot(x, tl.load(w + WIDTH), forget, input_precision=PRECISION)
+        fresh = tl.dot(x, tl.load(w + 2 * WIDTH), fresh, input_precision=PRECISION)
+        out = tl.dot(x, tl.load(w + 3 * WIDTH), out, input_precision=PRECISION)
     return into, forget, fresh, out
 
 
@@ -97,19 +97,31 @@ def _decode(
             below = hidden + (new * LAYERS + layer - 1) * layer_size
             state = cell + layer * layer_size
             for first in range(0, WIDTH, BLOCK):
-                column = 4 * first + tl.arange(0, 4 * BLOCK)
-                block = unit[:, None] * (4 * WIDTH) + column[None, :]
+                at = first + unit
                 if layer == 0:
-                    gates = tl.load(table + label[:, None] * (4 * WIDTH) + column[None, :]).to(tl.float32)
-                    gates = _added(gates, read + from_state, recurrent + block, WIDTH, BLOCK, PRECISION)
+                    start = table + label[:, None] * (4 * WIDTH) + at[None, :]
                 else:
-                    bias = tl.load(biases + (layer - 1) * 4 * WIDTH + column).to(tl.float32)
-                    gates = tl.zeros((GROUP, 4 * BLOCK), tl.float32) + bias[None, :]
-                    weight = later + 8 * (layer - 1) * WIDTH * WIDTH + block
-                    gates = _added(gates, below + from_state, weight, WIDTH, BLOCK, PRECISION)
-                    weight += 4 * WIDTH * WIDTH
-                    gates = _added(gates, read + from_state, weight, WIDTH, BLOCK, PRECISION)
-                into, forget, fresh, out = _parts(gates, GROUP, BLOCK)
+                    start = biases + (layer - 1) * 4 * WIDTH + label[:, None] * 0 + at[None, :]
+                into = tl.load(start).to(tl.float32)
+                forget = tl.load(start + WIDTH).to(tl.float32)
+                fresh = tl.load(start + 2 * WIDTH).to(tl.float32)
+                out = tl.load(start + 3 * WIDTH).to(tl.float32)
+                if layer > 0:
+                    into, forget, fresh, out = _added(
+                        into,
+                        forget,
+                        fresh,
+                        out,
+                        below + from_state,
+                        later + 8 * (layer - 1) * WIDTH * WIDTH + at,
+                        WIDTH,
+                        BLOCK,
+                        PRECISION,
+                    )
+                weight = recurrent if layer == 0 else later + (8 * layer - 4) * WIDTH * WIDTH
+                into, forget, fresh, out = _added(
+                    into, forget, fresh, out, read + from_state, weight + at, WIDTH, BLOCK, PRECISION
+                )
                 place = from_state + first
                 before = tl.load(state + place)
                 after = tl.sigmoid(forget) * before + tl.sigmoid(into) * (2 * tl.sigmoid(2 * fresh) - 1)
@@ -159,10 +171,8 @@ def _decode(
 class Decoder:
     """`decoding.decode` on a GPU, in two parts: nothing of it waits for the processor, or makes it wait."""
 
-    def __init__(self, greedy: Greedy, group: int = 16, warps: int = 8, stages: int = 3) -> None:
-        """group: utterances that a program takes."""
-        self._group, self._warps = group, warps
-        self._stages = stages if greedy.bias.dtype.itemsize == 2 else 1  # of float32 fewer weights fit
+    def __init__(self, greedy: Greedy) -> None:
+        self._stages = 3 if greedy.bias.dtype.itemsize == 2 else 1  # of float32 fewer weights fit
         width, joint = (-(-size // _BLOCK) * _BLOCK for size in greedy.prediction_part.shape)
         self._width, self._joint, self._layers = width, joint, 1 + len(greedy.later)
         self._encoder_part = _filled(greedy.encoder_part, greedy.encoder_part.shape[0], joint)
@@ -184,8 +194,9 @@ class Decoder:
     def __call__(self, frames: Tensor, lengths: Tensor) -> Labels:
         """All labels of a batch: frames as `project` gives them, lengths [B] in encoder frames."""
         time, batch, _ = frames.shape
-        groups = triton.cdiv(batch, self._group)
-        rows = groups * self._group
+        group = _SMALL_GROUP if batch <= _SMALL_BATCH else _LARGE_GROUP
+        groups = triton.cdiv(batch, group)
+        rows = groups * group
         hidden = frames.new_zeros(2, self._layers, rows, self._width)
         cell = torch.zeros(self._layers, rows, self._width, dtype=torch.float32, device=frames.device)
         predicted = frames.new_empty(rows, self._joint)
@@ -213,7 +224,7 @@ class Decoder:
             LAYERS=self._layers,
             WIDTH=self._width,
             JOINT=self._joint,
-            GROUP=self._group,
+            GROUP=group,
             START=len(ALPHABET),
             BLANK=len(ALPHABET),
             MOST=MAX_SYMBOLS,
@@ -221,7 +232,7 @@ class Decoder:
             OUTPUTS=_OUTPUTS,
             BLOCK=_BLOCK,
             PRECISION="ieee",
-            num_warps=self._warps,
+            num_warps=8,
             num_stages=self._stages,
         )
         return Labels(ids, counts)
@@ -235,6 +246,5 @@ def _filled(weight: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _gates(weight: Tensor, rows: int, width: int) -> Tensor:
-    """[n, 4 * hidden] -> [rows, 4 * width]: each gate filled up by itself, then those of a unit side by side."""
-    gates = [_filled(gate, rows, width) for gate in weight.chunk(4, dim=1)]
-    return torch.stack(gates, dim=2).flatten(1)
+    """[n, 4 * hidden] -> [rows, 4 * width]: each gate filled up by itself."""
+    return torch.cat([_filled(gate, rows, width) for gate in weight.chunk(4, dim=1)], dim=1)
