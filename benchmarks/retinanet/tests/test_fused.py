@@ -80,9 +80,8 @@ def test_fewer_groups_compute_the_same(width: int, groups: int) -> None:
     weight, x = last(width * groups, width, 3, 3), last(1, width * groups, 5, 5)
     joined, fewer = regrouped(weight, groups)
     assert fewer <= groups
-    assert F.conv2d(x, joined, None, 1, 1, 1, fewer) == pytest.approx(
-        F.conv2d(x, weight, None, 1, 1, 1, groups), abs=1e-4
-    )
+    expected = F.conv2d(x, weight, None, 1, 1, 1, groups)
+    assert (F.conv2d(x, joined, None, 1, 1, 1, fewer) - expected).abs().max() < 0.01 * expected.abs().max()
 
 
 def test_weights_of_small_groups_lie_as_threads_read_them() -> None:
