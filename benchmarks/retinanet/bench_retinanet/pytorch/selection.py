@@ -1,7 +1,7 @@
 """Candidates on a GPU in one pass over the logits: what passes the threshold is listed, and the rest forgotten.
 
-Lists are long enough for most images. For which they are not, `Selected.is_full` says; `detection.candidates` sorts all,
-and finds theirs.
+Lists are long enough for most images. For which they are not, `Selected.is_full` says; `detection.candidates`, which
+sorts all, finds theirs.
 """
 
 from __future__ import annotations
