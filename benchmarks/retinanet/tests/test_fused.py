@@ -16,7 +16,7 @@ from bench_retinanet.model import RetinaNet, fold, normalisation, normalised
 
 pytest.importorskip("triton", reason="Triton is for Linux only")
 
-from bench_retinanet.pytorch import convolutions, kernels, selection
+from bench_retinanet.pytorch import convolutions, fused, kernels, selection
 from bench_retinanet.pytorch.detection import candidates
 from bench_retinanet.pytorch.fused import Fused, blocked, regrouped
 
@@ -154,15 +154,16 @@ def network(small_files: Path, small_tensors: dict[str, Any], monkeypatch: pytes
         fold(one.eval().requires_grad_(False))
     model.to(DEVICE, DTYPE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     anchors = [torch.from_numpy(boxes) for boxes in level_anchors(config)]
-    return Fused(model, config, [2, 5]), lambda images: candidates(exact(images), anchors, config.image)
+    return Fused(model, config, [1, 2]), lambda images: candidates(exact(images), anchors, config.image)
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("count", [2, 5])
-def test_all_of_it_is_the_model(count: int, network: Any, small_batch: Any) -> None:
-    """5 images: level by level; 2: all levels at once."""
+@pytest.mark.parametrize("at_once", [0, 4])
+def test_all_of_it_is_the_model(at_once: int, network: Any, small_batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Level by level, and all levels at once."""
+    monkeypatch.setattr(fused, "CANVAS", at_once)
     ours, exact = network
-    images = torch.from_numpy(small_batch.images)[[0, 1, 2, 3, 0][:count]]
+    images = torch.from_numpy(small_batch.images)[1:3]
     found = ours.select(images.to(DEVICE))
     assert not found.is_full.any()
     expected = exact(images)
@@ -182,7 +183,7 @@ def test_an_image_with_more_than_its_list_holds(
 ) -> None:
     monkeypatch.setattr(selection, "CAPACITY", 1000)
     ours, _ = network
-    images = torch.from_numpy(small_batch.images)[:2].to(DEVICE)
+    images = torch.from_numpy(small_batch.images)[:1].to(DEVICE)
     ours._bias.add_(4)
     assert ours.select(images).is_full.all()
     found = ours.sort(images)
@@ -191,4 +192,4 @@ def test_an_image_with_more_than_its_list_holds(
     assert not again.is_full.any()
     both = again.candidates.scores[:, : found.scores.shape[1]], found.scores
     assert (both[0] - both[1]).abs().max() < 1e-3
-    assert (found.scores > 0).sum() > 2 * 1000, "more than one level's best"
+    assert (found.scores > 0).sum() > 1000, "more than one level's best"
