@@ -27,8 +27,6 @@ class Level(NamedTuple):
     """[n, 9 * 4, side, side]"""
     bias: Tensor | None = None
     """float32 [9 * classes], if it is still to be added to the logits"""
-    best: Tensor | None = None
-    """[n, side * side * 9]: the greatest logit of each anchor, if it is known already"""
 
 
 class RetinaNet(nn.Module):

@@ -215,6 +215,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     const int across = width / WIDE, down = height / HIGH;
     const int w0 = tile % across * WIDE, h0 = tile / across % down * HIGH, d0 = tile / across / down * DEEP;
     float sums[HIGH][4][4] = {};
+    const uint4* weight = weights + (size_t)block * chunks * 27 * 4 * 32 + lane;
+    uint4 b[2][3][2];  // of both halves of the inputs; each is fetched while the other is multiplied
+#pragma unroll
+    for (int i = 0; i < 6; i++) b[0][i / 2][i % 2] = __ldg(weight + (i / 2 * 4 + i % 2) * 32);
     for (int chunk = 0; chunk < chunks; chunk++) {
         __syncthreads();
         if (chunk < first_chunks)
@@ -223,25 +227,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             Whole::fill(halo, second, second_affine, (chunks - first_chunks) * 4, chunk - first_chunks, n, d0, h0, w0, depth,
                         height, width);
         __syncthreads();
-        const uint4* weight = weights + (size_t)(block * chunks + chunk) * 27 * 4 * 32 + lane;
 #pragma unroll 1
-        for (u32 tap = 0; tap < 9; tap++, weight += 3 * 4 * 32) {  // of depth and width; those of height are below
-            uint4 b[3][2][2];
-#pragma unroll
-            for (int i = 0; i < 12; i++) b[i / 4][i / 2 % 2][i % 2] = __ldg(weight + i * 32);
+        for (u32 tap = 0; tap < 9; tap++) {  // of depth and width; those of height are below
             u32 places[4];  // the parts' order repeats after 4 rows
 #pragma unroll
             for (int i = 0; i < 4; i++) places[i] = Whole::address(halo, (warp + tap / 3) * (HIGH + 2) + i, tap % 3);
 #pragma unroll
-            for (int row = 0; row < HIGH + 2; row++)
+            for (int k = 0; k < 2; k++) {
+                if (k) weight += 3 * 4 * 32;
+                if (!k || tap < 8 || chunk + 1 < chunks)
 #pragma unroll
-                for (int k = 0; k < 2; k++) {
+                    for (int i = 0; i < 6; i++) b[1 - k][i / 2][i % 2] = __ldg(weight + (i / 2 * 4 + (1 - k) * 2 + i % 2) * 32);
+#pragma unroll
+                for (int row = 0; row < HIGH + 2; row++) {
                     u32 a[4];
                     fragment(a, (places[row % 4] ^ k * 32) + row / 4 * (4 * Whole::PITCH * 64));
 #pragma unroll
                     for (int up = 0; up < 3; up++)
-                        if (row >= up && row - up < HIGH) multiply_row(sums[row - up], a, b[up][k][0], b[up][k][1]);
+                        if (row >= up && row - up < HIGH) multiply_row(sums[row - up], a, b[k][up][0], b[k][up][1]);
                 }
+            }
         }
     }
     Moments found = {};
@@ -464,46 +469,59 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
     }
 #pragma unroll 1
-    for (int tap = 0; tap < 8; tap++) {
-        float sums[2][4][4];
+    for (int tap = 0; tap < 8; tap += 2) {  // two that lie side by side at once
+        float sums[2][2][4][4];
 #pragma unroll
-        for (int i = 0; i < 32; i++) sums[i / 16][i / 4 % 4][i % 4] = bias[block * 32 + t * 8 + i / 4 % 4 * 2 + i % 2];
+        for (int i = 0; i < 64; i++)
+            sums[i / 32][i / 16 % 2][i / 4 % 4][i % 4] = bias[block * 32 + t * 8 + i / 4 % 4 * 2 + i % 2];
         for (int chunk = 0; chunk < chunks; chunk++) {
-            uint4 a[4], b[4];
-            load(b, weights + (((size_t)block * chunks + chunk) * 8 + tap) * 4 * 32 + lane);
+            uint4 a[4];
 #pragma unroll
             for (int i = 0; i < 4; i++) a[i] = halo[(chunk * 4 + i) * THREADS + threadIdx.x];
-            multiply(sums, a, b);
+#pragma unroll
+            for (int side = 0; side < 2; side++) {
+                uint4 b[4];
+                load(b, weights + (((size_t)block * chunks + chunk) * 8 + tap + side) * 4 * 32 + lane);
+                multiply(sums[side], a, b);
+            }
         }
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int z = rows.z[i] * 2 + tap / 4, y = rows.y[i] * 2 + tap / 2 % 2, w = rows.x[i] * 2 + tap % 2;
+        for (int i = 0; i < 8; i++) {
+            const int row = i / 2, z = rows.z[row] * 2 + tap / 4, y = rows.y[row] * 2 + tap / 2 % 2, w = rows.x[row] * 2 + i % 2;
             const size_t place = (((size_t)n * depth * 2 + z) * height * 2 + y) * width * 2 + w;
-            out[place * (outputs / 8) + block * 4 + t] = outputs_of(sums[i / 2], i % 2);
+            out[place * (outputs / 8) + block * 4 + t] = outputs_of(sums[i % 2][row / 2], row % 2);
         }
     }
 }
 
-// The last layer: three classes' logits of each voxel, float32 [n, 3, voxels]. weights: float32 [3, channels].
+// The last layer: three classes' logits of each voxel, float32 [n, 3, voxels]. weights: float32 [3, channels]. Four threads
+// share a voxel, and each of them adds up one class; a block goes through `VOXELS`.
+constexpr int VOXELS = 256;
 extern "C" __global__ void __launch_bounds__(THREADS)
     leave(const uint4* x, const float2* affine, const float* weights, const float* bias, float* logits, int channels, int voxels) {
-    const int n = blockIdx.y, voxel = blockIdx.x * THREADS + threadIdx.x;
-    if (voxel >= voxels) return;
-    float sums[3] = {bias[0], bias[1], bias[2]};
-    for (int part = 0; part < channels / 8; part++) {
-        const uint4 value = x[((size_t)n * voxels + voxel) * (channels / 8) + part];
-        const u32 pairs[4] = {value.x, value.y, value.z, value.w};
-        const float2* by = affine + n * channels + part * 8;
+    const int n = blockIdx.y, part = threadIdx.x % 4;
+    const int end = min((blockIdx.x + 1) * VOXELS, voxels);
+    for (int voxel = blockIdx.x * VOXELS + threadIdx.x / 4; voxel < end; voxel += THREADS / 4) {
+        float sums[3] = {0.f, 0.f, 0.f};
+        for (int chunk = 0; chunk < channels / 32; chunk++) {
+            const uint4 value = x[((size_t)n * voxels + voxel) * (channels / 8) + chunk * 4 + part];
+            const u32 pairs[4] = {value.x, value.y, value.z, value.w};
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            const float2 scale = __ldg(by + i);
-            const float one = fmaxf((i % 2 ? high(pairs[i / 2]) : low(pairs[i / 2])) * scale.x + scale.y, 0.f);
+            for (int i = 0; i < 8; i++) {
+                const int channel = chunk * 32 + part * 8 + i;
+                const float2 by = __ldg(affine + n * channels + channel);
+                const float one = fmaxf((i % 2 ? high(pairs[i / 2]) : low(pairs[i / 2])) * by.x + by.y, 0.f);
 #pragma unroll
-            for (int c = 0; c < 3; c++) sums[c] += one * __ldg(weights + c * channels + part * 8 + i);
+                for (int c = 0; c < 3; c++) sums[c] += one * __ldg(weights + c * channels + channel);
+            }
         }
-    }
 #pragma unroll
-    for (int c = 0; c < 3; c++) logits[((size_t)n * 3 + c) * voxels + voxel] = sums[c];
+        for (int c = 0; c < 3; c++)
+#pragma unroll
+            for (int mask = 1; mask < 4; mask *= 2) sums[c] += __shfl_xor_sync(0xffffffffu, sums[c], mask);
+        const float sum = part == 0 ? sums[0] : part == 1 ? sums[1] : sums[2];
+        if (part < 3) logits[((size_t)n * 3 + part) * voxels + voxel] = sum + bias[part];
+    }
 }
 
 // From moments [n, tiles, channels] to the factor and summand of an instance normalisation, [n, channels].

@@ -1,8 +1,8 @@
 """RetinaNet in 16 bits on a GPU, in few passes over its activations.
 
 Biases, ReLUs and sums are parts of cuDNN's convolutions where it has them, and kernels of ours (`kernels.py`) do what
-is left between convolutions. The classes' bias is never added to all of an image's 31.7 million logits: what looks for
-the best of each anchor adds it on the way, and then it is added to those that were chosen.
+is left between convolutions. The classes' bias is never written to all of an image's 31.7 million logits: what selects
+candidates adds it on the way.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench_retinanet.config import ANCHORS, HEADS, RetinaNetConfig
+from bench_retinanet.anchors import level_anchors
+from bench_retinanet.config import HEADS, RetinaNetConfig
 from bench_retinanet.model import Bottleneck, Level, RetinaNet, normalisation
 from bench_retinanet.pytorch import convolutions, kernels
+from bench_retinanet.pytorch.detection import Candidates, Selected, candidates
 from bench_retinanet.pytorch.heads import CANVAS, Canvas
+from bench_retinanet.pytorch.selection import selected
 from loadgen.harness.runtimes.cuda import Kernels
 
 _GROUP = 16
@@ -35,21 +38,33 @@ class Fused:
         stages = [body.get_submodule(f"layer{number + 1}") for number in range(len(config.layers))]
         self._stages = [[_Block(block, ours) for block in stage.children()] for stage in stages]
         self._heads = [model.head[name] for name in HEADS]
-        self._canvas = Canvas(model, config, _convolved)
+        self._canvas = Canvas(model, config, _convolved, _plain)
         self._bias = _biased(self._heads[0], HEADS["classification_head"]).float()
-        self._normalisation = normalisation(self._bias.device)
+        self._anchors = [torch.from_numpy(boxes).to(self._bias.device) for boxes in level_anchors(config)]
+        self._normalisation, self._image = normalisation(self._bias.device), config.image
         sides = (self._side + 3, self._side + 3, kernels.CHANNELS)
         self._inputs = {count: self._stem[0].new_zeros((count, *sides)) for count in batches}
 
-    def levels(self, images: Tensor) -> list[Level]:
-        """As `gpu.Network`; logits are without their bias, which is in `Level.bias`."""
-        features = self.features(images)
-        return self._canvas(features) if len(images) <= CANVAS else [self._level(x) for x in features]
+    def select(self, images: Tensor) -> Selected:
+        """See `gpu.Network`."""
+        return selected(self.levels(images, self._inputs[len(images)]), self._anchors, self._image)
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        """float32 images [n, 3, H, W] of values from 0 to 1 -> features of each level, as `RetinaNet.features`."""
+    def sort(self, images: Tensor) -> Candidates:
+        """See `gpu.Network`. Writes to no memory that recordings use."""
+        levels = self.levels(images, torch.zeros_like(self._inputs[max(self._inputs)][: len(images)]))
+        return candidates(levels, self._anchors, self._image)
+
+    def levels(self, images: Tensor, blocks: Tensor) -> list[Level]:
+        """What the heads give for float32 images [n, 3, H, W] of values from 0 to 1. Logits are without their bias,
+        which is in `Level.bias`. blocks: room for the images, zeros [n, H/2 + 3, W/2 + 3, 16]."""
+        features = self.features(images, blocks)
+        if len(images) > CANVAS:
+            return [self._level(x) for x in features]
+        return [Level(_last(level.logits), level.deltas, self._bias) for level in self._canvas(features)]
+
+    def features(self, images: Tensor, blocks: Tensor) -> list[Tensor]:
+        """Of each level, as `RetinaNet.features`."""
         mean, deviation = self._normalisation
-        blocks = self._inputs[len(images)]
         kernels.fill(images, mean, deviation, blocks)
         stem = self._entry(blocks) if self._entry else _rectified(blocks.permute(0, 3, 1, 2), *self._stem)
         x = kernels.pooled(stem)
@@ -81,8 +96,8 @@ class Fused:
         for layer in self._heads[1].get_submodule("conv").children():
             boxes = _convolved(layer, boxes) if isinstance(layer, nn.Conv2d) else boxes
         logits = _plain(self._heads[0].get_submodule(HEADS["classification_head"]), classes)
-        deltas = self._heads[1].get_submodule(HEADS["regression_head"])(boxes)
-        return Level(logits, deltas, self._bias, kernels.best(logits, self._bias, ANCHORS))
+        deltas: Tensor = self._heads[1].get_submodule(HEADS["regression_head"])(boxes)
+        return Level(logits, deltas, self._bias)
 
 
 class _Block:
@@ -138,8 +153,8 @@ def regrouped(weight: Tensor, groups: int) -> tuple[Tensor, int]:
     return found.reshape(outputs, joined * width, *kernel), groups // joined
 
 
-def _last(weight: Tensor) -> Tensor:
-    return weight.contiguous(memory_format=torch.channels_last)
+def _last(values: Tensor) -> Tensor:
+    return values.contiguous(memory_format=torch.channels_last)
 
 
 def _biased(head: nn.Module, last: str) -> Tensor:

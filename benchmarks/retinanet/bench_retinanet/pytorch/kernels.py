@@ -6,6 +6,8 @@ Activations are [images, side, side, channels], as convolutions leave them; sums
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -14,6 +16,7 @@ from torch import Tensor
 CHANNELS = 16
 """Of the stem's input: 12 of a block of 2x2 pixels, and 4 zeros."""
 _PIXELS = 32  # of a program, where it has all channels of them
+_LOGITS = 4096  # of a program that selects
 
 
 @triton.jit
@@ -82,18 +85,32 @@ def _add(
 
 
 @triton.jit
-def _best(
-    logits, bias, out, count, anchors: tl.constexpr, classes: tl.constexpr, wide: tl.constexpr, rows: tl.constexpr
+def _select(
+    logits,
+    bias,
+    values,
+    places,
+    counts,
+    size,
+    level,
+    limit,
+    outputs: tl.constexpr,
+    levels: tl.constexpr,
+    capacity: tl.constexpr,
+    block: tl.constexpr,
 ):
-    """The greatest of each anchor's logits."""
-    anchor, c = tl.program_id(0) * rows + tl.arange(0, rows), tl.arange(0, wide)
-    real = (anchor < count)[:, None] & (c < classes)[None, :]
-    value = tl.load(logits + anchor.to(tl.int64)[:, None] * classes + c[None, :], mask=real, other=float("-inf"))
-    added = tl.load(bias + (anchor % anchors)[:, None] * classes + c[None, :], mask=real, other=0.0)
-    value = value.to(tl.float32) + added
-    best = tl.max(value, axis=1)
-    broken = tl.max((value != value).to(tl.int32), axis=1) > 0  # a maximum passes over what is not a number
-    tl.store(out + anchor, tl.where(broken, float("nan"), best), mask=anchor < count)
+    """Those of a part of one image's level that are over the limit, or not a number, go to its list, in any order."""
+    row = tl.program_id(1).to(tl.int64) * levels + level
+    at = tl.program_id(0) * block + tl.arange(0, block)
+    value = tl.load(logits + tl.program_id(1).to(tl.int64) * size + at, mask=at < size, other=float("-inf"))
+    value = value.to(tl.float32) + tl.load(bias + at % outputs)
+    over = (value > limit) | (value != value)
+    count = tl.sum(over.to(tl.int32), axis=0)
+    if count > 0:
+        place = tl.atomic_add(counts + row, count) + tl.cumsum(over.to(tl.int32), axis=0) - 1
+        kept = over & (place < capacity)
+        tl.store(values + row * capacity + place, value, mask=kept)
+        tl.store(places + row * capacity + place, at, mask=kept)
 
 
 def fill(images: Tensor, mean: Tensor, deviation: Tensor, out: Tensor) -> None:
@@ -125,15 +142,32 @@ def add(x: Tensor, bias: Tensor, coarse: Tensor | None = None) -> Tensor:
     return x
 
 
-def best(logits: Tensor, bias: Tensor, anchors: int) -> Tensor:
-    """float32 [n, locations * anchors]: the greatest logit of each anchor. logits: [n, anchors * classes, side, side],
-    channels last, without their bias [anchors * classes] in float32."""
+class Lists(NamedTuple):
+    """Of each image and level."""
+
+    values: Tensor
+    """float32 [n, levels, capacity]: logits over a limit, and -inf behind them"""
+    places: Tensor
+    """int32 [n, levels, capacity]: where they were, location * anchors * classes + anchor * classes + class"""
+    counts: Tensor
+    """int32 [n, levels]: how many there were; more than the capacity were not all kept"""
+
+
+def lists(n: int, levels: int, capacity: int, device: torch.device) -> Lists:
+    values = torch.full((n, levels, capacity), float("-inf"), device=device)
+    places = torch.zeros((n, levels, capacity), dtype=torch.int32, device=device)
+    return Lists(values, places, torch.zeros((n, levels), dtype=torch.int32, device=device))
+
+
+def select(logits: Tensor, bias: Tensor, limit: float, level: int, to: Lists) -> None:
+    """What is over the limit of logits [n, anchors * classes, side, side], channels last, once their bias [anchors *
+    classes] in float32 is added."""
     n, outputs, side, _ = _last(logits)
-    classes = outputs // anchors
-    found = torch.empty((n, side * side * anchors), dtype=torch.float32, device=logits.device)
-    rows, wide = 16, triton.next_power_of_2(classes)
-    _best[(triton.cdiv(found.numel(), rows),)](logits, bias, found, found.numel(), anchors, classes, wide, rows)
-    return found
+    size = outputs * side * side
+    _, levels, capacity = to.values.shape
+    _select[(triton.cdiv(size, _LOGITS), n)](
+        logits, bias, *to, size, level, limit, outputs, levels, capacity, _LOGITS, num_warps=8
+    )
 
 
 def _last(x: Tensor) -> torch.Size:
