@@ -39,6 +39,22 @@ class ResnetBlock(nn.Module):
         return add(inner, x if self.conv_shortcut is None else F.conv2d(x, self.conv_shortcut.weight), self.bias)
 
 
+class NormSiLU(nn.Module):
+    """A group norm, and SiLU of what comes out."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return group_norm(x, self.norm, silu=True)
+
+
+def _fuse_head(network: Any) -> None:
+    """What comes before the last convolution."""
+    network.conv_norm_out, network.conv_act = NormSiLU(network.conv_norm_out), nn.Identity()
+
+
 class Upsample(nn.Module):
     """See `layers.Upsample`: without the larger image in between."""
 
@@ -162,6 +178,7 @@ class UNet(nn.Module):
                 level.attentions[number] = fused = Transformer(transformer, len(self.blocks))
                 self.blocks.extend(fused.blocks)
             _fuse_upsamplers(level)
+        _fuse_head(plain)
         self.weight, self.bias = torch.cat(weights), torch.cat(biases)
 
     @property
@@ -189,6 +206,7 @@ def fuse(pipeline: Pipeline) -> None:
     pipeline.unet = UNet(pipeline.unet)  # type: ignore[assignment]
     decoder: Any = pipeline.vae.decoder
     decoder.mid_block.attentions[0] = Attention(decoder.mid_block.attentions[0])
+    _fuse_head(decoder)
     for level in (decoder.mid_block, *decoder.up_blocks):
         for number, block in enumerate(level.resnets):
             level.resnets[number] = ResnetBlock(block)

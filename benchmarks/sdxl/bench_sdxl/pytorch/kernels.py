@@ -196,7 +196,7 @@ def layer_norm(x: Tensor, norm: torch.nn.LayerNorm, delta: Tensor | None = None,
     out = torch.empty_like(x, dtype=dtype)
     numbers = (x if delta is None else delta, norm.weight, norm.bias, out, rows, channels, norm.eps, factor)
     tile = (4, triton.next_power_of_2(channels), delta is not None)
-    _layer_norm[(triton.cdiv(rows, 4),)](x, *numbers, *tile, num_warps=8)
+    _layer_norm[(triton.cdiv(rows, 4),)](x, *numbers, *tile)
     return out
 
 
