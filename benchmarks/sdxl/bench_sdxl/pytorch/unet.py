@@ -127,9 +127,9 @@ class Level(nn.Module):
             Transformer(width, config.cross_attention_dim, heads, depth, groups) for _ in range(count)
         )
 
-    def block(self, number: int, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
-        """Block `number` and its Transformer."""
-        x = self.resnets[number](x, time)
+    def block(self, number: int, x: Tensor, time: Tensor, context: Tensor, beside: Tensor | None = None) -> Tensor:
+        """Block `number`, which reads the channels of x and then those beside it, and its Transformer."""
+        x = self.resnets[number](x, time, beside)
         return self.attentions[number](x, context) if self.attentions else x
 
 
@@ -169,7 +169,7 @@ class UpLevel(Level):
     def forward(self, x: Tensor, time: Tensor, context: Tensor, kept: list[Tensor]) -> Tensor:
         """Takes from the end of `kept`."""
         for number in range(len(self.resnets)):
-            x = self.block(number, torch.cat([x, kept.pop()], dim=1), time, context)
+            x = self.block(number, x, time, context, kept.pop())
         return self.upsamplers[0](x) if hasattr(self, "upsamplers") else x
 
 
