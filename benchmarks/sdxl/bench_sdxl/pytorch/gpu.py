@@ -42,6 +42,9 @@ class Painter:
         self._stream: Any = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         torch.cuda.synchronize(self.device)  # what was made so far is there for another stream
         self._recordings = {size: self._recorded(size, negative_ids) for size in sizes(max_batch)}
+        # page-locked memory is slow to get, and kept by PyTorch once it was got: for answers on the way, and being read
+        answers = [recording.images for recording in self._recordings.values()] * 3
+        _ = [torch.empty(images.shape, dtype=torch.uint8, pin_memory=True) for images in answers]
 
     def _recorded(self, size: int, ids: Sequence[Tensor]) -> _Recording:
         """Of a batch of this size."""
