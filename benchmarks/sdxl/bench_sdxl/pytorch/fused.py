@@ -25,18 +25,45 @@ class ResnetBlock(nn.Module):
     def __init__(self, plain: layers.ResnetBlock, part: slice | None = None) -> None:
         """part: which of all blocks' time embeddings are this one's; None: the block knows no time."""
         super().__init__()
-        self.norm1, self.norm2, self.part, self.conv_shortcut = plain.norm1, plain.norm2, part, plain.conv_shortcut
+        self.norm1, self.norm2, self.part = plain.norm1, plain.norm2, part
         self.conv1, self.conv2 = Convolution(plain.conv1), Convolution(plain.conv2)
         self.products = [self.conv1, self.conv2]
-        bias, self.first = cast(Tensor, plain.conv2.bias), cast(Tensor, plain.conv1.bias)
-        self.bias = bias if plain.conv_shortcut is None else bias + cast(Tensor, plain.conv_shortcut.bias)
+        self.first = cast(Tensor, plain.conv1.bias)
+        bias, shortcut = cast(Tensor, plain.conv2.bias), plain.conv_shortcut
+        self.shortcut = None if shortcut is None else shortcut.weight.flatten(1)
+        self.bias = bias if shortcut is None else bias + cast(Tensor, shortcut.bias)
 
-    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | None = None, beside: Tensor | None = None) -> Tensor:
         """time [n, all blocks' outputs]: embeddings, this block's with the bias of its first convolution."""
         shift = self.first.expand(len(x), -1) if time is None else time[:, self.part]
-        inner = self.conv1(group_norm(x, self.norm1, silu=True, form=self.conv1.form))
+        inner = self.conv1(group_norm(x, self.norm1, silu=True, form=self.conv1.form, beside=beside))
         inner = self.conv2(group_norm(inner, self.norm2, shift, silu=True, form=self.conv2.form))
-        return add(inner, x if self.conv_shortcut is None else F.conv2d(x, self.conv_shortcut.weight), self.bias)
+        return add(inner, x if self.shortcut is None else self._projected(x, beside), self.bias)
+
+    def _projected(self, x: Tensor, beside: Tensor | None) -> Tensor:
+        """By the shortcut's 1 x 1 convolution, without its bias."""
+        assert self.shortcut is not None
+        n, channels, height, width = x.shape
+        made = F.linear(_rows(x), self.shortcut[:, :channels])
+        if beside is not None:
+            made.addmm_(_rows(beside), self.shortcut[:, channels:].t())
+        return made.view(n, height, width, -1).permute(0, 3, 1, 2)
+
+
+class NormSiLU(nn.Module):
+    """A group norm, and SiLU of what comes out."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return group_norm(x, self.norm, silu=True)
+
+
+def _fuse_head(network: Any) -> None:
+    """What comes before the last convolution."""
+    network.conv_norm_out, network.conv_act = NormSiLU(network.conv_norm_out), nn.Identity()
 
 
 class Upsample(nn.Module):
@@ -162,6 +189,7 @@ class UNet(nn.Module):
                 level.attentions[number] = fused = Transformer(transformer, len(self.blocks))
                 self.blocks.extend(fused.blocks)
             _fuse_upsamplers(level)
+        _fuse_head(plain)
         self.weight, self.bias = torch.cat(weights), torch.cat(biases)
 
     @property
@@ -189,6 +217,7 @@ def fuse(pipeline: Pipeline) -> None:
     pipeline.unet = UNet(pipeline.unet)  # type: ignore[assignment]
     decoder: Any = pipeline.vae.decoder
     decoder.mid_block.attentions[0] = Attention(decoder.mid_block.attentions[0])
+    _fuse_head(decoder)
     for level in (decoder.mid_block, *decoder.up_blocks):
         for number, block in enumerate(level.resnets):
             level.resnets[number] = ResnetBlock(block)

@@ -20,9 +20,6 @@ from bench_sdxl.pytorch.fused import fuse
 from bench_sdxl.pytorch.pipeline import Pipeline, Told
 from bench_sdxl.pytorch.products import Product
 
-_PAINTED = 4
-"""Images that the VAE decodes at once: at 1024 x 1024 in bfloat16 each needs about 1 GB of its own."""
-
 
 class Painter:
     """One thread calls `submit`, which returns while the GPU computes."""
@@ -45,6 +42,9 @@ class Painter:
         self._stream: Any = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         torch.cuda.synchronize(self.device)  # what was made so far is there for another stream
         self._recordings = {size: self._recorded(size, negative_ids) for size in sizes(max_batch)}
+        # page-locked memory is slow to get, and kept by PyTorch once it was got: for answers on the way, and being read
+        answers = [recording.images for recording in self._recordings.values()] * 3
+        _ = [torch.empty(images.shape, dtype=torch.uint8, pin_memory=True) for images in answers]
 
     def _recorded(self, size: int, ids: Sequence[Tensor]) -> _Recording:
         """Of a batch of this size."""
@@ -62,7 +62,8 @@ class Painter:
 
     def _made(self, ids: Tensor, ids_2: Tensor, start: Tensor, schedule: Schedule) -> Tensor:
         latents = self.pipeline.denoise(self.pipeline.tell(ids, ids_2), self.negative, start, schedule)
-        return torch.cat([self.pipeline.paint(part) for part in torch.split(latents, _PAINTED)])
+        # one by one: an image of 1024 x 1024 keeps a GPU busy, and kernels are chosen for one size only
+        return torch.cat([self.pipeline.paint(part) for part in torch.split(latents, 1)])
 
     def submit(self, batch: Batch) -> Future[Any]:
         """The future of images uint8 [n, H, W, 3]. Raises ValueError for a batch larger than the largest."""

@@ -7,7 +7,8 @@ an image of n x C x H x W is read as [n, H * W, C]. Sums are in float32, whateve
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -28,17 +29,17 @@ _COLUMNS = 64
 
 
 @triton.jit
-def _moments(x, moments, rows, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Of one tile, each channel's mean and sum of squared deviations."""
+def _moments(x, moments, rows, channels, first, every, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Of one tile, each channel's mean and sum of squared deviations. first: x's first channel among every one."""
     chunk, part, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     row, column = chunk * ROWS + tl.arange(0, ROWS), part * COLUMNS + tl.arange(0, COLUMNS)
     inside = (row < rows)[:, None] & (column < channels)[None]
     values = tl.load(x + (image * rows + row)[:, None] * channels + column[None], mask=inside, other=0).to(tl.float32)
     mean = tl.sum(values, 0) / tl.minimum(ROWS, rows - chunk * ROWS)
     deviations = tl.where(inside, values - mean[None], 0)
-    out = moments + (image * tl.num_programs(0) + chunk) * 2 * channels + column
+    out = moments + (image * tl.num_programs(0) + chunk) * 2 * every + first + column
     tl.store(out, mean, mask=column < channels)
-    tl.store(out + channels, tl.sum(deviations * deviations, 0), mask=column < channels)
+    tl.store(out + every, tl.sum(deviations * deviations, 0), mask=column < channels)
 
 
 @triton.jit
@@ -94,46 +95,75 @@ def _affine(
 
 @triton.jit
 def _normalised(
-    x, scales, offsets, out, rows, channels, factor, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ACTIVE: tl.constexpr
+    x,
+    scales,
+    offsets,
+    out,
+    rows,
+    channels,
+    first,
+    every,
+    factor,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    ACTIVE: tl.constexpr,
 ):
-    """One tile, scaled and shifted by its channels' numbers, and SiLU of it."""
+    """One tile, scaled and shifted by its channels' numbers, and SiLU of it. first: see `_moments`."""
     chunk, part, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     row, column = chunk * ROWS + tl.arange(0, ROWS), part * COLUMNS + tl.arange(0, COLUMNS)
     inside = (row < rows)[:, None] & (column < channels)[None]
-    place = (image * rows + row)[:, None] * channels + column[None]
-    values = tl.load(x + place, mask=inside, other=0).to(tl.float32)
-    scale = tl.load(scales + image * channels + column, mask=column < channels, other=0)
-    offset = tl.load(offsets + image * channels + column, mask=column < channels, other=0)
+    pixel = (image * rows + row)[:, None]
+    values = tl.load(x + pixel * channels + column[None], mask=inside, other=0).to(tl.float32)
+    place = image * every + first + column
+    scale = tl.load(scales + place, mask=column < channels, other=0)
+    offset = tl.load(offsets + place, mask=column < channels, other=0)
     values = values * scale[None] + offset[None]
     if ACTIVE:
         values = values * tl.sigmoid(values)
-    tl.store(out + place, (values * factor).to(out.dtype.element_ty), mask=inside)
+    tl.store(out + pixel * every + first + column[None], (values * factor).to(out.dtype.element_ty), mask=inside)
 
 
 def group_norm(
-    x: Tensor, norm: torch.nn.GroupNorm, shift: Tensor | None = None, *, silu: bool, form: Form | None = None
+    x: Tensor,
+    norm: torch.nn.GroupNorm,
+    shift: Tensor | None = None,
+    *,
+    silu: bool,
+    form: Form | None = None,
+    beside: Tensor | None = None,
 ) -> Tensor:
     """norm(x + shift), and SiLU of it. x [n, C, H, W], channels last; shift [n, C]: what was not yet added to x.
 
-    Each image's shifts lie side by side; one image's may be all images'.
+    Each image's shifts lie side by side; one image's may be all images'. beside: more channels, behind those of x.
     """
-    assert x.is_contiguous(memory_format=torch.channels_last)
-    n, channels, height, width = x.shape
-    rows, groups = height * width, norm.num_groups
+    parts = [x] if beside is None else [x, beside]
+    assert all(part.is_contiguous(memory_format=torch.channels_last) for part in parts)
+    n, _, height, width = x.shape
+    rows, groups, every = height * width, norm.num_groups, norm.num_channels
     chunks = triton.cdiv(rows, _ROWS)
-    moments = x.new_empty((n, chunks, 2, channels), dtype=torch.float32)
-    scales, offsets = x.new_empty((2, n, channels), dtype=torch.float32)
-    tiles = (chunks, triton.cdiv(channels, _COLUMNS), n)
-    _moments[tiles](x, moments, rows, channels, _ROWS, _COLUMNS)
-    each = channels // groups
+    moments = x.new_empty((n, chunks, 2, every), dtype=torch.float32)
+    scales, offsets = x.new_empty((2, n, every), dtype=torch.float32)
+    for part, tiles, *own in _tiles(parts, chunks):
+        _moments[tiles](part, moments, rows, *own, every, _ROWS, _COLUMNS)
+    each = every // groups
     shape = (each, triton.next_power_of_2(each), _ROWS, min(256, triton.next_power_of_2(chunks)), shift is not None)
     shifts = (x, 0) if shift is None else (shift, shift.stride(0))
     parameters = (*shifts, norm.weight, norm.bias, scales, offsets)
-    _affine[(groups, n)](moments, *parameters, rows, channels, chunks, norm.eps, *shape)
+    _affine[(groups, n)](moments, *parameters, rows, every, chunks, norm.eps, *shape)
     dtype, factor = form or Form(x.dtype)
-    out = torch.empty_like(x, dtype=dtype)
-    _normalised[tiles](x, scales, offsets, out, rows, channels, factor, _ROWS, _COLUMNS, silu)
+    out = x.new_empty((n, height, width, every), dtype=dtype).permute(0, 3, 1, 2)
+    for part, tiles, *own in _tiles(parts, chunks):
+        _normalised[tiles](part, scales, offsets, out, rows, *own, every, factor, _ROWS, _COLUMNS, silu)
     return out
+
+
+def _tiles(parts: list[Tensor], chunks: int) -> Iterator[Any]:
+    """(part, how many tiles it has in each direction, its channels, where they begin among all)."""
+    first = 0
+    for part in parts:
+        channels = part.shape[1]
+        yield part, (chunks, triton.cdiv(channels, _COLUMNS), len(part)), channels, first
+        first += channels
 
 
 @triton.jit
@@ -196,7 +226,7 @@ def layer_norm(x: Tensor, norm: torch.nn.LayerNorm, delta: Tensor | None = None,
     out = torch.empty_like(x, dtype=dtype)
     numbers = (x if delta is None else delta, norm.weight, norm.bias, out, rows, channels, norm.eps, factor)
     tile = (4, triton.next_power_of_2(channels), delta is not None)
-    _layer_norm[(triton.cdiv(rows, 4),)](x, *numbers, *tile, num_warps=8)
+    _layer_norm[(triton.cdiv(rows, 4),)](x, *numbers, *tile)
     return out
 
 

@@ -34,6 +34,7 @@ class Product:
 
     @property
     def can_be_quantised(self) -> bool:
+        """GPUs multiply 16 numbers of float8 at a time."""
         return all(size % 16 == 0 for size in self.weight.shape)
 
     def watch(self) -> None:

@@ -127,9 +127,9 @@ class Level(nn.Module):
             Transformer(width, config.cross_attention_dim, heads, depth, groups) for _ in range(count)
         )
 
-    def block(self, number: int, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
-        """Block `number` and its Transformer."""
-        x = self.resnets[number](x, time)
+    def block(self, number: int, x: Tensor, time: Tensor, context: Tensor, beside: Tensor | None = None) -> Tensor:
+        """Block `number`, which reads the channels of x and then those beside it, and its Transformer."""
+        x = self.resnets[number](x, time, beside)
         return self.attentions[number](x, context) if self.attentions else x
 
 
@@ -169,7 +169,7 @@ class UpLevel(Level):
     def forward(self, x: Tensor, time: Tensor, context: Tensor, kept: list[Tensor]) -> Tensor:
         """Takes from the end of `kept`."""
         for number in range(len(self.resnets)):
-            x = self.block(number, torch.cat([x, kept.pop()], dim=1), time, context)
+            x = self.block(number, x, time, context, kept.pop())
         return self.upsamplers[0](x) if hasattr(self, "upsamplers") else x
 
 
@@ -200,7 +200,7 @@ class UNet(nn.Module):
         self.down_blocks = nn.ModuleList(DownLevel(config, level) for level in range(levels))
         self.mid_block = Middle(config)
         self.up_blocks = nn.ModuleList(UpLevel(config, place) for place in range(levels))
-        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, first, eps=1e-5)
+        self.conv_norm_out, self.conv_act = nn.GroupNorm(config.norm_num_groups, first, eps=1e-5), nn.SiLU()
         self.conv_out = nn.Conv2d(first, config.out_channels, 3, padding=1)
 
     def added(self, pooled: Tensor, sizes: Tensor) -> Tensor:
@@ -229,5 +229,5 @@ class UNet(nn.Module):
         x = self.mid_block(x, time, context)
         for up in self.up_blocks:
             x = up(x, time, context, kept)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
+        out: Tensor = self.conv_out(self.conv_act(self.conv_norm_out(x)))
         return out
