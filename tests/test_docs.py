@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -297,6 +298,13 @@ def test_every_field_of_result_json_is_described() -> None:
     rows = re.findall(r"^\| (`.*?) \|", page.read_text().split("## result.json")[1], re.M)
     described = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert sorted(described) == sorted(fields)
+
+
+def test_compliance_says_how_much_is_recorded() -> None:
+    golden = json.loads((ROOT / "loadgen/tests/golden/compliance_4_0.json").read_text())
+    speeds = sum(len(case["said"]) for case in golden["performance"])
+    said = f"for {speeds} speeds, {len(golden['answers'])} pairs of logs and {len(golden['tokens'])} of tokens"
+    assert said in " ".join((ROOT / "docs" / "compliance.md").read_text().split())
 
 
 def test_every_build_argument_of_an_image_is_described() -> None:

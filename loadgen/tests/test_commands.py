@@ -45,7 +45,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], capsys: pyt
 
 
 def test_rules_are_printed_as_a_conf_that_can_be_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["rules", "v4.0"]) == 0
+    assert main(["rules", "v4.0", "--conf"]) == 0
     conf = tmp_path / "mlperf.conf"
     conf.write_text(capsys.readouterr().out)
     assert main(["explain", str(conf), "--model", "bert", "--scenario", "Server"]) == 0

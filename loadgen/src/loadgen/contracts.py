@@ -264,6 +264,8 @@ class Scoring:
     """Are the log's answers laid out the other way round?"""
     max_examples: int | None = None
     """Score only the first so many."""
+    partial: bool = False
+    """Is a part of the samples scored, as in the log of a compliance test? Reaches every metric."""
 
 
 @dataclass(frozen=True)

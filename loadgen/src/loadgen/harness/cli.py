@@ -120,6 +120,19 @@ _LOG = [
 ]
 
 
+_MEASURE = [
+    click.option("--mode", type=click.Choice(["performance", "accuracy", "both"]), default="both", show_default=True),
+    _OUTPUT,
+    click.option("--trace", is_flag=True, help="Write mlperf_log_trace.json too."),
+    click.option("--drain-timeout", type=_NUMBER, default=600.0, show_default=True, help=_DRAIN),
+    click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help=_REPEAT),
+    click.option("--find-peak", is_flag=True, help=_PEAK),
+    click.option("--missing", is_flag=True, hidden=True),  # what --resume adds to the options of the first run
+]
+
+_TESTS = "auto: those that the round requires; or names with commas, such as TEST01,TEST05."
+
+
 def main(benchmark: Benchmark) -> NoReturn:
     """Run the command line of one benchmark; ends the process with a documented exit code."""
     sys.exit(invoke(benchmark, sys.argv[1:]))
@@ -170,22 +183,15 @@ def command(benchmark: Benchmark) -> click.Group:
         epilog=_EXITS,
         context_settings={"help_option_names": _HELP, "max_content_width": 100},
     )
-    for add in (_run, _accuracy, _info, _doctor, _fetch, _synthesize, _train_mini, _speed, _report, _compare):
+    for add in (_run, _comply, _accuracy, _info, _doctor, _fetch, _synthesize, _train_mini, _speed, _report, _compare):
         add(group, benchmark)
     return group
 
 
 def _run(group: click.Group, benchmark: Benchmark) -> None:
     @group.command("run", help="Run tests: by default every scenario, performance and accuracy.", epilog=_EXITS)
-    @_options(_RUN + _COMMON)
-    @click.option("--mode", type=click.Choice(["performance", "accuracy", "both"]), default="both", show_default=True)
-    @_options([_OUTPUT])
-    @click.option("--trace", is_flag=True, help="Write mlperf_log_trace.json too.")
-    @click.option("--drain-timeout", type=_NUMBER, default=600.0, show_default=True, help=_DRAIN)
-    @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help=_REPEAT)
-    @click.option("--find-peak", is_flag=True, help=_PEAK)
+    @_options(_RUN + _COMMON + _MEASURE)
     @click.option("--resume", type=click.Path(path_type=Path), metavar="FOLDER", help=_RESUME)
-    @click.option("--missing", is_flag=True, hidden=True)  # what --resume adds to the options of the first run
     @click.pass_context
     def _(context: click.Context, /, resume: Path | None, **options: Any) -> int:
         from loadgen.harness.report.record import arguments_of
@@ -195,6 +201,30 @@ def _run(group: click.Group, benchmark: Benchmark) -> None:
             return invoke(benchmark, ["run", *arguments_of(resume), "--output", str(resume), "--missing"])
         with interrupted_by_signals():
             return execute(_plan(benchmark, {**options, "arguments": tuple(context.obj[1:])}))
+
+
+def _comply(group: click.Group, benchmark: Benchmark) -> None:
+    @group.command(
+        "comply",
+        help="Run, judge and place the round's compliance tests: of the run in FOLDER, with the options that it was "
+        "begun with, or of a new one.",
+        epilog=_EXITS,
+    )
+    @click.argument("folder", required=False, type=click.Path(path_type=Path))
+    @click.option("--tests", default="auto", show_default=True, help=_TESTS)
+    @_options(_RUN + _COMMON + _MEASURE)
+    @click.pass_context
+    def _(context: click.Context, /, folder: Path | None, tests: str, **options: Any) -> int:
+        from loadgen.harness.comply import comply, words_of_run
+        from loadgen.harness.report.record import arguments_of
+        from loadgen.harness.run import interrupted_by_signals
+
+        if folder is not None:
+            again = [*arguments_of(folder), "--output", str(folder), "--missing"]
+            return invoke(benchmark, ["comply", "--tests", tests, *again])
+        arguments = words_of_run(context.obj[1:])
+        with interrupted_by_signals():
+            return comply(_plan(benchmark, {**options, "mode": "both", "arguments": arguments}), tests)
 
 
 def _accuracy(group: click.Group, benchmark: Benchmark) -> None:
@@ -328,46 +358,8 @@ def _plan(benchmark: Benchmark, options: dict[str, Any]) -> Plan:
     return plan
 
 
-def _request(
-    *,
-    data: Path | None,
-    quiet: bool,
-    profile: str = "",
-    round_: str = "v4.0",
-    scenario: tuple[str, ...] = (),
-    category: tuple[str, ...] = (),
-    mode: str = "both",
-    duration: float | None = None,
-    qps: float | None = None,
-    user_conf: Path | None = None,
-    audit_conf: Path | None = None,
-    workers: int = 1,
-    gpus_per_worker: int = 1,
-    worker_kind: str = "thread",
-    replicas: int | None = None,
-    ray_address: str = "local",
-    drain_timeout: float = 600.0,
-    **rest: Any,
-) -> Request:
-    """Options as click gives them, parsed once into the frozen request."""
-    from loadgen.harness.plan import Overrides, Request
-    from loadgen.harness.workers.pool import Workers
-    from loadgen.settings import Mode
+def _request(**options: Any) -> Request:
+    """Options as click gives them, parsed once."""
+    from loadgen.harness.request import request
 
-    modes = {
-        "performance": (Mode.PerformanceOnly,),
-        "accuracy": (Mode.AccuracyOnly,),
-        "both": (Mode.PerformanceOnly, Mode.AccuracyOnly),
-    }
-    return Request(
-        scenarios=scenario,
-        categories=category,
-        modes=modes[mode],
-        profile=profile,
-        data=data,
-        quiet=quiet,
-        drain_timeout_s=drain_timeout,
-        workers=Workers(workers, worker_kind, replicas or 0, ray_address, gpus_per_worker),
-        overrides=Overrides(duration, qps, user_conf, audit_conf, round_),
-        **rest,
-    )
+    return request(**options)

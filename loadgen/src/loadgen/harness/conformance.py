@@ -71,6 +71,7 @@ def conformance(benchmark: Benchmark) -> list[Check]:
         return listed
     runs = {"dataset keeps its contract": partial(_dataset, benchmark)}
     runs |= {f"{s.name} is VALID": partial(_scenario, benchmark, s.name) for s in benchmark.scenarios}
+    runs["a compliance test is judged and placed"] = partial(_compliance, benchmark)
     for name in benchmark.backends:
         runs[f"{name} meets the target"] = partial(_backend, benchmark, name)
         if benchmark.backends[name].file:
@@ -224,6 +225,21 @@ def _scenario(benchmark: Benchmark, scenario: str, folder: Path) -> None:
         assert code == 0, f"exit code {code}: {said}"
         (test,) = json.loads((folder / "out" / "results.json").read_text())["tests"]
         assert test["valid"], said
+
+
+def _compliance(benchmark: Benchmark, folder: Path) -> None:
+    """The first that the rules ask for, TEST01 if there is none. A run as short as this has no performance to judge."""
+    test = (*load_round("v4.0").model(benchmark.model).compliance, "TEST01")[0]
+    run = ["comply", "--tests", test, "--scenario", "Offline", *_SHORT, "--data", str(folder / "mini")]
+    code, said = _invoked(benchmark, run, folder)
+    assert code in (0, 1), f"exit code {code}: {said}"
+    (found,) = json.loads((folder / "out" / "compliance.json").read_text())
+    passed = {check["name"]: check["passed"] for check in found["checks"]}
+    judged = {name for name, met in passed.items() if met or name == "performance"}
+    judged |= {"accuracy"} if passed.get("score") else set()  # answers may differ, if their score does not
+    assert judged == set(passed), found["checks"]
+    for name in ("performance/run_1/mlperf_log_detail.txt", "accuracy/mlperf_log_accuracy.json", "verify_accuracy.txt"):
+        assert (folder / "out" / "compliance" / "Offline" / test / name).is_file(), f"{test} has no {name}"
 
 
 def _backend(benchmark: Benchmark, name: str, folder: Path) -> None:

@@ -21,7 +21,7 @@ from loadgen.harness.assets import cache
 from loadgen.harness.benchmark import BackendSpec, Benchmark, Profile
 from loadgen.harness.serving.bucketing import Batching
 from loadgen.harness.workers.pool import Workers
-from loadgen.rules import ModelRules, load_round
+from loadgen.rules import ModelRules, Round, load_round
 from loadgen.settings import Mode, Scenario, TestSettings, with_test05_seeds
 
 
@@ -148,10 +148,11 @@ def resolve(benchmark: Benchmark, request: Request) -> Plan:
     profile_name = _chosen(benchmark, "profile", request.profile, benchmark.profiles)
     profile = benchmark.profiles[profile_name]
     backend_name, backend = _backend(benchmark, request)
-    rules = load_round(request.overrides.round).model(benchmark.model)
+    round_ = load_round(request.overrides.round)
+    rules = round_.model(benchmark.model)
     ratios = rules.ratios if request.ratio is None else (request.ratio,)
     rules.limits(ratios[0])  # one that the rules do not have is an error now, not after hours
-    scenarios = _scenarios(benchmark, request, rules)
+    scenarios = _scenarios(benchmark, request, round_)
     device = request.device or backend.devices[0]
     dtype = request.dtype or backend.dtypes[0]
     _check_backend(backend_name, backend, device, dtype, request.workers)
@@ -190,10 +191,12 @@ def _backend(benchmark: Benchmark, request: Request) -> tuple[str, BackendSpec]:
     return request.backend, BackendSpec(request.backend, dtypes=tuple(dtypes), devices=("cpu", "cuda"), spreads=True)
 
 
-def _scenarios(benchmark: Benchmark, request: Request, rules: ModelRules) -> list[Scenario]:
+def _scenarios(benchmark: Benchmark, request: Request, round_: Round) -> list[Scenario]:
+    """Those asked for, or all that the benchmark has and the round knows."""
     if request.scenarios and request.categories:
         raise InputError("--scenario and --category both choose scenarios: give one of them")
-    offered = {s.name: s for s in benchmark.scenarios}
+    rules = round_.model(benchmark.model)
+    offered = {s.name: s for s in benchmark.scenarios if s in rules.offered}
     names = request.scenarios
     if request.categories:
         required = rules.scenarios
@@ -204,10 +207,11 @@ def _scenarios(benchmark: Benchmark, request: Request, rules: ModelRules) -> lis
     spelled = {name.lower(): name for name in offered}
     for name in names:
         if name.lower() not in spelled:
+            why = f" ({round_.absent[name]})" if name in round_.absent else ""
             raise InputError(
-                f"{benchmark.name} has no scenario {name!r}: choose {_listed(offered)}. The rules ask for no other"
+                f"{benchmark.name} has no scenario {name!r}{why}: choose {_listed(offered)}. The rules ask for no other"
             )
-    return [offered[spelled[name.lower()]] for name in dict.fromkeys(names)] or list(benchmark.scenarios)
+    return [offered[spelled[name.lower()]] for name in dict.fromkeys(names)] or list(offered.values())
 
 
 def _check_backend(name: str, backend: BackendSpec, device: str, dtype: str, workers: Workers) -> None:
@@ -273,8 +277,9 @@ def installed(benchmark: Benchmark, extra: str) -> str:
 def layered(benchmark: Benchmark, profile: Profile, scenario: Scenario, mode: Mode, overrides: Overrides) -> Layered:
     """The settings of one test. Raises InputError."""
     model = benchmark.model
-    layers = Layered(TestSettings(scenario=scenario, mode=mode), {})
-    rules = load_round(overrides.round).settings(model, scenario, layers.settings)
+    round_ = load_round(overrides.round)
+    layers = Layered(TestSettings(scenario=scenario, mode=mode, revision=round_.revision), {})
+    rules = round_.settings(model, scenario, layers.settings)
     layers = layers.then(f"rules {overrides.round}", rules)
     layers = layers.then("profile", replace(layers.settings, **profile.settings.get(scenario, {})))
     if overrides.user_conf:

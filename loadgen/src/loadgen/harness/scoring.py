@@ -91,13 +91,26 @@ def score_log(plan: Plan, dataset: Dataset[Any], log: Path, told: LogOptions = L
 def _values(plan: Plan, dataset: Dataset[Any], log: Path, told: LogOptions) -> tuple[Mapping[str, float], int]:
     """What the metric gives, and how many samples the log answers."""
     module = plan.imported(plan.benchmark.accuracy, "the accuracy metric")
-    at = Scoring(plan.folder, plan.device, log.parent, told.dtype, told.transposed, told.max_examples)
+    at = Scoring(plan.folder, plan.device, log.parent, told.dtype, told.transposed, told.max_examples, told.partial)
     seen = np.zeros(dataset.total_count, np.uint64)
     answers = entries(log, seen, told.is_whole)
     values: Mapping[str, float] = module.score(answers, dataset, at)
     for _ in answers:  # what a metric did not read is checked all the same
         pass
     return values, int(np.count_nonzero(seen))
+
+
+def score_part(plan: Plan, dataset: Dataset[Any], log: Path, of: Path) -> Mapping[str, float]:
+    """What the metric gives for the samples that `of` has answers of, by the answers in `log`. Writes nothing.
+
+    Raises InputError for a metric that scores nothing but whole logs.
+    """
+    wanted = {entry.qsl_idx for entry in read_accuracy(of)}
+    module = plan.imported(plan.benchmark.accuracy, "the accuracy metric")
+    answers = entries(log, np.zeros(dataset.total_count, np.uint64), is_whole=False)
+    some = (entry for entry in answers if entry.index in wanted)
+    values: Mapping[str, float] = module.score(some, dataset, Scoring(plan.folder, plan.device, partial=True))
+    return values
 
 
 def _judged(plan: Plan, scores: dict[str, float], ratio: float) -> Accuracy:
