@@ -18,7 +18,7 @@ from loadgen.compliance.answers import compare as compare_answers
 from loadgen.compliance.performance import Speed, compare, keys_of, read_speed
 from loadgen.compliance.tokens import verify as verify_tokens
 from loadgen.errors import InputError
-from loadgen.logs import LogError, write_detail
+from loadgen.logs import LogError, detail_text
 from loadgen.notes import DetailEntry
 from loadgen.rules import load_round
 from loadgen.settings import Scenario
@@ -142,7 +142,7 @@ def run_folder(folder: Path, figure: float, answers: Sequence[Sequence[Any]] = (
     }
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "mlperf_log_detail.txt").open("w") as file:
-        write_detail(file, [DetailEntry(key, value, 0) for key, value in values.items()])
+        file.write(detail_text([DetailEntry(key, value, 0) for key, value in values.items()]))
     (folder / "mlperf_log_summary.txt").write_text(f"Samples per second: {figure}\n")
     logged(folder / "mlperf_log_accuracy.json", answers)
     return folder
