@@ -141,8 +141,8 @@ def run_folder(folder: Path, figure: float, answers: Sequence[Sequence[Any]] = (
         **changed,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    entries = [DetailEntry(key, value, 0) for key, value in values.items()]
-    (folder / "mlperf_log_detail.txt").write_text(detail_text(entries))
+    with (folder / "mlperf_log_detail.txt").open("w") as file:
+        file.write(detail_text([DetailEntry(key, value, 0) for key, value in values.items()]))
     (folder / "mlperf_log_summary.txt").write_text(f"Samples per second: {figure}\n")
     logged(folder / "mlperf_log_accuracy.json", answers)
     return folder

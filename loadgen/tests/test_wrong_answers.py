@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from loadgen.recorder import Recorder
 from loadgen.run import run
 from loadgen.settings import Scenario
 from loadgen.spool import Spool
+from loadgen.state import refuse_early
 from loadgen.testing import FakeClock, FakeLibrary, FakeSystem
 from loadgen.testing import short_test as settings
 
@@ -46,6 +48,24 @@ def test_an_answer_before_its_query_is_an_error_that_names_it_and_counts_for_not
     assert any(f"before its query was issued: id {first}" in error for error in result.errors), result.errors
     assert (result.latencies_ns >= 0).all()
     assert result.query_count > len(result.columns.issued_ns)  # type: ignore[union-attr]
+
+
+def test_an_answer_that_comes_while_times_are_compared_is_not_early() -> None:
+    class Answered(np.ndarray[Any, Any]):
+        """Of a thread that answers once the times have been looked at."""
+
+        def __lt__(self, other: Any) -> Any:
+            earlier = np.asarray(self) < other
+            self[:] = 7
+            return earlier
+
+    failures: list[str] = []
+    recorder = SimpleNamespace(
+        done_view=np.zeros(1, np.int64).view(Answered), first=(), needs_first=False, fail=failures.append
+    )
+    part = SimpleNamespace(series=SimpleNamespace(samples_per_query=1), issued=[5], checked=0, first_id=0)
+    refuse_early(SimpleNamespace(recorder=recorder), part)  # type: ignore[arg-type]
+    assert failures == []
 
 
 def test_a_run_whose_queries_are_answered_ahead_ends_soon() -> None:

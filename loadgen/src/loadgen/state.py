@@ -149,14 +149,15 @@ def refuse_early(state: RunState, part: Part) -> None:
     columns = {"An answer": recorder.done_view[span]}
     if len(recorder.first):
         columns["A first token"] = recorder.first[span]
+    seen = {what: np.array(column) for what, column in columns.items()}  # others answer meanwhile
     for what, column in columns.items():
-        early = np.flatnonzero((column < issued) & (column != 0))
+        early = np.flatnonzero((seen[what] < issued) & (seen[what] != 0))
         for k in early[:_FEW_NAMED].tolist():
-            before = issued[k] - column[k]
+            before = issued[k] - seen[what][k]
             recorder.fail(f"{what} came {before} ns before its query was issued: id {low + k}")
         column[early] = 0
     if recorder.needs_first:
-        done, first = columns["An answer"], columns["A first token"]
+        done, first = seen["An answer"], seen["A first token"]
         for k in np.flatnonzero((done < first) & (done != 0))[:_FEW_NAMED].tolist():
             recorder.fail(f"An answer came {first[k] - done[k]} ns before its first token: id {low + k}")
 
