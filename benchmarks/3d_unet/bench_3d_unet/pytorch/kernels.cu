@@ -273,7 +273,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         __syncthreads();
         Halved::fill(halo, x, affine, chunks * 4, chunk, n, d0 * 2, h0 * 2, w0 * 2, depth * 2, height * 2, width * 2);
         __syncthreads();
-#pragma unroll 3
+#pragma unroll 9
         for (int tap = 0; tap < 27; tap++) {
             uint4 b[2][2][2];
 #pragma unroll
@@ -494,34 +494,26 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// The last layer: three classes' logits of each voxel, float32 [n, 3, voxels]. weights: float32 [3, channels]. Four threads
-// share a voxel, and each of them adds up one class; a block goes through `VOXELS`.
-constexpr int VOXELS = 256;
+// The last layer: three classes' logits of each voxel, float32 [n, 3, voxels]. weights: float32 [3, channels].
 extern "C" __global__ void __launch_bounds__(THREADS)
     leave(const uint4* x, const float2* affine, const float* weights, const float* bias, float* logits, int channels, int voxels) {
-    const int n = blockIdx.y, part = threadIdx.x % 4;
-    const int end = min((blockIdx.x + 1) * VOXELS, voxels);
-    for (int voxel = blockIdx.x * VOXELS + threadIdx.x / 4; voxel < end; voxel += THREADS / 4) {
-        float sums[3] = {0.f, 0.f, 0.f};
-        for (int chunk = 0; chunk < channels / 32; chunk++) {
-            const uint4 value = x[((size_t)n * voxels + voxel) * (channels / 8) + chunk * 4 + part];
-            const u32 pairs[4] = {value.x, value.y, value.z, value.w};
+    const int n = blockIdx.y, voxel = blockIdx.x * THREADS + threadIdx.x;
+    if (voxel >= voxels) return;
+    float sums[3] = {bias[0], bias[1], bias[2]};
+    for (int part = 0; part < channels / 8; part++) {
+        const uint4 value = x[((size_t)n * voxels + voxel) * (channels / 8) + part];
+        const u32 pairs[4] = {value.x, value.y, value.z, value.w};
+        const float2* by = affine + n * channels + part * 8;
 #pragma unroll
-            for (int i = 0; i < 8; i++) {
-                const int channel = chunk * 32 + part * 8 + i;
-                const float2 by = __ldg(affine + n * channels + channel);
-                const float one = fmaxf((i % 2 ? high(pairs[i / 2]) : low(pairs[i / 2])) * by.x + by.y, 0.f);
+        for (int i = 0; i < 8; i++) {
+            const float2 scale = __ldg(by + i);
+            const float one = fmaxf((i % 2 ? high(pairs[i / 2]) : low(pairs[i / 2])) * scale.x + scale.y, 0.f);
 #pragma unroll
-                for (int c = 0; c < 3; c++) sums[c] += one * __ldg(weights + c * channels + channel);
-            }
+            for (int c = 0; c < 3; c++) sums[c] += one * __ldg(weights + c * channels + part * 8 + i);
         }
-#pragma unroll
-        for (int c = 0; c < 3; c++)
-#pragma unroll
-            for (int mask = 1; mask < 4; mask *= 2) sums[c] += __shfl_xor_sync(0xffffffffu, sums[c], mask);
-        const float sum = part == 0 ? sums[0] : part == 1 ? sums[1] : sums[2];
-        if (part < 3) logits[((size_t)n * 3 + part) * voxels + voxel] = sum + bias[part];
     }
+#pragma unroll
+    for (int c = 0; c < 3; c++) logits[((size_t)n * 3 + c) * voxels + voxel] = sums[c];
 }
 
 // From moments [n, tiles, channels] to the factor and summand of an instance normalisation, [n, channels].

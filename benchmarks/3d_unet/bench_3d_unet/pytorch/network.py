@@ -140,7 +140,7 @@ class Network:
         n, *sides, channels = x.values.shape
         voxels = math.prod(sides)
         logits = x.values.new_empty((n, len(CLASSES), *sides), dtype=torch.float32)
-        self._launch("leave", (-(-voxels // 256), n), *x, *self._last, logits, channels, voxels)
+        self._launch("leave", (-(-voxels // 128), n), *x, *self._last, logits, channels, voxels)
         return logits
 
 
