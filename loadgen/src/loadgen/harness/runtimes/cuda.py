@@ -67,10 +67,11 @@ class Kernels:
 
 
 def has_matrix_units(device: torch.device) -> bool:
-    """For products in 16 bits, bfloat16 too: from Ampere on."""
+    """NVIDIA's, for products in 16 bits, bfloat16 too: from Ampere on."""
     import torch
 
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    is_nvidias = device.type == "cuda" and torch.version.cuda is not None
+    return is_nvidias and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def compiled(sources: Sequence[Path], options: list[str]) -> ctypes.Array[ctypes.c_char]:
