@@ -99,19 +99,22 @@ class Pipeline:
         self.window, self.device = window, device
         self.dtype = next(model.parameters()).dtype
         self.weight = torch.from_numpy(weights(window)).to(device)
-        with torch.inference_mode(), self._on_device(), _compiling(_SHAPES * most.bit_length(), device):
-            predict = self._network(model)
+        predict, compiles = self._network(model)
+        compiling = _compiling(_SHAPES * most.bit_length()) if compiles else nullcontext()
+        with torch.inference_mode(), self._on_device(), compiling:
             self.groups = {size: Recorded(predict, size, window, device, self.dtype) for size in _sizes(most)}
         self.copying = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.locked = PageLocked()
         self.waiter = ThreadPoolExecutor(1, "gpu-labels")
 
-    def _network(self, model: UNet) -> Predict:
-        """Our own kernels where they fit, which they do for the full model in 16 bits."""
+    def _network(self, model: UNet) -> tuple[Predict, bool]:
+        """Our own kernels where they fit, which they do for the full model in 16 bits. And is something compiled?"""
         is_short = self.dtype != torch.float32
         if is_short and has_matrix_units(self.device) and network.fits(model, self.window):
-            return network.Network(model, self.window, network.launcher(self.device, self.dtype))
-        return fuse(model, compiles=self.device.type == "cuda" and is_short)
+            with torch.inference_mode(), self._on_device():
+                return network.Network(model, self.window, network.launcher(self.device, self.dtype)), False
+        compiles = self.device.type == "cuda" and is_short
+        return fuse(model, compiles), compiles
 
     def _on_device(self) -> AbstractContextManager[Any]:
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
@@ -203,10 +206,8 @@ class PageLocked:
             unlock()
 
 
-def _compiling(shapes: int, device: torch.device) -> AbstractContextManager[Any]:
+def _compiling(shapes: int) -> AbstractContextManager[Any]:
     """PyTorch compiles a function for 8 shapes, unless told to do so for more, and interprets it for others."""
-    if device.type != "cuda":
-        return nullcontext()
     from torch._dynamo import config  # takes seconds, so not where only a CPU computes
 
     patched: AbstractContextManager[Any] = config.patch(recompile_limit=shapes)

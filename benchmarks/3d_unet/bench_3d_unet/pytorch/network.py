@@ -1,4 +1,4 @@
-"""The 3D U-Net as the kernels of `kernels.cu` compute it, in 16 bits.
+"""The 3D U-Net as the kernels of `tiles.cu` and `layers.cu` compute it, in 16 bits.
 
 A convolution leaves its sums as they are, together with the moments that the normalisation after it needs; the next
 layer normalises and rectifies what it reads. So nothing is written but what convolutions leave, once.
@@ -21,7 +21,7 @@ from loadgen.harness.runtimes.cuda import Kernels
 
 Launch: TypeAlias = Callable[..., None]
 """See `loadgen.harness.runtimes.cuda.Kernels.launch`."""
-SOURCE = Path(__file__).with_name("kernels.cu")
+SOURCES = [Path(__file__).with_name(f"{name}.cu") for name in ("products", "tiles", "layers")]
 _SHARED = {"convolve": 6 * 10 * 18 * 64, "descend": 5 * 9 * 34 * 64}
 """Bytes of shared memory of a block: the voxels that a tile of 4 x 8 x 16 or 2 x 4 x 16 outputs needs, 32 channels of
 each in 16 bits."""
@@ -51,7 +51,7 @@ class Convolution:
 
 def launcher(device: torch.device, dtype: torch.dtype) -> Launch:
     """Of the kernels for this number format, compiled. Raises RuntimeError with the compiler's message."""
-    return Kernels(SOURCE, device, {"IS_BF16": int(dtype == torch.bfloat16)}).launch
+    return Kernels(SOURCES, device, {"IS_BF16": int(dtype == torch.bfloat16)}).launch
 
 
 def fits(model: UNet, window: int) -> bool:
@@ -140,7 +140,7 @@ class Network:
         n, *sides, channels = x.values.shape
         voxels = math.prod(sides)
         logits = x.values.new_empty((n, len(CLASSES), *sides), dtype=torch.float32)
-        self._launch("leave", (-(-voxels // 256), n), *x, *self._last, logits, channels, voxels)
+        self._launch("leave", (-(-voxels // 128), n), *x, *self._last, logits, channels, voxels)
         return logits
 
 

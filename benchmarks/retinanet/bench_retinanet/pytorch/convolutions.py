@@ -51,7 +51,7 @@ def kernels_for(weight: Tensor) -> Kernels | None:
     """Compiled for the GPU and number format of these weights; None: it has no matrix units for them."""
     if weight.dtype == torch.float32 or not has_matrix_units(weight.device):
         return None
-    return Kernels(SOURCE, weight.device, {"IS_BF16": int(weight.dtype == torch.bfloat16)})
+    return Kernels([SOURCE], weight.device, {"IS_BF16": int(weight.dtype == torch.bfloat16)})
 
 
 def suits_stem(weight: Tensor) -> bool:

@@ -6,7 +6,7 @@ The compiler is a library that comes with PyTorch (NVRTC), launching is the driv
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,21 +19,21 @@ _SHARED_MEMORY = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
 
 class Kernels:
-    """Those of one source file, on one GPU."""
+    """Those of some source files, compiled as one, on one GPU."""
 
-    def __init__(self, source: Path, device: torch.device, defined: Mapping[str, int]) -> None:
+    def __init__(self, sources: Sequence[Path], device: torch.device, defined: Mapping[str, int]) -> None:
         """defined: values of the source's macros. Raises RuntimeError with the compiler's or the driver's message."""
         import torch
 
         torch.zeros(1, device=device)  # PyTorch has made the device ready after this
-        self._source, self._driver = source, ctypes.CDLL("libcuda.so.1")
+        self._name, self._driver = sources[0].name, ctypes.CDLL("libcuda.so.1")
         self._module = ctypes.c_void_p()
         self._found: dict[str, ctypes.c_void_p] = {}
         self._allowed: dict[str, int] = {}
         options = [f"--gpu-architecture={_architecture(device)}", "-std=c++17"]
         options += [f"-D{name}={value}" for name, value in defined.items()]
         with torch.cuda.device(device):
-            self._checked(self._driver.cuModuleLoadData(ctypes.byref(self._module), compiled(source, options)))
+            self._checked(self._driver.cuModuleLoadData(ctypes.byref(self._module), compiled(sources, options)))
 
     def launch(
         self, name: str, grid: tuple[int, int], *arguments: Argument, threads: int = 128, shared: int = 0
@@ -63,21 +63,26 @@ class Kernels:
         if code:
             message = ctypes.c_char_p()
             self._driver.cuGetErrorString(code, ctypes.byref(message))
-            raise RuntimeError(f"{self._source.name}: the driver says: {(message.value or b'').decode()} ({code})")
+            raise RuntimeError(f"{self._name}: the driver says: {(message.value or b'').decode()} ({code})")
 
 
 def has_matrix_units(device: torch.device) -> bool:
-    """For products in 16 bits, bfloat16 too: from Ampere on."""
+    """NVIDIA's, for products in 16 bits, bfloat16 too: from Ampere on."""
     import torch
 
-    return device.type == "cuda" and bool(torch.cuda.get_device_capability(device) >= (8, 0))
+    is_nvidias = device.type == "cuda" and torch.version.cuda is not None
+    return is_nvidias and bool(torch.cuda.get_device_capability(device) >= (8, 0))
 
 
-def compiled(source: Path, options: list[str]) -> ctypes.Array[ctypes.c_char]:
-    """Machine code for the architecture that the options name. Raises RuntimeError with what the compiler says."""
+def compiled(sources: Sequence[Path], options: list[str]) -> ctypes.Array[ctypes.c_char]:
+    """Machine code, of one file after the other, for the architecture that the options name.
+
+    Raises RuntimeError with what the compiler says.
+    """
     compiler, program = _compiler(), ctypes.c_void_p()
     given = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
-    compiler.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), source.name.encode(), 0, None, None)
+    text = "\n".join(f'#line 1 "{source.name}"\n{source.read_text()}' for source in sources)
+    compiler.nvrtcCreateProgram(ctypes.byref(program), text.encode(), None, 0, None, None)
     if compiler.nvrtcCompileProgram(program, len(options), given):
         raise RuntimeError(_text(compiler, program, "ProgramLog").value.decode())
     return _text(compiler, program, "CUBIN")
