@@ -124,14 +124,17 @@ def test_attention_to_few_tokens() -> None:
 @pytest.mark.parametrize("shape", [(1, 16, 8, 8), (2, 32, 4, 16), (1, 16, 2, 64)])
 @torch.inference_mode()
 def test_convolutions(shape: tuple[int, ...]) -> None:
-    """Tiles of several lines, of one, and of part of one; of both kinds of weights."""
+    """Tiles of several lines, of one, and of part of one; of both kinds of weights. A GPU's products of numbers in 32
+    bits have 11 of their 24 digits, which is why none are made so: see `is_offered`."""
+    tolerance = 2e-3 if ON_GPU else 2e-5
     tile = Tile(32, 64, 16, 2)
     weight, bias, x = noise(64, shape[1], 3, 3) / 12, noise(64), image(*shape)
     assert fits(*shape[2:], shape[1], 64, tile)
     found = convolution.convolve(x, convolution.flat(weight), 0.5, x.dtype, tile)
-    close(found, 0.5 * F.conv2d(x, weight, padding=1))
+    close(found, 0.5 * F.conv2d(x, weight, padding=1), tolerance)
     found = convolution.convolve_doubled(x, convolution.doubled(weight), bias, tile)
-    close(found, F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), weight, bias, padding=1))
+    expected = F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), weight, bias, padding=1)
+    close(found, expected, tolerance)
 
 
 @pytest.mark.parametrize("inputs", [8, 16])
@@ -249,9 +252,9 @@ def loaded(mini: Path, dtype: str, most: int) -> Backend:
 
 @needs_gpu
 def test_a_gpu_draws_what_a_cpu_does(mini: Path, batch: Batch, backend: Backend) -> None:
-    """Batches of several sizes, more than one on the way."""
+    """Batches of several sizes, more than one on the way, one of them twice."""
     made = loaded(mini, "float32", 6)
-    rows = [np.arange(3), np.array([9]), np.arange(20, 26), np.array([0, 5])]
+    rows = [np.arange(3), np.array([9]), np.arange(20, 26), np.array([0, 5]), np.arange(20, 26)]
     parts = [Batch(batch.ids[at], batch.ids_2[at], batch.latents) for at in rows]
     flying = [made.submit(part) for part in parts]
     for part, future in zip(parts, flying, strict=True):
