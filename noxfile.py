@@ -79,7 +79,8 @@ def register(name: str) -> None:
     @nox.session(name=name)
     def run(session: nox.Session) -> None:
         install(session, *benchmark_requirements(name, *backend_extras(name, session.posargs)), lock=lock)
-        session.run("python", "-m", f"bench_{name}", *session.posargs, interrupt_timeout=None)  # the report is written
+        with session.chdir(session.invoked_from):  # where relative paths begin
+            session.run("python", "-m", f"bench_{name}", *session.posargs, interrupt_timeout=None)  # writes its report
 
     @nox.session(name=f"tests-{name}")
     def tests(session: nox.Session) -> None:
@@ -101,7 +102,8 @@ def register_tool(tool: str, name: str) -> None:
     @nox.session(name=f"{tool}-{name}")
     def run_tool(session: nox.Session) -> None:
         install(session, requirement)
-        session.run("python", f"tools/{tool}.py", name, *session.posargs)
+        with session.chdir(session.invoked_from):
+            session.run("python", str(ROOT / "tools" / f"{tool}.py"), name, *session.posargs)
 
     run_tool.__doc__ = summary.format(name)
 
@@ -151,7 +153,7 @@ def tests_rules(session: nox.Session) -> None:
 @nox.session(name="tests-loadgen")
 def tests_loadgen(session: nox.Session) -> None:
     """Test loadgen (the official wheel is not needed)."""
-    install(session, "-e", "./loadgen[harness,ray]", *TESTERS)
+    install(session, "-e", "./loadgen[harness,ray,submission]", *TESTERS)
     pytest(session, ROOT / "loadgen", "--ignore", "tests/parity")
 
 
@@ -165,6 +167,6 @@ def parity(session: nox.Session, wheel: str) -> None:
 
 @nox.session
 def overhead(session: nox.Session) -> None:
-    """Time loadgen beside the official wheel 4.0: 15 minutes; `-- --pairs 5`."""
+    """Time loadgen beside the official wheel 4.0: 40 minutes; `-- --pairs 3 --only Tokens` for a part."""
     install(session, "-e", "./loadgen", "mlcommons-loadgen==4.0")
     session.run("python", "loadgen/benchmarks/overhead.py", *session.posargs)

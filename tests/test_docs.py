@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("*.md", "docs/**/*.md", "loadgen/*.md", "benchmarks/*/*.md")
@@ -20,32 +23,33 @@ BENCHMARKS = [project.parent.name for project in ROOT.glob("benchmarks/*/pyproje
 NO_AFFILIATION = "not affiliated with or endorsed by MLCommons"
 
 
-def sessions(noxfile: Path, source: str) -> set[str]:
-    """The sessions that nox would list: the noxfile runs with a `nox` that only notes their names."""
-    names: set[str] = set()
+def sessions(noxfile: Path, source: str) -> dict[str, Callable[[Any], None]]:
+    """The sessions that nox would list: the noxfile runs with a `nox` that only notes them by their names."""
+    found: dict[str, Callable[[Any], None]] = {}
 
     def session(function: Any = None, *, name: str | None = None, **_: Any) -> Any:
         if function is None:
             return lambda decorated: session(decorated, name=name)
-        names.add(name or function.__name__)
+        found[name or function.__name__] = function
         return function
 
     nox: Any = ModuleType("nox")
     nox.session, nox.options = session, SimpleNamespace()
     nox.parametrize = lambda *_: lambda function: function
+    nox.project = SimpleNamespace(load_toml=lambda file: tomllib.loads(file.read_text()))
     with patch.dict(sys.modules, nox=nox):
         exec(compile(source, noxfile, "exec"), {"__file__": str(noxfile), "__name__": "noxfile"})
-    return names
+    return found
 
 
 SESSIONS = sessions(ROOT / "noxfile.py", (ROOT / "noxfile.py").read_text())
 
 
-def session_faults(names: set[str], benchmarks: list[str]) -> set[str]:
+def session_faults(names: Collection[str], benchmarks: list[str]) -> set[str]:
     """Sessions that every benchmark has, and the suite, but this noxfile has not."""
     wanted = {"tests", "images", "lint", "typing", "parity", "tests-loadgen", "tests-rules"}
     kinds = ("", "tests-", "lock-", "image-", "fork-")
-    return (wanted | {f"{kind}{name}" for name in benchmarks for kind in kinds}) - names
+    return (wanted | {f"{kind}{name}" for name in benchmarks for kind in kinds}) - set(names)
 
 
 def unknown_sessions(text: str) -> list[str]:
@@ -68,7 +72,7 @@ def declared(method: str, *patterns: str) -> set[str]:
 
 
 HARNESS = "loadgen/src/loadgen/harness/**/*.py"
-COMMANDS = declared("command", HARNESS)
+COMMANDS = declared("command", HARNESS) | declared("group", HARNESS)
 """Of a benchmark."""
 CORE_COMMANDS = declared("add_parser", "loadgen/src/loadgen/*.py")
 """Of `python -m loadgen`."""
@@ -76,7 +80,7 @@ SCRIPTS = (HARNESS, "tools/*.py", "loadgen/benchmarks/*.py", "benchmarks/*/bench
 OPTIONS = {
     *declared("option", HARNESS),
     *declared("add_argument", *SCRIPTS, "loadgen/src/loadgen/*.py"),
-    *declared("addoption", "loadgen/tests/parity/*.py"),
+    *declared("addoption", "loadgen/tests/parity/*.py", "loadgen/tests/submission/*.py"),
     "--help",
 }
 OTHERS_OPTIONS = set("--tmpfs --user --network --memory --gpus --cpus --cpuset-cpus --userns --index-url".split())
@@ -108,7 +112,7 @@ def unknown_options(text: str) -> list[str]:
     unknown = []
     for span in spans(text):
         ours = re.search(r"(?:nox -s [\w-]+ -- |python (?:-m (?:bench_|loadgen)|\S+\.py)|^(?=--))(.*)", span)
-        found = re.findall(r"(?<!\S)(--[a-z][\w-]*)", ours.group(1).split(" #")[0]) if ours else []
+        found = re.findall(r"(?<!\S)(--[a-z](?:[\w-]|\.\d)*)", ours.group(1).split(" #")[0]) if ours else []
         unknown += [option for option in found if option not in OPTIONS | OTHERS_OPTIONS]
     return unknown
 
@@ -299,6 +303,23 @@ def test_every_field_of_result_json_is_described() -> None:
     assert sorted(described) == sorted(fields)
 
 
+def test_compliance_says_how_much_is_recorded() -> None:
+    golden = json.loads((ROOT / "loadgen/tests/golden/compliance_4_0.json").read_text())
+    speeds = sum(len(case["said"]) for case in golden["performance"])
+    said = f"for {speeds} speeds, {len(golden['answers'])} pairs of logs and {len(golden['tokens'])} of tokens"
+    assert said in " ".join((ROOT / "docs" / "compliance.md").read_text().split())
+
+
+def test_every_option_is_named_by_a_page() -> None:
+    source = (ROOT / "loadgen/src/loadgen/harness/cli.py").read_text()
+    hidden = set(re.findall(r'"(--[a-z-]+)", is_flag=True, hidden=True', source))
+    options = set(re.findall(r'"(--[a-z][a-z-]+)"', source)) - hidden
+    assert len(options) > 30
+    options.discard("--version")  # of a whole command line, and what anybody tries
+    named = set(re.findall(r"--[a-z][a-z-]+", "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))))
+    assert options - named == set()
+
+
 def test_every_build_argument_of_an_image_is_described() -> None:
     dockerfile = (ROOT / "benchmarks" / BENCHMARKS[0] / "Dockerfile").read_text()
     arguments = set(re.findall(r"^ARG (\w+)", dockerfile, re.M)) - {"SOURCE", "REVISION"}  # tools/image.py gives these
@@ -341,3 +362,22 @@ def test_the_design_names_every_module_of_the_core_and_every_room_of_the_harness
     table = (ROOT / "docs" / "design.md").read_text().split("## loadgen, from the bottom")[1].split("\n## ")[0]
     named = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", table))))
     assert (rooms(core) | rooms(core / "harness")) - named == set()
+
+
+def test_relative_paths_begin_where_nox_was_called(tmp_path: Path) -> None:
+    """`cd elsewhere; nox -f ../noxfile.py -s bert -- report out`: nox itself goes to the noxfile's folder."""
+    place, seen = ROOT / "tools", []
+    session = SimpleNamespace(
+        posargs=["report", "out"],
+        invoked_from=str(place),
+        virtualenv=SimpleNamespace(location=str(tmp_path)),
+        env={},
+        install=lambda *_: None,
+        chdir=contextlib.chdir,
+        run=lambda *words, **_: seen.append((Path.cwd(), words)),
+    )
+    for name in ("bert", "fork-bert"):
+        SESSIONS[name](session)
+    assert [folder for folder, _ in seen] == [place, place]
+    assert seen[0][1] == ("python", "-m", "bench_bert", "report", "out")
+    assert Path(seen[1][1][1]) == ROOT / "tools" / "fork.py"

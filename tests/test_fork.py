@@ -95,13 +95,39 @@ def test_a_fork_has_the_files_of_a_sparse_checkout(whole: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     forked = files(tmp_path / "fork")
     origin = forked.pop("ORIGIN False").decode()
-    assert forked == files(sparse(whole, tmp_path / "sparse"))
+    shown = files(sparse(whole, tmp_path / "sparse"))
+    assert forked.keys() == shown.keys()
+    assert {name for name in forked if forked[name] != shown[name]} <= {n for n in forked if n.endswith(".md False")}
     assert {"noxfile.py False", "benchmarks/README.md False", "tools/run.sh True"} < set(forked)
     assert not [name for name in forked if name.startswith(("benchmarks/resnet50", "docs", "tests", ".ci"))]
     assert f"repository: {whole}\ncommit: {head}\n" in origin
     assert git(tmp_path / "fork", "status", "--porcelain", "--branch") == "## main"
     assert git(tmp_path / "fork", "rev-list", "--all", "--count") == "1"
     assert git(whole, "status", "--porcelain") == ""
+
+
+def targets(page: Path) -> list[str]:
+    """Where the links of a page lead that are no addresses, without headings."""
+    found = re.findall(r"\]\(([^)#\s]*)[^)]*\)", page.read_text())
+    return [target for target in found if target and ":" not in target]
+
+
+def test_every_link_of_a_fork_leads_somewhere(whole: Path, tmp_path: Path) -> None:
+    note = whole / "benchmarks" / "bert" / "NOTE.md"
+    note.write_text("[gone](../resnet50/README.md#run) [kept](README.md#run) [far](https://a.org/x) [here](#y)\r\n")
+    commit(whole, "Add a note")
+    assert fork(whole, tmp_path / "fork").returncode == 0
+    pages = list((tmp_path / "fork").rglob("*.md"))
+    dead = [(page.name, target) for page in pages for target in targets(page) if not (page.parent / target).exists()]
+    assert dead == []
+    kept = (tmp_path / "fork" / note.relative_to(whole)).read_bytes()
+    assert kept == b"gone [kept](README.md#run) [far](https://a.org/x) [here](#y)\r\n"
+    readme, before = (tmp_path / "fork" / "README.md").read_text(), (whole / "README.md").read_text()
+    assert "](docs/" in before
+    assert "](docs/" not in readme
+    assert "benchmarks/bert/README.md" in targets(tmp_path / "fork" / "README.md") or "](benchmarks/bert" in readme
+    words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", before)
+    assert re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", readme) == words, "no word is lost"
 
 
 def shallow(source: Path, folder: Path) -> Path:

@@ -18,7 +18,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("loadgen", "tools", "benchmarks/{}")  # of a sparse checkout, which has the files at the root besides
-ELSEWHERE = "docs/, where links of README.md lead, and the other benchmarks are in that repository."
+ELSEWHERE = "docs/ and the other benchmarks are in that repository. Links to them are plain words here."
+LINK = re.compile(r"\[([^]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+"""Of Markdown: words, file or address, heading."""
 NEEDS_GB = 8  # free: packages and their cache are 3 GB with PyTorch's CPU build, and PyPI's has 5 of CUDA
 HELP = re.compile(r"CACHE|^(XDG_|HF_|TORCH_|NOX|VIRTUAL_ENV$|PYTHONPATH$|PYTHONHOME$)")
 """Variables by which files and settings outside a fork could help it."""
@@ -92,12 +94,27 @@ def write(name: str, parts: list[str], dest: Path, is_new: bool) -> None:
         git(tree, "sparse-checkout", "set", *parts)
         git(tree, "checkout", "--quiet", git(ROOT, "rev-parse", "HEAD"))
         (tree / "ORIGIN").write_text(text)
+        unlink(tree)
         if is_new:
             git(ROOT, "init", "--quiet", "--initial-branch", "main", str(dest))
         commit = snapshot(name, tree, dest, [] if is_new else ["-p", "upstream"])
     git(dest, "branch", "--force", "upstream", commit)
     if is_new:
         git(dest, "reset", "--quiet", "--hard", commit)
+
+
+def unlink(tree: Path) -> None:
+    """Leave the words alone of each link in a page that leads to a file which a fork does not have."""
+    for page in tree.rglob("*.md"):
+        with page.open(encoding="utf-8", newline="") as opened:
+            text = opened.read()
+
+        def kept(link: re.Match[str], folder: Path = page.parent) -> str:
+            return link[0] if ":" in link[2] or (folder / link[2]).exists() else link[1]
+
+        if (changed := LINK.sub(kept, text)) != text:
+            with page.open("w", encoding="utf-8", newline="") as opened:
+                opened.write(changed)
 
 
 def snapshot(name: str, tree: Path, dest: Path, parents: list[str]) -> str:

@@ -38,6 +38,25 @@ def test_summarize_reads_a_log_folder(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "accuracy log: 100 answers" in printed
 
 
+def test_summarize_says_what_is_wrong_with_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    detail = tmp_path / "run" / "Offline" / "performance" / "mlperf_log_detail.txt"
+    detail.parent.mkdir(parents=True)
+    detail.touch()
+    given = {
+        detail.parent: f"{detail} is empty: the test did not end",
+        tmp_path / "run": f"is not there: give the folder of one test's logs, such as {detail.parent}",
+        tmp_path / "run" / "Offline": f"is not there: give the folder of one test's logs, such as {detail.parent}",
+        tmp_path / "none": "is not there: give the folder of one test's logs\n",
+        detail: "is not there: give the folder of one test's logs\n",
+    }
+    for folder, said in given.items():
+        assert main(["summarize", str(folder)]) == 2
+        assert said in capsys.readouterr().err
+    detail.write_bytes(b"\xff\xfe\x00")
+    assert main(["summarize", str(detail.parent)]) == 2
+    assert f"{detail}:1: not a ':::MLLOG' line" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["summarize", "no-such-folder"], ["explain", "no-such.conf"]])
 def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
@@ -45,7 +64,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], capsys: pyt
 
 
 def test_rules_are_printed_as_a_conf_that_can_be_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["rules", "v4.0"]) == 0
+    assert main(["rules", "v4.0", "--conf"]) == 0
     conf = tmp_path / "mlperf.conf"
     conf.write_text(capsys.readouterr().out)
     assert main(["explain", str(conf), "--model", "bert", "--scenario", "Server"]) == 0

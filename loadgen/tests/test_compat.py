@@ -241,25 +241,25 @@ def test_a_system_may_change_the_samples_that_it_was_given(start: Callable[..., 
 
     found = start(lg.ConstructSUT(issue, lambda: None), asked("MultiStream"))
     assert "error_runtime" not in found
-    assert seen == list(range(1, len(seen) + 1))
+    assert seen == list(range(seen[0], seen[0] + len(seen)))
 
 
 def test_samples_are_filled_again_only_if_nobody_holds_one() -> None:
     spare: list[lg.QuerySample] = []
-    first = refilled(spare, range(0, 3), [7, 8, 9])
+    first = refilled(spare, range(0, 3), [7, 8, 9], 1)
     objects = {id(sample) for sample in first}
     assert [(sample.id, sample.index) for sample in first] == [(1, 7), (2, 8), (3, 9)]
     first.clear()
-    second = refilled(spare, range(3, 6), [4, 5, 6])
+    second = refilled(spare, range(3, 6), [4, 5, 6], 1)
     assert [(sample.id, sample.index) for sample in second] == [(4, 4), (5, 5), (6, 6)]
     assert {id(sample) for sample in second} == objects, "nobody held them"
     held = second.pop()
     del second
-    third = refilled(spare, range(6, 9), [1, 2, 3])
+    third = refilled(spare, range(6, 9), [1, 2, 3], 1)
     assert (held.id, held.index) == (6, 6)
     assert not {id(sample) for sample in third} & objects
     del third
-    assert [sample.id for sample in refilled(spare, range(9, 11), [1, 2])] == [10, 11], "a shorter query"
+    assert [sample.id for sample in refilled(spare, range(9, 11), [1, 2], 1)] == [10, 11], "a shorter query"
 
 
 def in_pieces(samples: list[Any]) -> None:
@@ -305,19 +305,22 @@ def again(samples: list[Any], one: int) -> None:
     [
         (lambda samples: answer([*samples[:5], samples[3], *samples[5:]]), "a sample twice: id 11"),
         (lambda samples: [answer(samples), answer(samples)], "a sample twice: id 8"),
-        (lambda samples: again(samples, 6), "a sample twice: id 5"),
-        (lambda samples: again(samples, 10**9), "an unknown sample: id 999999999"),
-        (lambda samples: again(samples, 0), "an unknown sample: id -1"),
-        (lambda samples: again(samples, -7), "an unknown sample: id -8"),
-        (lambda samples: again(samples, samples[-1].id + 3), "a sample twice: id 18"),  # when its turn has come
+        (lambda samples: again(samples, samples[0].id - 3), "a sample twice: id 5"),
+        (lambda samples: again(samples, 10**12), "an unknown sample: id 1000000000000"),
+        (lambda samples: again(samples, 0), "an unknown sample: id 0"),
+        (lambda samples: again(samples, -7), "an unknown sample: id -7"),
+        (lambda samples: again(samples, samples[-1].id + 3), "before its query was issued: id 18"),
     ],
     ids=["in one call", "whole", "of an earlier query", "unknown", "zero", "negative", "of a later query"],
 )
 def test_a_wrong_answer_in_a_query_is_an_error_that_names_it(
     start: Callable[..., dict[str, Any]], tmp_path: Path, wrong: Callable[[list[Any]], Any], message: str
 ) -> None:
+    queries: list[int] = []
+
     def issue(samples: list[Any]) -> None:
-        (wrong if samples[0].id == 9 else answer)(samples)
+        queries.append(samples[0].id)
+        (wrong if len(queries) == 2 else answer)(samples)
 
     start(lg.ConstructSUT(issue, lambda: None), asked("MultiStream"))
     result = json.loads((tmp_path / "result.json").read_text())
@@ -339,7 +342,7 @@ def test_a_query_with_a_sample_that_is_never_answered_is_the_last(
         answer(samples)
 
     start(lg.ConstructSUT(issue, lambda: None), asked("MultiStream"))
-    assert firsts == [1, 9, 17]
+    assert firsts == [firsts[0], firsts[0] + 8, firsts[0] + 16]
     assert "count: 1, first id: 18" in (tmp_path / "mlperf_log_detail.txt").read_text()
 
 

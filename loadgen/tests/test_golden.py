@@ -49,7 +49,6 @@ def digest(numbers: Sequence[int]) -> list[Any]:
 def test_sequences_are_the_official_ones(revision: Revision, case: dict[str, Any]) -> None:
     """Settings, sets, counts, indices, due times, and which samples are logged."""
     state = prepared(revision, case)
-    state.recorder.close()
     derived = dict(effective_entries(state.settings))
     for name, value in case["detail"].items():
         assert math.isclose(derived[f"effective_{name}"], value, rel_tol=5e-6), name  # six digits

@@ -5,28 +5,31 @@ from __future__ import annotations
 import io
 import json
 import tracemalloc
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.logs import (
     AccuracyEntry,
+    AccuracyLog,
     DetailEntry,
     LogError,
     LogSettings,
+    detail_text,
     read_accuracy,
     read_detail,
     read_summary,
     read_trace,
-    write_accuracy,
-    write_detail,
 )
+from loadgen.logs.text import Piece, text_of
 from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings
-from loadgen.spool import LoggedAnswer
+from loadgen.spool import Block
 from loadgen.testing import FakeLibrary, FakeSystem
 
 values = st.one_of(
@@ -40,20 +43,60 @@ details = st.builds(
     is_error=st.booleans(),
     is_warning=st.booleans(),
 )
-answers = st.builds(
-    LoggedAnswer,
-    seq_id=st.integers(0, 9),
-    data=st.binary(max_size=40),
-    first_token=st.none() | st.binary(max_size=9),
-    n_tokens=st.none() | st.integers(0, 2**40),
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What an accuracy log is made of: blocks of answers, some or all of one size, and what goes with each id."""
+
+    blocks: tuple[tuple[tuple[int, bytes], ...], ...]
+    n_tokens: tuple[int, ...] | None
+    first_tokens: dict[int, bytes] | None
+    indices: tuple[int, ...]
+
+    def write(self, file: BinaryIO) -> None:
+        n_tokens = None if self.n_tokens is None else np.array(self.n_tokens)
+        log = AccuracyLog(file, np.array(self.indices), n_tokens, None if n_tokens is None else self.first_tokens)
+        for block in self.blocks:
+            lengths = [0, *np.cumsum([len(data) for _, data in block])]
+            ids = np.array([one for one, _ in block])
+            log.write([Block(ids, b"".join(data for _, data in block), np.array(lengths))])
+        log.close()
+
+    def entries(self) -> list[AccuracyEntry]:
+        return [
+            AccuracyEntry(
+                one,
+                self.indices[one],
+                data,
+                None if self.first_tokens is None or self.n_tokens is None else self.first_tokens.get(one, b""),
+                None if self.n_tokens is None else self.n_tokens[one],
+            )
+            for block in self.blocks
+            for one, data in block
+        ]
+
+
+def of_sizes(sizes: st.SearchStrategy[int]) -> Any:
+    data = sizes.flatmap(lambda size: st.binary(min_size=size, max_size=size))
+    return st.lists(st.tuples(st.integers(0, 9), data), min_size=1, max_size=4).map(tuple)
+
+
+logs = st.builds(
+    Logged,
+    blocks=st.lists(
+        of_sizes(st.integers(0, 40)) | st.integers(0, 200).flatmap(lambda size: of_sizes(st.just(size))), max_size=5
+    ).map(tuple),
+    n_tokens=st.none() | st.lists(st.integers(0, 2**40), min_size=10, max_size=10).map(tuple),
+    first_tokens=st.none() | st.dictionaries(st.integers(0, 9), st.binary(max_size=9)),
+    indices=st.lists(st.integers(0, 2**40), min_size=10, max_size=10).map(tuple),
 )
 
 
 @given(st.lists(details, max_size=8))
 def test_detail_entries_are_read_back(tmp_path: Path, entries: list[DetailEntry]) -> None:
     path = tmp_path / "detail.txt"
-    with path.open("w", encoding="utf-8") as file:
-        write_detail(file, entries)
+    path.write_text(detail_text(entries), encoding="utf-8")
     found = read_detail(path)
     assert [(e.key, e.value, e.is_error, e.is_warning) for e in found] == [
         (e.key, e.value, e.is_error, e.is_warning) for e in entries
@@ -61,28 +104,53 @@ def test_detail_entries_are_read_back(tmp_path: Path, entries: list[DetailEntry]
     assert all(abs(a.time_ns - b.time_ns) <= b.time_ns * 1e-15 + 1 for a, b in zip(found, entries, strict=True))
 
 
-@given(st.lists(answers, max_size=8))
-def test_answers_are_read_back(tmp_path: Path, logged: list[LoggedAnswer]) -> None:
+@given(logs)
+def test_answers_are_read_back(tmp_path: Path, logged: Logged) -> None:
     path = tmp_path / "accuracy.json"
-    indices = {seq: 1000 - seq for seq in range(10)}
-    with path.open("w") as file:
-        write_accuracy(file, logged, indices)
+    with path.open("wb") as file:
+        logged.write(file)
     json.loads(path.read_text())
-    assert list(read_accuracy(path)) == [
-        AccuracyEntry(a.seq_id, indices[a.seq_id], a.data, a.first_token, a.n_tokens) for a in logged
-    ]
+    assert list(read_accuracy(path)) == logged.entries()
 
 
-@given(st.lists(answers, max_size=8), st.sampled_from([None, 1, "\t"]), st.integers(1, 40))
-def test_a_log_of_any_form_is_read_in_parts(tmp_path: Path, logged: list[LoggedAnswer], indent: Any, part: int) -> None:
+@given(logs, st.sampled_from([None, 1, "\t"]), st.integers(1, 40))
+def test_a_log_of_any_form_is_read_in_parts(tmp_path: Path, logged: Logged, indent: Any, part: int) -> None:
     rows: list[dict[str, Any]] = [
-        {"qsl_idx": a.seq_id, "data": a.data.hex(), "seq_id": 7, "more": [{}]} for a in logged
+        {"qsl_idx": e.seq_id, "data": e.data.hex(), "seq_id": 7, "more": [{}]} for e in logged.entries()
     ]
     path = tmp_path / "accuracy.json"
     path.write_text(json.dumps(rows, indent=indent))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("loadgen.logs.accuracy._PART", part)
-        assert list(read_accuracy(path)) == [AccuracyEntry(7, a.seq_id, a.data) for a in logged]
+        assert list(read_accuracy(path)) == [AccuracyEntry(7, e.seq_id, e.data) for e in logged.entries()]
+
+
+@pytest.mark.parametrize("size", [0, 1, 128, 129, (1 << 17) - 1, (1 << 17) + 1, 300_000])
+def test_answers_of_any_size_are_in_upper_case_and_one_line(size: int) -> None:
+    data = bytes(k % 251 for k in range(2 * size))
+    file = io.BytesIO()
+    log = AccuracyLog(file, np.array([7, 8, 12]))
+    log.write([Block(np.array([2, 0]), data, np.array([0, size, 2 * size]))])
+    log.close()
+    lines = file.getvalue().decode().split("\n")
+    assert lines == [
+        "[",
+        f'{{ "seq_id" : 2, "qsl_idx" : 12, "data" : "{data[:size].hex().upper()}" }},',
+        f'{{ "seq_id" : 0, "qsl_idx" : 7, "data" : "{data[size:].hex().upper()}" }}',
+        "]",
+        "",
+    ]
+
+
+@given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=9), st.integers(1, 4), st.data())
+def test_columns_become_lines(numbers: list[int], least: int, data: st.DataObject) -> None:
+    shown = np.array(data.draw(st.lists(st.booleans(), min_size=len(numbers), max_size=len(numbers))))
+    column = np.array(numbers)
+    pieces = [Piece(b"<"), Piece(column, least), Piece(b"|"), Piece(column // 3, lines=shown), Piece(b">")]
+    lines = [
+        f"<{'-' * (n < 0)}{abs(n):0{least}d}|{n // 3 if seen else ''}>" for n, seen in zip(numbers, shown, strict=True)
+    ]
+    assert text_of(len(numbers), pieces).decode() == "".join(lines)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +159,7 @@ def test_a_log_of_any_form_is_read_in_parts(tmp_path: Path, logged: list[LoggedA
         ("", "json:1: not an accuracy log, which begins with '\\['"),
         ("{}", "json:1: not an accuracy log"),
         ('[\n{"seq_id": 1, "qsl_idx": 1, "data": ""}\n{}]', "json:3: neither ',' nor ']' follows an entry"),
-        ('[{"seq_id": 1,\n "qsl_idx": 1, "data": ""},\n{"seq_id": 1}\n]', "json:3: .*KeyError.'qsl_idx'"),
+        ('[{"seq_id": 1,\n "qsl_idx": 1, "data": ""},\n{"seq_id": 1}\n]', "json:3: .*no 'qsl_idx'"),
         ("[\n\n3]", "json:3: not an accuracy log entry"),
         ('[{"seq_id": 1, "qsl_idx": 1, "data": "0"}]', "json:1: not an accuracy log entry"),
     ],
@@ -102,11 +170,11 @@ def test_what_is_no_accuracy_log_is_named(text: str, message: str, tmp_path: Pat
         list(read_accuracy(tmp_path / "log.json"))
 
 
-@given(st.lists(answers, min_size=1, max_size=5), st.data())
-def test_a_cut_accuracy_log_is_refused(tmp_path: Path, logged: list[LoggedAnswer], data: st.DataObject) -> None:
-    text = io.StringIO()
-    write_accuracy(text, logged, list(range(10)))
-    whole = text.getvalue().rstrip()
+@given(logs.filter(lambda log: log.blocks), st.data())
+def test_a_cut_accuracy_log_is_refused(tmp_path: Path, logged: Logged, data: st.DataObject) -> None:
+    file = io.BytesIO()
+    logged.write(file)
+    whole = file.getvalue().decode().rstrip()
     path = tmp_path / "cut.json"
     path.write_text(whole[: data.draw(st.integers(1, len(whole) - 1))])
     with pytest.raises(LogError, match=r"cut\.json.*cut off"):
@@ -151,7 +219,7 @@ def test_a_run_can_be_read_from_its_files(tmp_path: Path) -> None:
 
 
 def test_large_answers_pass_through_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loadgen.spool._MEMORY_BYTES", 1 << 20)
+    monkeypatch.setattr("loadgen.spool.MEMORY_BYTES", 1 << 20)
     answer, count = bytes(range(256)) * 4096, 64  # 64 MiB in all, of 1 MiB each
 
     class Pictures(FakeSystem):

@@ -176,12 +176,26 @@ def test_a_traceback_is_kept_after_many_errors() -> None:
     assert errors.details == ["Traceback ..."]
 
 
-def test_a_late_answer_does_not_spoil_what_is_read() -> None:
-    """A system that was interrupted may answer while its log is written."""
-    spool, all_of = Spool(), np.ones(2, bool)
-    spool.add(np.array([4, 5]), all_of, b"fourfive", [0, 4, 8])
-    read = spool.answers()
-    assert next(read).data == b"four"
-    spool.add(np.array([6, 7]), all_of, b"sixseven", [0, 3, 8])
-    assert [(answer.seq_id, answer.data) for answer in read] == [(5, b"five"), (6, b"six"), (7, b"seven")]
-    spool.close()
+def test_answers_are_taken_in_order_of_completion(clock: FakeClock) -> None:
+    spool, keep = Spool(), np.arange(COUNT) != 5
+    recorder = Recorder(COUNT, clock, Errors(), keep=keep, spool=spool)
+    recorder.complete(7, b"seven")
+    recorder.complete(9, bytearray(b"..nine."), [2, 6])
+    recorder.complete(np.array([5, 4]), b"fivefour", [0, 4, 8])
+    taken = [piece for block in spool.take() for piece in block.pieces()]
+    recorder.complete(3, np.frombuffer(b"three", np.uint8))
+    assert taken == [(7, b"seven"), (9, b"nine"), (4, b"four")]
+    assert [piece for block in spool.take() for piece in block.pieces()] == [(3, b"three")]
+    assert not list(spool.take())
+
+
+def test_answers_that_outgrow_memory_are_taken_by_who_adds_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadgen.spool.MEMORY_BYTES", 10)
+    taken: list[Any] = []
+    spool = Spool(lambda: taken.append(list(spool.take())))
+    spool.add_one(1, b"1234567890")
+    assert not taken
+    spool.add(np.array([2, 3]), np.ones(2, bool), b"abcd", [0, 2, 4])
+    assert [[list(block.pieces()) for block in blocks] for blocks in taken] == [
+        [[(1, b"1234567890")], [(2, b"ab"), (3, b"cd")]]
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from loadgen.contracts import Ints
 from loadgen.logs import LogSettings, metrics_of, read_accuracy, read_detail
 from loadgen.progress import Progress
 from loadgen.run import run
-from loadgen.settings import Mode, Scenario
+from loadgen.settings import Mode, Scenario, SettingsError, TestSettings
 from loadgen.testing import FakeClock, FakeLibrary, FakeSystem
 from loadgen.testing import run_on_fake_clock as on_fake_clock
 from loadgen.testing import short_test as settings
@@ -221,3 +222,17 @@ def test_test05_runs_on_its_own_seeds() -> None:
     assert result.mode is Mode.PerformanceOnly
     assert system.queries == other.queries
     assert "Test05 flag detected Overriding random seeds" in result.warnings
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"scenario": "Server"}, "scenario is 'Server': give Scenario.Server"),
+        ({"scenario": "Sever"}, "scenario is 'Sever': give Scenario.SingleStream or Scenario.MultiStream or "),
+        ({"mode": "AccuracyOnly"}, "mode is 'AccuracyOnly': give Mode.AccuracyOnly"),
+        ({"mode": 2}, "mode is 2: give Mode.SubmissionRun or "),
+    ],
+)
+def test_text_for_a_scenario_or_mode_is_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        TestSettings(**wrong)

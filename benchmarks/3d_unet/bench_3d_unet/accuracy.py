@@ -29,7 +29,9 @@ def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, 
     for entry in entries:
         table[entry.index] = dice(labels_of(entry, dataset), dataset.label(entry.index))
     missing = np.flatnonzero(np.isnan(table).any(axis=1))
-    if len(missing):
+    if at.partial:
+        table = np.delete(table, missing, axis=0)
+    elif len(missing):
         raise InputError(f"{len(missing)} of {len(table)} cases have no answer, first {dataset.cases[missing[0]]}")
     kidney, tumor = table.mean(axis=0).tolist()
     return {"mean": (kidney + tumor) / 2, "kidney": kidney, "tumor": tumor}

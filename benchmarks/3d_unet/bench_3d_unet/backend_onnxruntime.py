@@ -10,6 +10,7 @@ import numpy as np
 from bench_3d_unet.config import FILE, read_config
 from bench_3d_unet.dataset import Batch
 from bench_3d_unet.official import INPUT, ONNX, ONNX_ONE, OUTPUT
+from bench_3d_unet.postprocess import check_outputs
 from bench_3d_unet.preprocess import Label
 from bench_3d_unet.sliding_window import F32, at_once, segment
 from loadgen.contracts import BackendOptions, InputError, Loaded
@@ -42,7 +43,7 @@ class Backend:
                 f"{self.window} voxels a side: use the official file, for KiTS19 and not for BraTS"
             )
         self.windows = batch or at_once(self.window)
-        self.predict(np.zeros((1, 1, *[self.window] * 3), np.float32))
+        check_outputs(path, self.predict(np.zeros((1, 1, *[self.window] * 3), np.float32)), self.window)
         return runtime.loaded(self.session, self.options, "float32")
 
     def predict(self, windows: F32) -> F32:

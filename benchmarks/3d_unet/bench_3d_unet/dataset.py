@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from bench_3d_unet.prepared import Prepared, prepare
 from bench_3d_unet.preprocess import Label
 from bench_3d_unet.sliding_window import F32
 from loadgen.contracts import I64
+
+_READERS = 4
+"""Threads: a file is read and hashed without Python's lock, and takes 0.3 GB meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,18 @@ class Dataset:
         return len(self.cases)
 
     def load(self, indices: Sequence[int]) -> None:
-        """Raises InputError that names a damaged file."""
-        for index in indices:
-            self._loaded[index] = self._prepared.volume(self.cases[index]).image[0]
+        """Side by side in one piece of memory, which a GPU's driver can lock. Raises InputError that names a damaged
+        file."""
+        sizes = [math.prod(self.shape(index)) for index in indices]
+        together = np.empty(sum(sizes), np.float32)
+        places = np.split(together, np.cumsum(sizes)[:-1])
+        for index, place in zip(indices, places, strict=True):
+            self._loaded[index] = place.reshape(self.shape(index))
+        with ThreadPoolExecutor(_READERS) as readers:
+            list(readers.map(self._read, indices))
+
+    def _read(self, index: int) -> None:
+        self._loaded[index][...] = self._prepared.volume(self.cases[index]).image[0]
 
     def unload(self, indices: Sequence[int]) -> None:
         for index in indices:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from bench_3d_unet.dataset import Dataset
+from bench_3d_unet.official import CLASSES
 from bench_3d_unet.preprocess import Label
-from loadgen.contracts import I64, Answers
+from bench_3d_unet.sliding_window import F32
+from loadgen.contracts import I64, Answers, InputError
+
+
+def check_outputs(path: Path, logits: F32, window: int) -> None:
+    """Raise InputError naming the file if a model does not give one window a logit of each class and voxel."""
+    wanted = [1, len(CLASSES), *[window] * 3]
+    if list(logits.shape) != wanted:
+        raise InputError(
+            f"{path}: gives {list(logits.shape)} for one window, expected {wanted} ({', '.join(CLASSES)}): "
+            "fetch the official file again, for KiTS19"
+        )
 
 
 def encode(outputs: Sequence[Label], indices: I64, dataset: Dataset) -> Answers:

@@ -11,12 +11,12 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from loadgen.memory import available_bytes
 
 INDEX, CHECKSUMS = "preprocessed_files.pkl", "checksums.json"
 Facts: TypeAlias = "dict[str, Any]"
+Made = TypeVar("Made")
 
 _SMALL = 50_000_000  # bytes of files that this process reads sooner than others would start
 _CASE_BYTES = 3_000_000_000  # of memory that the largest case takes
@@ -91,7 +92,7 @@ def _make(raw: Path, folder: Path, made_from: dict[str, list[list[int]]], known:
     jobs = [(source(raw, case), folder, case, window) for case in wanted]
     loud = sum(stamp[0] for case in wanted for stamp in made_from[case]) > _SMALL
     began = time.monotonic()
-    for number, (entry, sums) in enumerate(_done(jobs, spread=loud), start=1):
+    for number, (entry, sums) in enumerate(spread(_made, jobs, _CASE_BYTES if loud else 0), start=1):
         case = entry["case"]
         index[case], known[case] = entry, {**sums, "made_from": made_from[case]}
         write_index(folder, list(made_from), index, known, window)  # what is done stays done if the next one fails
@@ -99,16 +100,17 @@ def _make(raw: Path, folder: Path, made_from: dict[str, list[list[int]]], known:
             tell(f"preprocessed {case}: {number} of {len(wanted)}, {time.monotonic() - began:.0f} s")
 
 
-def _done(jobs: Sequence[tuple[Path, Path, str, int]], spread: bool) -> Iterator[tuple[Facts, Facts]]:
-    """The cases as they are made, by several processes if that is worth it."""
+def spread(make: Callable[..., Made], jobs: Sequence[tuple[Any, ...]], memory: int) -> Iterator[Made]:
+    """What `make` gives for each job, in the order in which they are done, by as many processes as there are cores and
+    room for. memory: bytes that a job takes; 0: they are small, and done here."""
     free = available_bytes()
-    fitting = len(jobs) if free is None else free // _CASE_BYTES
+    fitting = len(jobs) if free is None or not memory else free // memory
     count = min(os.cpu_count() or 1, len(jobs), fitting)
-    if not spread or count < 2:
-        yield from (_made(*job) for job in jobs)
+    if not memory or count < 2:
+        yield from (make(*job) for job in jobs)
         return
     with ProcessPoolExecutor(count, get_context("spawn")) as pool:
-        running = [pool.submit(_made, *job) for job in jobs]
+        running = [pool.submit(make, *job) for job in jobs]
         try:
             yield from (future.result() for future in as_completed(running))
         finally:

@@ -78,6 +78,7 @@ def test_every_case_is_needed(mini_dataset: Dataset, truth: list[Label]) -> None
     some = [entry for entry in entries(mini_dataset, truth) if entry.index != 3]
     with pytest.raises(InputError, match="1 of 16 cases have no answer, first case_90003"):
         score(some, mini_dataset, AT)
+    assert score(some, mini_dataset, Scoring(Path(), partial=True)) == {"mean": 1.0, "kidney": 1.0, "tumor": 1.0}
 
 
 def test_answers_that_are_no_labels_of_their_sample_are_named(mini_dataset: Dataset, truth: list[Label]) -> None:

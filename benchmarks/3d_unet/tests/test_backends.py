@@ -166,10 +166,40 @@ def _larger(folder: Path) -> None:
     write_onnx(folder / ONNX, config, random_tensors(config, 1))
 
 
+def _four_segments_onnx(folder: Path) -> None:
+    """One more than KiTS19 has, of the right window."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Concat", ["input"] * 4, ["output"], axis=1)],
+        "four",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch_size", 1, 16, 16, 16])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch_size", 4, 16, 16, 16])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=7), folder / ONNX)
+
+
+def _four_segments_tensorflow(folder: Path) -> None:
+    import tensorflow as tf
+
+    shutil.rmtree(folder / TENSORFLOW)
+    takes = tf.TensorSpec([None, 1, 16, 16, 16], tf.float32, name="input")
+    call = tf.function(lambda x: {"output": tf.concat([x] * 4, 1)}, input_signature=[takes])
+    tf.saved_model.save(tf.Module(), str(folder / TENSORFLOW), signatures={"serving_default": call})
+
+
 BAD: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "brats": ("pytorch", _brats, rf"{CHECKPOINT}: .*{CHECKPOINT_KEY}"),
     "brats onnx": ("onnxruntime", _brats_onnx, rf"{ONNX}: input is \[n, 4, 224, 224, 160\], expected a window of one"),
     "brats tensorflow": ("tensorflow", _brats_tensorflow, r"takes \[n, 4, 224, 224, 160\], expected a window of one"),
+    "segments onnx": ("onnxruntime", _four_segments_onnx, rf"{ONNX}: gives \[1, 4, 16, 16, 16\] for one window"),
+    "segments tensorflow": ("tensorflow", _four_segments_tensorflow, r"gives \[1, 4, 16, 16, 16\] for one window"),
+    "segments pytorch": (
+        "pytorch",
+        _changed(lambda s: s.update({"output.conv.0.weight": torch.zeros(4, 4, 1, 1, 1)})),
+        r"tensor 'output\.conv\.0\.weight' has shape \[4, 4, 1, 1, 1\], expected \[3, 4, 1, 1, 1\]",
+    ),
     "names": ("onnxruntime", _other_names, rf"{ONNX}: inputs \['image'\]"),
     "window": ("onnxruntime", _larger, rf"{ONNX}: input is \[n, 1, 32, 32, 32\], expected .* 16 voxels a side"),
     "missing": (

@@ -10,14 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from bench_3d_unet.config import FILE, read_config
+from bench_3d_unet.config import FILE, UNetConfig, read_config
 from bench_3d_unet.dataset import Batch
 from bench_3d_unet.model import UNet
 from bench_3d_unet.pytorch import gpu
 from bench_3d_unet.pytorch.backend import one_by_one
 from bench_3d_unet.pytorch.gpu import NormReLU, Pipeline, fuse
+from bench_3d_unet.pytorch.network import Network, by_rows, by_threads, fits, launcher
+from bench_3d_unet.standins.synthetic import random_tensors
 
 CPU = torch.device("cpu")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.fixture
@@ -78,7 +81,51 @@ def test_logits_that_are_not_finite_are_an_error(model: UNet, small_volumes: lis
     pipeline.close()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_weights_lie_as_threads_read_them() -> None:
+    """By the layout that PTX gives for products of 16 x 8 x 16: a thread's columns, and two inputs in 32 bits."""
+    weights = torch.arange(3 * 64 * 96).reshape(3, 64, 96)  # taps, inputs, outputs
+    rng = np.random.default_rng(0)
+    shape = (3, 2, 3, 2, 2, 8, 4, 2, 2, 2)  # blocks of outputs, chunks of inputs, taps, halves, pairs, and of a thread
+    rows, threads = by_rows(weights).reshape(shape), by_threads(weights).reshape(shape)
+    for _ in range(300):
+        at = tuple(rng.integers(shape).tolist())
+        block, chunk, tap, half, pair, g, t, product, part, number = at
+        output = block * 32 + g // 2 * 8 + (pair * 2 + product) * 2 + g % 2  # so that a thread ends with 8 neighbours
+        assert rows[at] == weights[tap, chunk * 32 + half * 16 + part * 8 + t * 2 + number, output]
+        assert threads[at] == weights[tap, chunk * 32 + t * 8 + half * 4 + part * 2 + number, output]
+
+
+def test_every_layer_goes_to_a_kernel() -> None:
+    """The full model's, without computing: how often, and that their sizes fit each other."""
+    with torch.device("meta"):
+        model = UNet(UNetConfig()).bfloat16().requires_grad_(False)
+    launched: list[str] = []
+    network = Network(model, 128, lambda name, *_, **__: launched.append(name))
+    logits = network(torch.empty((8, 1, 128, 128, 128), dtype=torch.bfloat16, device="meta"))
+    assert (logits.shape, logits.dtype) == ((8, 3, 128, 128, 128), torch.float32)
+    counts = {"enter": 1, "convolve": 12, "descend": 3, "gather": 6, "settle": 22, "rise": 5, "leave": 1}
+    assert {name: launched.count(name) for name in counts} == counts
+    assert fits(model, 128)
+    assert not fits(UNet(UNetConfig((8, 16, 32), 32)), 32)
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kernels_compute_the_model(dtype: torch.dtype) -> None:
+    """All of them: sides of 32 and 16 are tiles, those of 8 and 4 are gathered."""
+    config = UNetConfig((32, 64, 96, 64), 32)
+    model = UNet(config).eval().requires_grad_(False)
+    tensors = {name: torch.from_numpy(value) for name, value in random_tensors(config, 3).items()}
+    model.load_state_dict(tensors)
+    model.to(dtype)
+    x = torch.randn(3, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+    ours = Network(model.to("cuda"), 32, launcher(torch.device("cuda"), dtype))(x.cuda()).cpu()
+    exact = model.to("cpu", torch.float32)(x.float())
+    error = (ours - exact).abs().mean() / exact.std()
+    assert error < {torch.bfloat16: 0.02, torch.float16: 0.003}[dtype]
+
+
+@needs_gpu
 @pytest.mark.parametrize(("dtype", "share"), [("float32", 0.001), ("bfloat16", 0.05), ("float16", 0.01)])
 def test_a_gpus_labels(dtype: str, share: float, small_files: Path, small_volumes: list[Any], load: Any) -> None:
     """share: of labels that may differ from those of a loop on the CPU; random weights leave many near a tie."""

@@ -12,6 +12,8 @@ from bench_dlrm_v2.dataset import Dataset
 from bench_dlrm_v2.postprocess import decode
 from loadgen.contracts import Entry, InputError, Scoring
 
+_UNANSWERED = 2  # no label: those are 0 and 1
+
 
 def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, float]:
     """`AUC` and `accuracy` in percent, `good` of `total` pairs and `queries`, the samples.
@@ -21,13 +23,16 @@ def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, 
     """
     ends = np.cumsum(dataset.counts)
     probabilities = np.empty(int(ends[-1]), np.float32)
-    labels = np.empty(len(probabilities), np.uint8)
+    labels = np.full(len(probabilities), _UNANSWERED, np.uint8)
     queries = 0
     for entry in entries:
         pairs = _pairs_of(entry, dataset)
         place = slice(int(ends[entry.index]) - len(pairs), int(ends[entry.index]))
         probabilities[place], labels[place] = pairs.T
         queries += 1
+    if at.partial:
+        answered = labels != _UNANSWERED
+        probabilities, labels = probabilities[answered], labels[answered]
     if labels.min() == labels.max():
         raise InputError(f"all {len(labels)} labels are {labels[0]}: AUC needs pairs with and without a click")
     good = int((np.round(probabilities) == labels).sum())

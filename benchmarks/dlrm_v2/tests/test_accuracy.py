@@ -44,6 +44,15 @@ def test_the_score_is_that_of_all_pairs_at_once(mini_dataset: Dataset, drawn: An
     assert (found["total"], found["queries"]) == (40_001, mini_dataset.total_count)
 
 
+def test_a_part_of_the_samples_has_a_score_of_its_own(mini_dataset: Dataset, drawn: Any) -> None:
+    some = [entry for entry in entries(mini_dataset, drawn) if entry.index % 5 == 1]
+    chosen = np.repeat(np.arange(mini_dataset.total_count) % 5 == 1, mini_dataset.counts)
+    labels = mini_dataset.labels[: mini_dataset.pairs]
+    found = score(some, mini_dataset, Scoring(Path(), partial=True))
+    assert found["AUC"] == pytest.approx(100 * roc_auc_score(labels[chosen], drawn[chosen]), abs=1e-9)
+    assert (found["total"], found["queries"]) == (chosen.sum(), len(some))
+
+
 def test_ties_count_half(mini_dataset: Dataset, drawn: Any) -> None:
     found = score(entries(mini_dataset, np.full_like(drawn, 0.25)), mini_dataset, AT)
     assert found["AUC"] == pytest.approx(50)

@@ -1,9 +1,9 @@
 """GPT-J 6B on CNN/DailyMail, all in one literal. Targets and limits are the rules' (`loadgen.rules`).
 
 nox -s gpt_j                                          the miniature: about a minute on 2 cores, ROUGE-1 70.3
-nox -s gpt_j -- run --profile synthetic --device cuda --dtype bfloat16 --batch 64
+nox -s gpt_j -- run --profile synthetic --device cuda --dtype bfloat16 --batch 96
                                                       6 B random weights on one GPU of 80 GB or more: no score
-nox -s gpt_j -- run --profile full --data FOLDER --device cuda --dtype bfloat16 --batch 64
+nox -s gpt_j -- run --profile full --data FOLDER --device cuda --dtype bfloat16 --batch 96
                                                       official files: ROUGE-1 43.0
 """
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench_gpt_j.benchmark import MINI
 from bench_gpt_j.dataset import Dataset
 from bench_gpt_j.official import INDEX
 from bench_gpt_j.standins.miniature import prepare, write_weights
+
+os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
 
 @pytest.fixture(scope="session")

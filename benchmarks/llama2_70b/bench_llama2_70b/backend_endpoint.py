@@ -32,6 +32,7 @@ CONNECT_S = 10.0
 SILENT_S = 300.0
 """Longest time without a byte of an answer that has begun, or of the first: a server may queue. `silent_s` of the
 profile's model options replaces it."""
+_DATA = b"data:"
 _LINE = 1 << 20  # bytes of the longest line that is read
 
 _FORMS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -182,7 +183,9 @@ class Backend:
             for form in _FORMS:
                 try:
                     prompt = [BOS, BOS, self._tokenizer.bare_space()]
-                    chunks = [one async for one in self._stream(self._request(prompt, 2, form, as_text))]
+                    chunks = [
+                        one async for some in self._stream(self._request(prompt, 2, form, as_text)) for one in some
+                    ]
                 except Refused as error:
                     first = first or error
                     continue
@@ -210,24 +213,28 @@ class Backend:
         """Puts the tokens of one answer into the queue as they come."""
         answer = Answer(None if self.form != "text" else self._tokenizer)
         try:
-            async for chunk in self._stream(self._request(prompt, most, self.form, self.as_text)):
-                if new := answer.take(chunk):
+            async for chunks in self._stream(self._request(prompt, most, self.form, self.as_text)):
+                if new := [token for chunk in chunks for token in answer.take(chunk)]:
                     self._came.put((request, new, False, None))
             self._came.put((request, answer.rest(), True, None))
         except Exception as error:  # whatever it is, `step` raises it: a request that is never heard of would hang
             self._came.put((request, [], True, error))
 
-    async def _stream(self, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """The chunks of one answer. Raises Refused for anything that is none, or for an end before the end."""
+    async def _stream(self, body: Mapping[str, Any]) -> AsyncIterator[list[dict[str, Any]]]:
+        """The chunks of one answer, as many together as came together. Raises Refused for anything that is none, or for
+        an end before the end."""
+        rest = b""
         async with self._session.post(f"{self.server.address}/completions", json=body) as response:
             await _check(response)
-            async for line in response.content:
-                kind, _, data = line.partition(b":")
-                if kind != b"data":
-                    continue
-                if data.strip() == b"[DONE]":
+            async for data in response.content.iter_any():
+                *lines, rest = (rest + data).split(b"\n")
+                values = [line[len(_DATA) :].strip() for line in lines if line.startswith(_DATA)]
+                if b"[DONE]" in values:
+                    yield [_chunk(value) for value in values[: values.index(b"[DONE]")]]
                     return
-                yield _chunk(data)
+                if len(rest) > _LINE:
+                    raise Refused(f"a line of over {_LINE} bytes: {rest[:200]!r}")
+                yield [_chunk(value) for value in values]
         raise Refused("the answer was cut off: its stream ended without [DONE]")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench_llama2_70b.benchmark import MINI
 from bench_llama2_70b.dataset import Dataset
@@ -15,6 +16,7 @@ from bench_llama2_70b.official import INDEX
 from bench_llama2_70b.standins.miniature import CONFIG, prepare, read_tokenizer_bytes, read_weights, write_weights
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
 
 @pytest.fixture(scope="session")

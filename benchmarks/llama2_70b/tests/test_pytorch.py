@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -98,18 +97,18 @@ def expected(theirs: tuple[Path, Any]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(
-    ("batch", "at_once", "extra"),
+    ("batch", "at_once", "more"),
     [
         (1, [], {}),
         (5, [1, 0, 0, 2, 0, 1, 1], {}),
         (64, [], {}),
-        (64, [10, 3, 0, 0, 20, 1], {"step_tokens": 7}),  # prompts in many chunks beside requests that generate
+        (64, [10, 3, 0, 0, 20, 1], {"max_cost": 7}),  # prompts in many chunks beside requests that generate
     ],
 )
 def test_the_same_tokens(
-    batch: int, at_once: list[int], extra: dict[str, int], theirs: tuple[Path, Any], expected: list[list[int]]
+    batch: int, at_once: list[int], more: dict[str, int], theirs: tuple[Path, Any], expected: list[list[int]]
 ) -> None:
-    backend = Backend(options(theirs[0], batch, extra=extra))
+    backend = Backend(options(theirs[0], batch, **more))
     assert backend.load().dtype == "float32"
     count = 12 if batch < 64 else 64
     assert generate(backend, prompts(count), list(at_once)) == expected[:count]
@@ -272,34 +271,3 @@ def test_the_full_size_has_the_official_tensors() -> None:
     assert len(weight_shapes(LlamaConfig())) == 723
     assert parameters(LlamaConfig()) == 68_976_648_192
     assert of_token(LlamaConfig(), 2) == 327_680
-
-
-class _Again:
-    """Stands for a recorded graph: computes anew from the columns that the recording reads."""
-
-    def __init__(self, recorded: Any, engine: Any) -> None:
-        self.recorded, self.engine, self.replays = recorded, engine, 0
-
-    def replay(self) -> None:
-        self.replays += 1
-        self.recorded._ids.copy_(self.recorded._compute(self.engine))
-
-
-def test_recordings_of_another_size_give_the_same_tokens(
-    theirs: tuple[Path, Any], expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All that a recording is but CUDA: rows and pages beyond a step's own are filled with what nobody reads."""
-    for name in ("Stream", "synchronize", "CUDAGraph", "graph_pool_handle"):
-        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
-    for name in ("stream", "graph"):
-        monkeypatch.setattr(torch.cuda, name, lambda *_, **__: contextlib.nullcontext())
-    backend = Backend(options(theirs[0], 9))
-    backend.load()
-    engine = backend.rank.engine
-    engine.record([2, 4, 9], [5, 6])
-    for recorded in engine.recorded.values():
-        recorded._graph = _Again(recorded, engine)
-    assert generate(backend, prompts(30), [1, 0, 1, 0, 0, 3]) == expected[:30]
-    used = [size for size, recorded in engine.recorded.items() if recorded._graph.replays]
-    assert {rows for rows, _ in used} == {2, 4, 9}
-    assert {pages for _, pages in used} == {5, 6}

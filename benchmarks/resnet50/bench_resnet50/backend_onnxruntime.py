@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bench_resnet50.batch import Batch, Values, blank, check_variant, in_parts, normalised
 from bench_resnet50.config import FILE, read_config
 from bench_resnet50.official import BACKGROUND, CLASSES, INPUT, ONNX, PROBABILITIES
-from bench_resnet50.postprocess import check_outputs, logits_of
+from bench_resnet50.postprocess import are_probabilities, check_outputs, logits_of
 from loadgen.contracts import BackendOptions, InputError, Loaded
 from loadgen.harness.runtimes import onnxruntime as runtime
 from loadgen.harness.serving import finished
@@ -29,7 +29,7 @@ def with_scores(path: Path) -> tuple[bytes, str]:
     model = onnx.load(path)
     read = [node.input[0] for node in model.graph.node if node.op_type == "ArgMax" and CLASSES in node.output]
     if not read:
-        raise InputError(f"{path}: {CLASSES} is not an ArgMax, and there is no {PROBABILITIES}: use the official file")
+        raise InputError(f"{path}: {CLASSES} is not an ArgMax, nor {PROBABILITIES} a Softmax: use the official file")
     model.graph.output.append(onnx.helper.make_tensor_value_info(read[0], onnx.TensorProto.FLOAT, None))
     return model.SerializeToString(), read[0]
 
@@ -54,18 +54,20 @@ class Backend:
         config = read_config(self._options.model / FILE)
         session = runtime.open_session(path, self._options)
         gives = {node.name for node in session.get_outputs()}
-        self._output, is_softmax = PROBABILITIES, True
-        if PROBABILITIES not in gives and CLASSES in gives:
-            content, self._output = with_scores(path)
-            session, is_softmax = runtime.open_session(path, self._options, content), False
-        self._session, self._is_softmax = session, is_softmax
-        shapes = runtime.named_interface(session, inputs=[INPUT], outputs=[self._output], path=path)
+        output = PROBABILITIES if PROBABILITIES in gives or CLASSES not in gives else CLASSES
+        shapes = runtime.named_interface(session, inputs=[INPUT], outputs=[output], path=path)
         self.rows, *sizes = shapes[INPUT]
         """Images that a file of a fixed batch takes at once; None: any number."""
         wanted = [3, config.image, config.image]
         if sizes != wanted:
             raise InputError(f"{path}: {INPUT} is [n, *{sizes}], expected [n, *{wanted}]: use the official file")
-        check_outputs(path, self._run(blank(config.image)), config, background=True, softmax=is_softmax)
+        self._session, self._output, self._is_softmax = session, output, output == PROBABILITIES
+        scores = self._run(blank(config.image))
+        if CLASSES in gives and not (self._is_softmax and are_probabilities(scores)):
+            content, self._output = with_scores(path)  # what the reference reads is this file's ArgMax
+            self._session, self._is_softmax = runtime.open_session(path, self._options, content), False
+            scores = self._run(blank(config.image))
+        check_outputs(path, scores, config, background=True, softmax=self._is_softmax)
         return runtime.loaded(self._session, self._options, "float32")
 
     def _run(self, batch: Batch) -> Values:

@@ -64,6 +64,11 @@ def logits_of(probabilities: Values) -> Values:
     return np.asarray(np.log(classes), np.float32)
 
 
+def are_probabilities(outputs: Values) -> bool:
+    """Is each row none below 0, and 1 in sum, as what a softmax gives?"""
+    return bool(outputs.min() >= 0 and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))
+
+
 def check_outputs(file: Path, outputs: Values, config: ResNetConfig, *, background: bool, softmax: bool) -> None:
     """Raise InputError that names the file if a model does not give what its official namesake gives.
 
@@ -78,7 +83,7 @@ def check_outputs(file: Path, outputs: Values, config: ResNetConfig, *, backgrou
             f"{file}: gives {list(outputs.shape)} for {len(outputs)} images, expected [n, {wanted}] "
             f"({config.classes} classes{extra}): {advice}"
         )
-    if softmax and not (outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-3)):
+    if softmax and not are_probabilities(outputs):
         raise InputError(
             f"{file}: gives numbers from {outputs.min():.3g} to {outputs.max():.3g} that sum to "
             f"{outputs[0].sum():.3g} for an image, expected probabilities: {advice}"

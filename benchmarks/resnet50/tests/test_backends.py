@@ -19,7 +19,7 @@ from bench_resnet50.batch import Batch, normalised
 from bench_resnet50.benchmark import BENCHMARK
 from bench_resnet50.config import FILE, ResNetConfig, bottlenecks, read_config, write_config
 from bench_resnet50.model import ResNet
-from bench_resnet50.official import ONNX, PROBABILITIES, TENSORFLOW
+from bench_resnet50.official import CLASSES, NCNN, ONNX, PROBABILITIES, PYTORCH, TENSORFLOW
 from bench_resnet50.standins.format_tensorflow import write_tensorflow
 from bench_resnet50.standins.formats import WRITERS, write_onnx
 from bench_resnet50.standins.synthetic import random_tensors
@@ -27,6 +27,7 @@ from loadgen.contracts import InputError
 
 NAMES = list(BENCHMARK.backends)
 FILES = {name: spec.file for name, spec in BENCHMARK.backends.items()}
+COUNT_BACKGROUND = ["onnxruntime", "tensorflow", "tvm"]  # the official files of these have one class more
 TOLERANCE = 5e-5  # of logits within 5; measured: 1e-5
 Load = Callable[..., Any]
 Values = npt.NDArray[np.float64]
@@ -112,7 +113,7 @@ def test_what_was_loaded_is_told(name: str, small_files: Path, load: Load) -> No
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("name", ["onnxruntime", "tensorflow", "tvm"])
+@pytest.mark.parametrize("name", COUNT_BACKGROUND)
 def test_a_model_of_a_fixed_batch(
     name: str, rows: int, small: Path, small_tensors: dict[str, Any], small_batch: Batch, expected: Values, load: Load
 ) -> None:
@@ -173,31 +174,67 @@ def refused(name: str, model: Path, load: Load) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "background"), [(n, n in ("onnxruntime", "tensorflow", "tvm")) for n in NAMES])
-def test_another_number_of_classes_is_told(name: str, background: bool, small: Path, load: Load) -> None:
-    """Where the background is counted, this is a file without it under the official name: it has as many classes as
-    there should be without the background, and all answers would be one off."""
-    write_config(small / FILE, replace(read_config(small / FILE), classes=11))
+@pytest.mark.parametrize("classes", [9, 11])
+@pytest.mark.parametrize("name", NAMES)
+def test_another_number_of_classes_is_told(name: str, classes: int, small: Path, load: Load) -> None:
+    """The files are of 10. So one without the background under a name that counts it (11 expected), and one with it
+    under a name that does not (9 expected), are refused by all: every answer would be one class off."""
+    write_config(small / FILE, replace(read_config(small / FILE), classes=classes))
     message = refused(name, small, load)
     if name == "pytorch":  # which sees it before it computes
-        assert "'fc.weight' has shape [10, 64], expected [11, 64]" in message
-    elif background:
-        assert "gives [1, 11] for 1 images, expected [n, 12] (11 classes and the background)" in message
+        assert f"'fc.weight' has shape [10, 64], expected [{classes}, 64]" in message
+    elif name == "ncnn":
+        assert f"gives [2, 10] for 2 images, expected [n, {classes}] ({classes} classes)" in message
     else:
-        assert "gives [2, 10] for 2 images, expected [n, 11] (11 classes)" in message
+        assert f"gives [1, 11] for 1 images, expected [n, {classes + 1}] ({classes} classes and the back" in message
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "tvm"])
-def test_logits_under_the_name_of_probabilities_are_told(name: str, small: Path, load: Load) -> None:
-    document = onnx.load(small / ONNX)
-    (softmax,) = [node for node in document.graph.node if node.output[0] == PROBABILITIES]
-    softmax.op_type = "Identity"
-    del softmax.attribute[:]
-    onnx.save(document, small / ONNX)
+def _without_softmax(path: Path) -> None:
+    """Logits under the name of the probabilities, the classes beside them as before."""
+    if path.name == ONNX:
+        document = onnx.load(path)
+        (softmax,) = [node for node in document.graph.node if node.output[0] == PROBABILITIES]
+        softmax.op_type = "Identity"
+        del softmax.attribute[:]
+        onnx.save(document, path)
+    else:
+        definition = tf.compat.v1.GraphDef.FromString(path.read_bytes())
+        (softmax,) = [node for node in definition.node if node.op == "Softmax"]
+        softmax.op = "Identity"
+        path.write_bytes(definition.SerializeToString())
+
+
+@pytest.mark.parametrize("name", COUNT_BACKGROUND)
+def test_a_file_without_a_softmax(name: str, small: Path, small_batch: Batch, expected: Values, load: Load) -> None:
+    """The reference reads `ArgMax:0`: with it the classes are known; without it nothing says what the numbers are."""
+    _without_softmax(small / FILES[name])
+    logits = load(name, small).submit(small_batch).result()
+    assert np.abs(centred(logits) - centred(expected)).max() < TOLERANCE
+    _without(small / FILES[name], CLASSES)
     assert ("expected probabilities" if name == "onnxruntime" else "a Softmax") in refused(name, small, load)
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "tensorflow", "tvm"])
+def test_an_ncnn_file_with_a_softmax(small: Path, small_batch: Batch, expected: Values, load: Load) -> None:
+    """Its numbers are others, their order is the same, and so is the answer."""
+    text = (small / NCNN).read_text().replace(" 1 1 avgpool out0 ", " 1 1 avgpool logits ")
+    magic, counts, *layers = text.splitlines()
+    layer_count, blobs = map(int, counts.split())
+    more = [magic, f"{layer_count + 1} {blobs + 1}", *layers, "Softmax prob 1 1 logits out0 0=0 1=1"]
+    (small / NCNN).write_text("\n".join(more) + "\n")
+    given = load("ncnn", small).submit(small_batch).result()
+    assert np.allclose(given.sum(axis=1), 1, atol=1e-5)
+    assert (given.argmax(axis=1) == expected.argmax(axis=1)).all()
+    write_config(small / FILE, replace(read_config(small / FILE), classes=9))
+    assert "gives [2, 10] for 2 images, expected [n, 9]" in refused("ncnn", small, load)
+
+
+def test_a_pytorch_program_with_a_softmax_is_told(small: Path, load: Load) -> None:
+    """A state dict has weights alone, and no end to mistake; what does have one is a program."""
+    torch.jit.script(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Softmax(-1))).save(str(small / PYTORCH))
+    assert "it is a TorchScript archive, which is a program" in refused("pytorch", small, load)
+
+
+@pytest.mark.parametrize("name", COUNT_BACKGROUND)
 @pytest.mark.parametrize(
     "renamed",
     [
@@ -215,33 +252,33 @@ def test_other_names_are_told(renamed: dict[bytes, bytes], name: str, small: Pat
     assert f"{next(iter(renamed)).decode()}:0" in refused(name, small, load)
 
 
-def _classes_alone(path: Path) -> None:
-    """The file with no output but `ArgMax:0`, as the official app is content with."""
+def _without(path: Path, output: str) -> None:
+    """The file without one of its two outputs."""
     if path.name == ONNX:
         document = onnx.load(path)
         for part in (document.graph.output, document.graph.node):
-            kept = [one for one in part if PROBABILITIES not in (one.name, *getattr(one, "output", []))]
+            kept = [one for one in part if output not in (one.name, *getattr(one, "output", []))]
             del part[:]
             part.extend(kept)
         onnx.save(document, path)
     else:
         definition = tf.compat.v1.GraphDef.FromString(path.read_bytes())
-        kept = [node for node in definition.node if node.op != "Softmax"]
+        kept = [node for node in definition.node if f"{node.name}:0" != output]
         path.write_bytes(tf.compat.v1.GraphDef(node=kept).SerializeToString())
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "tensorflow", "tvm"])
+@pytest.mark.parametrize("name", COUNT_BACKGROUND)
 def test_a_file_that_gives_classes_alone(
     name: str, small: Path, small_batch: Batch, expected: Values, load: Load
 ) -> None:
-    _classes_alone(small / FILES[name])
+    _without(small / FILES[name], PROBABILITIES)  # as the official app is content with
     logits = load(name, small).submit(small_batch).result()
     assert np.abs(centred(logits) - centred(expected)).max() < TOLERANCE
     write_config(small / FILE, replace(read_config(small / FILE), classes=11))
     assert "gives [1, 11] for 1 images, expected [n, 12]" in refused(name, small, load)
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "tensorflow", "tvm"])
+@pytest.mark.parametrize("name", COUNT_BACKGROUND)
 def test_images_of_another_size_are_told(name: str, small: Path, load: Load) -> None:
     write_config(small / FILE, replace(read_config(small / FILE), image=40))
     message = refused(name, small, load)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from bench_retinanet.config import FILE, read_config
+from bench_retinanet.config import ANCHORS, FILE, RetinaNetConfig, head_outputs, read_config
 from bench_retinanet.dataset import Batch
 from bench_retinanet.official import INPUT, ONNX, OUTPUTS
 from bench_retinanet.postprocess import Detections, joined, packed
@@ -46,7 +46,9 @@ class Backend:
     def load(self) -> Loaded:
         """Read the file and run it once. Raises InputError naming the file."""
         path = provide(self._options.model / ONNX, self._options)
-        side = read_config(self._options.model / FILE).image
+        config = read_config(self._options.model / FILE)
+        side = config.image
+        _check_classes(path, config)
         self._session = runtime.open_session(path, self._options)
         shapes = runtime.named_interface(self._session, inputs=[INPUT], outputs=OUTPUTS, path=path)
         self.rows, *sizes = shapes[INPUT]
@@ -78,6 +80,20 @@ class Backend:
     def close(self) -> None:
         """Frees the session."""
         self._session = None
+
+
+def _check_classes(file: Path, config: RetinaNetConfig) -> None:
+    """Raise InputError that names the file unless a convolution in it gives each anchor a score of each class.
+
+    What the file gives shows only the classes that were found. Weights may have any names."""
+    graph = runtime.read_graph(file)
+    wanted = head_outputs(config)["classification_head"]
+    kernels = [shape for shape in runtime.constant_shapes(graph).values() if len(shape) == 4] if graph else []
+    if kernels and wanted not in [shape[0] for shape in kernels]:
+        raise InputError(
+            f"{file}: no convolution gives {wanted} numbers, {ANCHORS} anchors' scores of {config.classes} classes: "
+            f"use the official file, or the {FILE} that was written with this one"
+        )
 
 
 def _check_outputs(file: Path, found: Sequence[Output], count: int) -> None:

@@ -25,6 +25,8 @@ class Level(NamedTuple):
     """[n, 9 * classes, side, side]"""
     deltas: Tensor
     """[n, 9 * 4, side, side]"""
+    bias: Tensor | None = None
+    """float32 [9 * classes], if it is still to be added to the logits"""
 
 
 class RetinaNet(nn.Module):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,9 @@ Load = Callable[..., Any]
 SMALL = RetinaNetConfig(
     layers=(1, 2, 1, 1), stem=8, inner=16, groups=4, channels=16, convolutions=1, classes=6, image=160, anchor=8
 )
+
+if importlib.util.find_spec("triton"):  # read when it is imported
+    os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
 torch.set_num_threads(1)  # threads that wait for each other spin, where others want the cores
 

@@ -3,6 +3,7 @@ fit."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -172,6 +173,17 @@ def test_weights_of_other_sizes_are_refused(change: dict[str, Any], small: Path,
     write_config(small / FILE, replace(read_config(small / FILE), **change))
     with pytest.raises(InputError, match=rf"{PYTORCH}: tensor '.*: use the weights and {FILE} of one model"):
         load("pytorch", small)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("more", [-1, 1])
+def test_another_number_of_classes_is_refused(more: int, name: str, small: Path, load: Load) -> None:
+    """As the 80 of COCO's models, whose labels would be those of other things."""
+    config = read_config(small / FILE)
+    write_config(small / FILE, replace(config, classes=config.classes + more))
+    with pytest.raises(InputError, match=rf"{re.escape(FILES[name])}: .*{9 * (config.classes + more)}") as caught:
+        load(name, small)
+    assert FILE in str(caught.value)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -140,7 +140,7 @@ def test_anchors_moved_by_half_a_stride_miss_it(levels: Any, mini_dataset: Datas
 
 
 def test_answers_of_the_next_image_miss_it(levels: Any, mini_dataset: Dataset) -> None:
-    moved = [[Level(*(x.roll(1, 0) for x in level)) for level in made] for made in levels]
+    moved = [[Level(level.logits.roll(1, 0), level.deltas.roll(1, 0)) for level in made] for made in levels]
     assert score(mini_dataset, detected(moved)) < 5
 
 

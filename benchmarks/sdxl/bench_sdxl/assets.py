@@ -43,7 +43,7 @@ CALIBRATION_IDS = Asset(
     licence=_APACHE,
     bytes=3_431,
     md5="35061c423b4219445777cd6db456d0dd",
-    dtypes=("float8",),  # no backend computes in it yet
+    dtypes=("float8",),  # for other ways to quantise than this backend's, which looks at the negative prompt only
 )
 SCORERS = (
     Asset(
@@ -69,7 +69,7 @@ def _part(path: str, size: int, sha256: str, dtypes: tuple[str, ...] = ()) -> As
     return Asset(f"model/{folder}{path}", f"{_MODEL}/{path}", _OPEN, size, sha256=sha256, dtypes=dtypes)
 
 
-_HALF, _WHOLE = ("float16",), ("bfloat16", "float32")
+_HALF, _WHOLE = ("float16",), ("bfloat16", "float32", "float8")
 _TABLE = "9fd691f7c8039210e0fced15865466c65820d09b63988b0174bfe25de299051a"
 _WORDS = "e089ad92ba36837a0d31433e555c8f45fe601ab5c221d4f607ded32d9f7a4349"
 MODEL = (

@@ -39,9 +39,20 @@ def read_configs(model: Path) -> Configs:
 
 
 def read_tokenizers(model: Path) -> tuple[Tokenizer, Tokenizer]:
-    """Of both text encoders. Raises InputError that names the file."""
+    """Of both text encoders. Raises InputError that names the file, also where it has words that its encoder lacks."""
     pipe = pipe_folder(model)
-    return Tokenizer(pipe / "tokenizer"), Tokenizer(pipe / "tokenizer_2")
+    one, two = (_read_tokenizer(pipe, number) for number in ("", "_2"))
+    return one, two
+
+
+def _read_tokenizer(pipe: Path, number: str) -> Tokenizer:
+    tokenizer, config = Tokenizer(pipe / f"tokenizer{number}"), pipe / f"text_encoder{number}" / "config.json"
+    knows, words = read_config(config, TextConfig).vocab_size, max(tokenizer.ids.values()) + 1
+    if knows < words:
+        raise InputError(
+            f"{config}: the encoder knows {knows} pieces, its tokenizer{number} has {words}: use the files of one model"
+        )
+    return tokenizer
 
 
 def weights_file(pipe: Path, part: str, dtype: str) -> Path:

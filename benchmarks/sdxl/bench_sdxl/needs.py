@@ -4,7 +4,8 @@ from __future__ import annotations
 
 _PARAMETERS = 2_567_463_684 + 123_060_480 + 694_659_840 + 49_490_199
 """U-Net, text encoders, and the VAE's decoder: SDXL base 1.0."""
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 2}
+"""Of a number; in float8 are most weights of the U-Net only, and not before they were read."""
 
 
 def memory_gb(backend: str, dtype: str, batch: int, device: str = "cuda") -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,17 +11,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from bench_sdxl.accuracy import score
+from bench_sdxl.benchmark import BENCHMARK, MINI
 from bench_sdxl.dataset import Batch, Dataset
 from bench_sdxl.postprocess import encode
 from bench_sdxl.pytorch.backend import Backend
 from bench_sdxl.standins import SIZES
 from bench_sdxl.standins.miniature import prepare
 from loadgen.contracts import BackendOptions, Entry, Scoring
+from loadgen.rules import Accuracy, load_round
+
+if importlib.util.find_spec("triton"):
+    os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
 Images = npt.NDArray[np.uint8]
 Scored = Callable[[Images], dict[str, float]]
+REFERENCE = MINI.reference
+LIMITS: Any = load_round("v4.0").model(BENCHMARK.model).limits(0.99, REFERENCE)
+
+
+def met(values: dict[str, float]) -> bool:
+    return Accuracy(values, LIMITS, 0.99).met
 
 
 @pytest.fixture(scope="session")
@@ -51,9 +65,19 @@ def batch(dataset: Dataset) -> Batch:
 
 
 @pytest.fixture(scope="session")
-def images(backend: Backend, batch: Batch) -> Images:
-    """Of all samples, as the backend makes them."""
-    return made(backend, batch)
+def denoised(backend: Backend, batch: Batch) -> tuple[Images, torch.Tensor]:
+    """Images of all samples, as the backend makes them, and the latents that they were painted from."""
+    latents, paint = [], backend.pipeline.paint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend.pipeline, "paint", lambda part: latents.append(part) or paint(part))
+        images = made(backend, batch)
+    return images, torch.cat(latents)
+
+
+@pytest.fixture(scope="session")
+def images(denoised: tuple[Images, torch.Tensor]) -> Images:
+    """Of all samples."""
+    return denoised[0]
 
 
 def made(backend: Any, batch: Batch, size: int = 40) -> Images:
@@ -76,3 +100,14 @@ def scored(mini: Path, dataset: Dataset) -> Scored:
         return score(entries, dataset, Scoring(mini))
 
     return scored
+
+
+def randomised(network: Any, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Its state dict, every tensor drawn: biases and norms too, so that none can be left out unseen."""
+    draw = torch.Generator().manual_seed(seed)
+    state = network.state_dict()
+    for name, value in state.items():
+        if value.is_floating_point():
+            scale = 0.3 if value.dim() < 2 else 1.2 * value[0].numel() ** -0.5
+            value.copy_(torch.randn(value.shape, generator=draw) * scale + float("norm" in name and "weight" in name))
+    return dict(state)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from bench_sdxl.captions import COLUMNS, read_captions
 from bench_sdxl.dataset import Dataset, read_latents, read_statistics
+from bench_sdxl.layout import read_tokenizers
 from bench_sdxl.official import LATENTS, PIPE
 from bench_sdxl.standins import SIZES
 from bench_sdxl.standins.formats import write_captions, write_tokenizer
@@ -142,6 +143,16 @@ def test_5001_captions_are_refused(tmp_path: Path) -> None:
     write_captions(tmp_path / "captions.tsv", ["a dog"] * 5001, 8)
     with pytest.raises(InputError, match="5,001 captions, 5,000 expected"):
         read_captions(tmp_path / "captions.tsv", 5000)
+
+
+@pytest.mark.parametrize("number", ["", "_2"])
+def test_a_tokenizer_of_more_words_than_its_encoder_is_refused(number: str, mini: Path, tmp_path: Path) -> None:
+    shutil.copytree(mini / "model", tmp_path / "model")
+    config = tmp_path / "model" / PIPE / f"text_encoder{number}" / "config.json"
+    sizes = json.loads(config.read_text())
+    config.write_text(json.dumps(sizes | {"vocab_size": sizes["vocab_size"] - 1}))
+    with pytest.raises(InputError, match=rf"the encoder knows \d+ pieces, its tokenizer{number} has \d+"):
+        read_tokenizers(tmp_path / "model")
 
 
 SHAPE = (1, 4, 8, 8)

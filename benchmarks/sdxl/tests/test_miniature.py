@@ -21,16 +21,8 @@ from bench_sdxl.standins import generate
 from bench_sdxl.standins.miniature import CONFIGS, LENGTH, WEIGHTS, prepare, read_committed_statistics, read_weights
 from loadgen.contracts import BackendOptions
 from loadgen.harness.cli import invoke
-from loadgen.rules import Accuracy, load_round
 
-from .conftest import Images, Scored, made
-
-REFERENCE = MINI.reference
-LIMITS: Any = load_round("v4.0").model(BENCHMARK.model).limits(0.99, REFERENCE)
-
-
-def met(values: dict[str, float]) -> bool:
-    return Accuracy(values, LIMITS, 0.99).met
+from .conftest import LIMITS, REFERENCE, Images, Scored, made, met
 
 
 def test_the_reference_is_the_score_in_float32(images: Images, scored: Scored) -> None:
@@ -67,7 +59,9 @@ def test_4_bits_miss_it(backend: Backend, batch: Batch, scored: Scored) -> None:
         assert not met(scored(made(backend, batch)))
 
 
-def denoised(backend: Backend, batch: Batch, *, swapped: bool = False, steps: int = 20, guidance: float = 8.0) -> Any:
+def with_one_thing_otherwise(
+    backend: Backend, batch: Batch, *, swapped: bool = False, steps: int = 20, guidance: float = 8.0
+) -> Any:
     """Images that the miniature makes with one thing otherwise."""
     pipeline = backend.pipeline
     with torch.inference_mode():
@@ -82,11 +76,11 @@ def denoised(backend: Backend, batch: Batch, *, swapped: bool = False, steps: in
 
 
 def test_without_guidance_it_is_missed(backend: Backend, batch: Batch, scored: Scored) -> None:
-    assert not met(scored(denoised(backend, batch, guidance=1.0)))
+    assert not met(scored(with_one_thing_otherwise(backend, batch, guidance=1.0)))
 
 
 def test_swapped_text_encoders_miss_it(backend: Backend, batch: Batch, scored: Scored) -> None:
-    values = scored(denoised(backend, batch, swapped=True))
+    values = scored(with_one_thing_otherwise(backend, batch, swapped=True))
     assert values["CLIP_SCORE"] < LIMITS["CLIP_SCORE"][0]
 
 
@@ -104,15 +98,15 @@ def test_images_of_the_next_caption_miss_it_by_the_clip_score_alone(images: Imag
     assert values["FID_SCORE"] == pytest.approx(REFERENCE["FID_SCORE"], abs=0.02)
 
 
-def test_a_wrong_latent_scale_misses_it(backend: Backend, batch: Batch, scored: Scored) -> None:
+@torch.inference_mode()
+def test_a_wrong_latent_scale_misses_it(
+    backend: Backend, denoised: tuple[Images, torch.Tensor], scored: Scored, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """That of earlier Stable Diffusion models."""
-    pipeline = backend.pipeline
-    right = pipeline.configs
-    pipeline.configs = replace(right, vae=replace(right.vae, scaling_factor=0.18215))
-    try:
-        assert not met(scored(made(backend, batch)))
-    finally:
-        pipeline.configs = right
+    pipeline, (images, latents) = backend.pipeline, denoised
+    assert np.array_equal(pipeline.paint(latents[:8]).numpy(), images[:8])
+    monkeypatch.setattr(pipeline, "configs", replace(CONFIGS, vae=replace(CONFIGS.vae, scaling_factor=0.18215)))
+    assert not met(scored(pipeline.paint(latents).numpy()))
 
 
 def test_red_and_blue_exchanged_miss_it(images: Images, scored: Scored) -> None:

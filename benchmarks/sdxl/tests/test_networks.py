@@ -18,6 +18,8 @@ from bench_sdxl.pytorch.unet import UNet
 from bench_sdxl.pytorch.vae import VAE
 from loadgen.contracts import InputError
 
+from .conftest import randomised
+
 TEXT = TextConfig(
     vocab_size=100, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, projection_dim=24
 )
@@ -41,17 +43,6 @@ MINI_UNET = replace(
     attention_head_dim=(2, 4),
 )
 VAE_SMALL = VAEConfig(block_out_channels=(8, 16, 24, 24), norm_num_groups=4)
-
-
-def randomised(network: Any, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Its state dict, every tensor drawn: biases and norms too, so that none can be left out unseen."""
-    draw = torch.Generator().manual_seed(seed)
-    state = network.state_dict()
-    for name, value in state.items():
-        if value.is_floating_point():
-            scale = 0.3 if value.dim() < 2 else 1.2 * value[0].numel() ** -0.5
-            value.copy_(torch.randn(value.shape, generator=draw) * scale + float("norm" in name and "weight" in name))
-    return dict(state)
 
 
 def official_unet(config: UNetConfig) -> Any:

@@ -1,4 +1,4 @@
-"""`python -m loadgen`: a demonstration, explained settings, the rules, and summaries of logs."""
+"""`python -m loadgen`: a demonstration, explained settings, the rules, summaries of logs, and their compliance."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from loadgen.compliance import Runs, place, verify
 from loadgen.conf import Source, explain, format_explanation, ignored
 from loadgen.contracts import InputError, Ints, Responder
-from loadgen.logs import metrics_of, read_accuracy, read_detail
-from loadgen.rules import load_round
+from loadgen.logs import in_folder, metrics_of, read_accuracy, read_detail
+from loadgen.rules import load_round, round_names, table
 from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings
 from loadgen.testing import FakeLibrary
@@ -88,13 +89,17 @@ def explain_conf(files: Sequence[Path], model: str, scenario: str, round_name: s
         print(f"note: round {round_name} has no model {model!r}; {hint}", file=sys.stderr)
     sources: list[Source] = [rules.text(), *files]
     chosen = Scenario[scenario]
-    print(format_explanation(explain(sources, model, chosen), ignored(sources, model, chosen)))
+    base = TestSettings(revision=rules.revision)
+    print(format_explanation(explain(sources, model, chosen, base), ignored(sources, model, chosen, base)))
     return 0
 
 
 def summarize(folder: Path) -> int:
     """The verdict and figures of a log folder, ours or the official LoadGen's."""
-    entries = read_detail(folder / "mlperf_log_detail.txt")
+    file = in_folder(folder, "mlperf_log_detail.txt")
+    entries = read_detail(file)
+    if not entries:
+        raise InputError(f"{file} is empty: the test did not end; run it again")
     found = metrics_of(entries)
     for key in ("loadgen_version", "sut_name", "effective_scenario", "effective_test_mode", "result_validity"):
         print(f"{key}: {found.get(key, '-')}")
@@ -104,8 +109,27 @@ def summarize(folder: Path) -> int:
     for entry in entries:
         if entry.is_error:
             print(f"error {entry.key}: {entry.value}")
-    print(f"accuracy log: {sum(1 for _ in read_accuracy(folder / 'mlperf_log_accuracy.json'))} answers")
+    print(f"accuracy log: {sum(1 for _ in read_accuracy(in_folder(folder, 'mlperf_log_accuracy.json')))} answers")
     return 0
+
+
+def verify_logs(asked: Any) -> int:
+    """Judge a compliance test by logs that any system wrote, and place it if that is asked for."""
+    run = asked.run
+    found = metrics_of(read_detail(run / "mlperf_log_detail.txt"))
+    name = str(found.get("effective_scenario", "-"))
+    if name not in Scenario.__members__:
+        raise InputError(f"{run / 'mlperf_log_detail.txt'} names no scenario: give the folder of a test's logs")
+    folders = [asked.reference / "performance" / "run_1", asked.reference / "performance"]
+    performance = folders[0] if folders[0].is_dir() else folders[1]
+    runs = Runs(performance, asked.reference / "accuracy", run)
+    verdict = verify(load_round(asked.round), asked.model, asked.test, Scenario[name], runs)
+    for check in verdict.checks:
+        print(f"{name} {asked.test} {check.name}: {check}")
+    print(f"{name} {asked.test}: {'PASS' if verdict.passed() else 'FAIL'}")
+    if asked.output is not None:
+        print(f"placed in {place(verdict, run, asked.output)}")
+    return int(not verdict.passed())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,8 +142,19 @@ def _parser() -> argparse.ArgumentParser:
     explained.add_argument("--model", default="*", help="model key, such as bert")
     explained.add_argument("--scenario", default="Server", choices=[s.name for s in Scenario])
     explained.add_argument("--round", default="v4.0")
-    ruled = commands.add_parser("rules", help="print a round's rules as an mlperf.conf")
-    ruled.add_argument("round", nargs="?", default="v4.0")
+    ruled = commands.add_parser("rules", help="print a round's rules")
+    ruled.add_argument("round", nargs="?", default="v4.0", help=f"one of {', '.join(round_names())}")
+    ruled.add_argument("--conf", action="store_true", help="as an mlperf.conf, which the official LoadGen reads")
+    verified = commands.add_parser("verify", help="judge a compliance test by its logs, and place it for a submission")
+    verified.add_argument("test", help="TEST01, TEST04, TEST05 or TEST06")
+    verified.add_argument(
+        "reference", type=Path, help="folder that holds performance (or performance/run_1) and accuracy"
+    )
+    verified.add_argument("run", type=Path, help="folder of the test's own logs")
+    verified.add_argument("--model", required=True, help="model key, such as bert")
+    verified.add_argument("--round", default="v4.0")
+    verified.add_argument("--output", type=Path, help="folder that gets TESTnn with its files")
+    commands.add_parser("submission", help="build, check and tabulate a submission (needs loadgen's extra harness)")
     summed = commands.add_parser("summarize", help="print the verdict of a log folder")
     summed.add_argument("logdir", type=Path)
     return parser
@@ -134,8 +169,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asked.command == "explain":
             return explain_conf(asked.conf, asked.model, asked.scenario, asked.round)
         if asked.command == "rules":
-            print(load_round(asked.round).conf_text(), end="")
+            rules = load_round(asked.round)
+            print(rules.conf_text() if asked.conf else table(rules), end="")
             return 0
+        if asked.command == "verify":
+            return verify_logs(asked)
         return summarize(asked.logdir)
     except BrokenPipeError:  # whoever read the output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end

@@ -121,12 +121,18 @@ class WarmsUp(Protocol):
         issued, clock stopped; may block. Raising ends the run, INVALID."""
 
 
+Figures: TypeAlias = "Mapping[str, float | npt.NDArray[Any]]"
+"""By name: numbers stand in the record of a run, columns in a file beside its logs."""
+
+
 @runtime_checkable
 class Measures(Protocol):
     """A system that knows more of a run than when its answers came."""
 
-    def measured(self) -> Mapping[str, float]:
-        """Figures for the record of the run, by name. Called once, after `stop`; empty: none of this run."""
+    def measured(self) -> Figures:
+        """Figures for the record of the run. Called once, after `stop`; empty: none of this run.
+
+        The report draws those that `loadgen.harness.serving.flow.measured` names."""
 
 
 class Dataset(SampleLibrary, Protocol[B_co]):
@@ -264,6 +270,8 @@ class Scoring:
     """Are the log's answers laid out the other way round?"""
     max_examples: int | None = None
     """Score only the first so many."""
+    partial: bool = False
+    """Is a part of the samples scored, as in the log of a compliance test? Reaches every metric."""
 
 
 @dataclass(frozen=True)

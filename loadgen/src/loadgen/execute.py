@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import traceback
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from functools import partial
@@ -21,7 +20,8 @@ from loadgen.notes import Errors
 from loadgen.progress import Reporter
 from loadgen.recorder import Recorder
 from loadgen.settings import EffectiveSettings, Mode, Revision, Scenario, SettingsError, TestSettings, effective
-from loadgen.state import Job, Part, RunState, progress_of
+from loadgen.spool import Spool
+from loadgen.state import Job, Part, RunState, attempt, progress_of, refuse_early
 
 _MODES = {  # what a test is made of, where that is not its own mode
     Mode.SubmissionRun: (Mode.AccuracyOnly, Mode.PerformanceOnly),
@@ -36,16 +36,17 @@ def prepare(job: Job, requested: TestSettings) -> RunState:
     settings = effective(requested, job.library.total_count, job.library.performance_count)
     modes = _MODES.get(settings.mode, (settings.mode,))
     if Mode.PerformanceOnly in modes:
-        memory.check_fits(settings, job.library.total_count)
+        memory.check_fits(settings, job.library.total_count, job.sample_bytes)
     parts = list(_parts(settings, modes, job.library.total_count))
+    keep = _kept(settings, parts)
     recorder = Recorder(
         sum(len(part.series.indices) for part in parts),
         job.clock,
         Errors(),
-        keep=_kept(settings, parts),
+        keep=keep,
         tokens=requested.use_token_latencies,
         first_tokens=requested.use_token_latencies and settings.scenario is not Scenario.Offline,
-        spool_dir=job.outdir,
+        spool=Spool() if keep is not None and job.outdir is not None else None,
     )
     return RunState(job, settings, parts, recorder)
 
@@ -77,23 +78,29 @@ def _kept(settings: EffectiveSettings, parts: Sequence[Part]) -> npt.NDArray[np.
 
 
 @contextlib.contextmanager
-def quiet_gc() -> Iterator[None]:
-    """Keep the garbage collector from walking what lives as long as the run, and make it rarer."""
-    thresholds = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
+def quiet_gc(timed: bool = True) -> Iterator[None]:
+    """Make the garbage collector rarer, and in a timed test keep it from walking what lives as long as the run."""
+    thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
+    freezes = timed and not frozen  # to unfreeze would undo what the user has done
+    if timed:
+        gc.collect()
+    if freezes:
+        gc.freeze()
     gc.set_threshold(500_000, 50, 1000)
     try:
         yield
     finally:
         gc.set_threshold(*thresholds)
-        gc.unfreeze()
+        if freezes:
+            gc.unfreeze()
 
 
 def begin(state: RunState, warnings: Sequence[str], config_errors: Sequence[str] = ()) -> None:
     """The head of the detail log."""
-    detail = state.job.detail
-    for key, value in header_entries(state.job.sut.name, state.job.library, state.settings):
+    detail, now = state.job.detail, state.job.clock.now_ns
+    asked = now()
+    state.name = state.job.sut.name
+    for key, value in header_entries(state.name, now() - asked, state.job.library, state.settings):
         detail.add(key, value)
     for warning in warnings:
         detail.add("warning_generic_message", warning, warning=True)
@@ -112,10 +119,10 @@ _STARTING = {Mode.AccuracyOnly: "Starting accuracy mode", Mode.PerformanceOnly: 
 
 
 def execute(state: RunState) -> None:
-    """Issue every part. Failures become errors of the run; Ctrl-C ends it. Raises InputError as `run`."""
+    """Issue every part. Failures become errors of the run; Ctrl-C and exits end it. Raises InputError as `run`."""
     mode: Mode | None = None
     try:
-        with _attempt(state, "start()", passing=InputError), _started(state):
+        with attempt(state, "start()", passing=InputError), _started(state):
             for part in state.parts:
                 if part.mode is not mode and state.settings.mode is not Mode.FindPeakPerformance:
                     state.job.detail.add("generic_message", _STARTING[part.mode])
@@ -123,14 +130,20 @@ def execute(state: RunState) -> None:
                 if state.recorder.failed or state.errors.count > state.errors_at_start:
                     break
                 _issue_part(state, part)
-    except KeyboardInterrupt:
-        _interrupted(state)
+    except InputError:
+        raise
+    except (
+        BaseException
+    ) as error:  # KeyboardInterrupt, and SystemExit of a signal's handler: the logs are written first
+        _interrupted(state, error)
 
 
-def _interrupted(state: RunState) -> None:
+def _interrupted(state: RunState, error: BaseException) -> None:
+    state.raised = state.raised or error
     if not state.interrupted:
         state.interrupted = True
-        state.errors.add("Interrupted by Ctrl-C: the test did not finish")
+        how = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else repr(error)
+        state.errors.add(f"Interrupted by {how}: the test did not finish")
 
 
 @contextlib.contextmanager
@@ -139,28 +152,13 @@ def _started(state: RunState) -> Iterator[None]:
     try:
         yield
     finally:
-        with _attempt(state, f"{state.job.sut.name}.stop()"):
+        with attempt(state, f"{state.name}.stop()"):
             state.job.sut.stop()
-
-
-@contextlib.contextmanager
-def _attempt(state: RunState, what: str, passing: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-    """Turn an exception of the system or the library into an error of the run, unless it is of kind `passing`."""
-    try:
-        yield
-    except passing:
-        raise
-    except Exception as error:  # anything a vendor's code raises must end in a verdict
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        state.recorder.fail(
-            f"{what} raised {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})",
-            "".join(traceback.format_exception(error)),
-        )
 
 
 def _issue_part(state: RunState, part: Part) -> None:
     indices = list(part.loaded.indices)
-    with _attempt(state, f"{state.job.library.name}.load()", passing=InputError):
+    with attempt(state, f"{state.job.library.name}.load()", passing=InputError):
         state.job.library.load(indices)
     if state.recorder.failed:
         return
@@ -168,15 +166,18 @@ def _issue_part(state: RunState, part: Part) -> None:
         _warm_up(state, indices)
         if not state.recorder.failed:
             _issue_loaded(state, part)
+            if part.timed:
+                with attempt(state, "the system's name"):
+                    state.name = state.job.sut.name
     finally:
-        with _attempt(state, f"{state.job.library.name}.unload()"):
+        with attempt(state, f"{state.job.library.name}.unload()"):
             state.job.library.unload(indices)
 
 
 def _warm_up(state: RunState, indices: list[int]) -> None:
     """See `contracts.WarmsUp`."""
     if isinstance(state.job.sut, WarmsUp):
-        with _attempt(state, f"{state.job.sut.name}.warm_up()"):
+        with attempt(state, f"{state.name}.warm_up()"):
             state.job.sut.warm_up(indices)
 
 
@@ -186,22 +187,25 @@ def _issue_loaded(state: RunState, part: Part) -> None:
     say("generated_query_count", part.series.query_count)
     say("generated_samples_per_query", _samples_per_query(state, part))
     say("generated_query_duration", part.series.duration_ns)
+    state.job.detail.flush()
     began = datetime.now(timezone.utc)
     reporter = Reporter(partial(progress_of, state, part), state.job.progress)
     clocks = state.job.clock.now_ns(), state.job.clock.wall_ns()
     try:
-        with reporter, _attempt(state, f"{state.job.sut.name}.issue()"):
+        with reporter, attempt(state, f"{state.name}.issue()"):
             issue(state, part)
-    except KeyboardInterrupt:  # noted before what it leaves unanswered
-        _interrupted(state)
+    except BaseException as error:  # noted before what it leaves unanswered
+        _interrupted(state, error)
         raise
     finally:
         if part.mode is Mode.PerformanceOnly:
             _check_clocks(state, *clocks)
         ended = datetime.now(timezone.utc)
+        refuse_early(state, part)
         _check_answers(state, part)
         say("power_begin", _power_time(began))
         say("power_end", _power_time(ended))
+        state.job.detail.flush()
 
 
 def _check_clocks(state: RunState, began_ns: int, wall_began_ns: int) -> None:

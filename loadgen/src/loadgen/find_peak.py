@@ -30,7 +30,7 @@ def find_peak(first: RunState) -> RunState:
         state = _tested(first, high)
         if not _holds(state):
             break
-        best = _better(best, state)
+        best = state
         low, high = high, high * step
     say(f"FindPeakPerformance: Found boundaries: [{low:f}, {high:f})")
     scale = 10.0**requested.server_find_peak_qps_decimals_of_precision
@@ -39,7 +39,7 @@ def find_peak(first: RunState) -> RunState:
         say(f"FindPeakPerformanceBinarySearch: Testing the mid value of bounds [{low:f}, {high:f}): {middle:f}")
         state = _tested(first, middle)
         if _holds(state):
-            best, low = _better(best, state), middle
+            best, low = state, middle
         else:
             high = middle
     if _broken(state):
@@ -52,11 +52,6 @@ def _tested(first: RunState, qps: float) -> RunState:
     """The test at this rate, done."""
     state = prepare(first.job, replace(first.settings.requested, server_target_qps=qps))
     execute(state)
-    return state
-
-
-def _better(worse: RunState, state: RunState) -> RunState:
-    worse.recorder.close()
     return state
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from loadgen.clock import precise_sleep
 from loadgen.contracts import I64
 from loadgen.settings import Scenario
-from loadgen.state import IssueThreads, Part, RunState
+from loadgen.state import IssueThreads, Part, RunState, attempt, refuse_early
 
 _CHUNK = 8192  # queries turned from columns into Python integers at a time
 _NEVER = 1 << 62
@@ -53,7 +53,8 @@ def issue(state: RunState, part: Part) -> None:
     }[state.settings.scenario](state, part)
     if state.recorder.failed or _gives_up(state, part):
         return
-    state.job.sut.flush()
+    with attempt(state, f"{state.name}.flush()"):
+        state.job.sut.flush()
     await_answers(state, part)
 
 
@@ -129,6 +130,7 @@ def _single_stream(state: RunState, part: Part) -> None:
             if (at >= until_ns and query >= enough) or query >= most or at > latest_ns:
                 if _check_limits(state, part, query, at):
                     return
+        refuse_early(state, part)
         if recorder.failed:
             return
     if part.timed:
@@ -157,6 +159,7 @@ def _multi_stream(state: RunState, part: Part) -> None:
             if (at >= until_ns and query >= enough) or query >= most or at > latest_ns:
                 if _check_limits(state, part, query, at):
                     return
+        refuse_early(state, part)
         if recorder.failed:
             return
     if part.timed:
@@ -208,7 +211,7 @@ def _separate(state: RunState, part: Part) -> None:
     for low in range(0, part.series.query_count, _CHUNK):
         dues = part.series.due_ns[low : low + _CHUNK].tolist()
         indices = part.series.indices[low : low + _CHUNK].tolist()
-        for k, offset in enumerate(dues):
+        for offset, index in zip(dues, indices, strict=True):
             due = start + offset
             at = now()
             if at < due:
@@ -216,7 +219,7 @@ def _separate(state: RunState, part: Part) -> None:
                 at = now()
             scheduled(due)
             issued(at)
-            issue_query((sample,), indices[k : k + 1])
+            issue_query((sample,), (index,))
             sample += 1
             query += 1
             if recorder.failed:
@@ -225,6 +228,7 @@ def _separate(state: RunState, part: Part) -> None:
                 return
             if limited and _check_limits(state, part, query, at):
                 return
+        refuse_early(state, part)
 
 
 def _coalesced(state: RunState, part: Part) -> None:

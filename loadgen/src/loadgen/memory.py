@@ -9,7 +9,7 @@ from loadgen.generation import expected_queries
 from loadgen.settings import EffectiveSettings, Scenario, SettingsError
 
 _QUERY_BYTES = 24  # when it was due, scheduled and issued
-_SAMPLE_BYTES = 32  # its index and its answer's time, and as much again while they are drawn and handed over
+_SAMPLE_BYTES = 48  # its index and its answer's time; its id, and as much again while they are drawn and handed over
 _TOKEN_BYTES = 16  # the first token's time and the count
 _LIBRARY_BYTES = 48  # a library's sample while it is shuffled
 
@@ -23,15 +23,20 @@ _REMEDIES = {
 }
 
 
-def check_fits(settings: EffectiveSettings, total_count: int, available: int | None = None) -> None:
-    """Raise SettingsError if the columns of a performance test need more than the memory that is free.
+def check_fits(
+    settings: EffectiveSettings, total_count: int, system_bytes: int = 0, available: int | None = None
+) -> None:
+    """Raise SettingsError if a performance test needs more than the memory that is free.
 
-    total_count: samples of the library. available: bytes, measured by default.
+    total_count: samples of the library. system_bytes: what the system takes for each sample of a query. available:
+    bytes, measured by default.
     """
     available = available_bytes() if available is None else available
     queries = expected_queries(settings, total_count)
     samples = queries * settings.samples_per_query
     a_sample = _SAMPLE_BYTES + (_TOKEN_BYTES if settings.requested.use_token_latencies else 0)
+    if settings.scenario is Scenario.Offline:  # whose samples are all there at once
+        a_sample += system_bytes
     needed = queries * _QUERY_BYTES + samples * a_sample + total_count * _LIBRARY_BYTES
     if available is None or needed <= available:
         return

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-MAX_ERRORS = 100  # kept in full; the rest are counted
+MAX_ERRORS = 100  # kept in words; the rest are counted
 
 
 class Errors:
@@ -19,6 +19,12 @@ class Errors:
         """Tracebacks, of the messages that have one."""
         self.count = 0
         self._lock = threading.Lock()
+
+    @property
+    def more(self) -> str:
+        """Says how many are not kept in words; empty: all are."""
+        more = self.count - len(self.messages)
+        return f"and {more} more errors, of which no words are kept" if more else ""
 
     def add(self, message: str, details: str = "") -> None:
         with self._lock:
@@ -48,13 +54,17 @@ class DetailLog:
     now_ns: Callable[[], int]
     start_ns: int
     entries: list[DetailEntry] = field(default_factory=list)
+    unlisted_errors: int = 0
+    """Errors without an entry of their own."""
+    flush: Callable[[], None] = lambda: None
+    """Writes what is new. Called while no clock runs."""
 
     def add(self, key: str, value: Any, *, error: bool = False, warning: bool = False) -> None:
         self.entries.append(DetailEntry(key, value, self.now_ns() - self.start_ns, error, warning))
 
     @property
     def errors(self) -> int:
-        return sum(e.is_error for e in self.entries)
+        return sum(e.is_error for e in self.entries) + self.unlisted_errors
 
     @property
     def warnings(self) -> int:

@@ -1,35 +1,41 @@
 """Completions in columns: what the system answered, and when. Thread-safe, append-only.
 
-`complete` runs once a query inside the measured time, so it is a closure over local names, and it
-relies on the interpreter's lock: one store into a column is atomic.
+Of two threads that answer one sample at once, one is refused: answers of many ids, and those that are logged, take a
+lock. An answer of one id needs none where the interpreter has a lock of its own and, as CPython since 3.11, changes
+threads at calls and backward jumps only: what stands between such points is done at once. That a lock is held
+meanwhile (`attention`) it sees when it is done, and looks again.
 """
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from array import array
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from loadgen import each_query
+from loadgen.attention import Attention
 from loadgen.clock import Clock
 from loadgen.contracts import I64, Buffer, Ints, Offsets
-from loadgen.notes import MAX_ERRORS, Errors
-from loadgen.spool import LoggedAnswer, Spool, SpoolError, flat
+from loadgen.forms import SMALL, counts_of, each, times_of, token_problem
+from loadgen.notes import Errors
+from loadgen.spool import Spool, SpoolError
 
-_SMALL = 16  # ids up to which a loop beats numpy
+_AT_ONCE = 1 << 18  # ids up to which what a look at them takes is no memory worth speaking of
+
+
+def answers_need_lock() -> bool:
+    """Can another thread run between two steps of one line of code?"""
+    return sys.version_info < (3, 11) or not getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class Recorder:
     """The answers of one run, whose sample ids are 0 .. count - 1: positions in its columns.
 
-    It is the run's `Responder`. keep: None to log no answer, else a flag for each sample.
-    first_tokens: each sample must report its first token (token tests outside Offline). spool_dir: where
-    answers wait for the log when they outgrow memory; None is the system's folder for temporary files.
+    It is the run's `Responder`. keep: None to log no answer, else a flag for each sample. spool: where answers wait for
+    the log; None drops them. first_tokens: each sample must report its first token (token tests outside Offline).
     """
 
     def __init__(
@@ -41,77 +47,69 @@ class Recorder:
         keep: npt.NDArray[np.bool_] | None = None,
         tokens: bool = False,
         first_tokens: bool = False,
-        spool_dir: Path | None = None,
+        spool: Spool | None = None,
     ) -> None:
         self.count = count
         self.errors = errors
         self.now_ns = clock.now_ns
         self.times_only = keep is None and not tokens
+        self.locks = answers_need_lock()
         self.failed = False
-        # Absolute ns by id; 0 is not answered. Memory that is never written is never taken. The element before the
-        # first belongs to no sample, so that an API whose ids begin at 1 needs no arithmetic.
-        column = np.zeros(count + 1, np.int64)
-        column[0] = 1
-        self.done_view: I64 = column[1:]
-        self.done_from_one = memoryview(column)  # type: ignore[arg-type] # an array is a buffer
-        self.done = self.done_from_one[1:]
+        # Absolute ns by id; 0 is not answered. Memory that is never written is never taken.
+        self.done_view: I64 = np.zeros(count, np.int64)
+        self.done = memoryview(self.done_view)  # type: ignore[arg-type] # an array is a buffer
         self.first = np.zeros(count if tokens else 0, np.int64)
         self.tokens = np.zeros(count if tokens else 0, np.int64)
-        self._needs_first = first_tokens
+        self.needs_first = first_tokens
         self.keep = keep
-        self.spool = Spool(spool_dir)
-        self._clock = clock
+        self.spool = spool
         self._began_ns = clock.now_ns()
-        self._wake = threading.Lock()
-        self._wake.acquire()
+        self._attention = Attention(self.done, clock, self.refuse)
+        self.lock, self.notify, self.attend = self._attention.lock, self._attention.notify, self._attention.attend
+        self.attend_each, self.looks = self._attention.attend_each, self._attention.looks
         self.answered_at_least = [0]
         """A count of answered samples, to spare MultiStream a look at each: only calls with few ids add to it."""
-        self.waiting = array("q", [-1])
-        """Position of the sample that somebody waits for, else -1."""
-        self.complete = self._timed() if self.times_only else self._logged
+        self.attention = self._attention.wanted
+        """Not 0: whoever has marked an answer without the lock calls `attend`."""
+        self.complete_one, self.complete_few = each_query.one(self), each_query.few(self)
+        self.complete = each_query.timed(self) if self.times_only else each_query.full(self)
+        self.first_token, self.first_token_one = each_query.first_token(self)
 
-    def _timed(self) -> Any:
-        """`complete` for runs that log no answers and count no tokens."""
-        now, done, waiting = self._clock.now_ns, self.done, self.waiting
-        notify, refuse, many, given = self.notify, self.refuse, self._many, self._given
-
-        def complete(
-            ids: Ints,
-            data: Buffer | None = None,
-            offsets: Offsets | None = None,
-            n_tokens: Ints | None = None,
-            at_ns: Ints | None = None,
-        ) -> None:
-            at: Any = now() if at_ns is None else given(ids, at_ns)
-            if type(ids) is int:
-                try:
-                    if ids < 0 or done[ids]:
-                        refuse(ids)
-                        return
-                    done[ids] = at
-                except IndexError:
-                    refuse(ids)
-                    return
-            else:
-                many(ids, at)
-            k = waiting[0]
-            if k >= 0 and done[k]:
-                notify()
-
-        return complete
-
-    def _logged(
-        self,
-        ids: Ints,
-        data: Buffer | None = None,
-        offsets: Offsets | None = None,
-        n_tokens: Ints | None = None,
-        at_ns: Ints | None = None,
+    def locked(
+        self, at: int, position: int, data: Buffer | None = None, n_tokens: Any = None, offsets: Offsets | None = None
     ) -> None:
-        """`complete` for runs that log answers or count tokens."""
-        self.complete_at(self.now_ns() if at_ns is None else self._given(ids, at_ns), ids, data, offsets, n_tokens)
+        """`complete_one`, in any case."""
+        counts = len(self.tokens) > 0
+        if offsets is not None or (counts and type(n_tokens) is not int):
+            self.complete_many(at, position, data, offsets, n_tokens)
+            return
+        with self.lock:
+            if not 0 <= position < self.count or self.done[position]:
+                self.refuse(position)
+                return
+            if counts:
+                self.question_tokens(position, n_tokens)
+                self.tokens[position] = n_tokens if n_tokens > 1 else 0
+            if self.spool is not None and data is not None and self.keep is not None and self.keep[position]:
+                self.spool.add_one(position, data)
+            self.done[position] = at
+        self.notify()
 
-    def complete_at(
+    def few_locked(self, at: int, positions: Sequence[int], counts: Sequence[int] | None) -> None:
+        """`complete_few`, in any case."""
+        with self.lock:
+            for k, i in enumerate(positions):
+                if not 0 <= i < self.count or self.done[i]:
+                    self.refuse(i)
+                    continue
+                if counts is not None:
+                    self.tokens[i] = counts[k] if counts[k] > 1 else 0
+                    self.question_tokens(i, counts[k])
+                self.done[i] = at
+                self.answered_at_least[0] += 1
+        self.notify()
+
+    def complete_many(
         self,
         at: int | I64,
         ids: Ints,
@@ -120,43 +118,49 @@ class Recorder:
         n_tokens: Ints | None = None,
     ) -> None:
         """`complete`, of answers that came at a time, or a column of times, that is not questioned."""
-        rows, _ = self._known(ids, at)
+        rows = self._known(ids)
         if rows.size != np.size(ids):
-            for one, piece, count, when in _each(ids, data, offsets, n_tokens, at):
+            for one, piece, count, when in each(ids, data, offsets, n_tokens, at):
                 if 0 <= one < self.count:
-                    self.complete_at(when, one, piece, None, count)
+                    self.complete_many(when, one, piece, None, count)
             return
-        if len(self.tokens):
-            self._count_tokens(rows, n_tokens)
-        fresh = self._fresh(rows)
-        if self.keep is not None and data is not None:
-            self._log(self.spool.add, rows, fresh & self.keep[rows], data, offsets)
-        self._mark(rows, fresh, at)
+        counts = counts_of(rows, n_tokens) if len(self.tokens) else None
+        if len(rows) > _AT_ONCE and (offsets is None or len(offsets) == len(rows) + 1):
+            for low in range(0, len(rows), _AT_ONCE):
+                some, ends = slice(low, low + _AT_ONCE), slice(low, low + _AT_ONCE + 1)
+                part = at if isinstance(at, int) else at[some]
+                cut = None if offsets is None else offsets[ends]
+                self.complete_many(part, rows[some], data, cut, None if counts is None else counts[some])
+            return
+        wanted = None if self.keep is None or self.spool is None or data is None else self.keep[rows]
+        with self._attention.many():
+            fresh = self._fresh(rows)
+            if counts is not None:
+                self._count_tokens(rows[fresh], counts[fresh])
+            if wanted is not None and wanted.any():
+                self._log(rows, wanted & fresh, data, offsets)  # type: ignore[arg-type]
+            self.done_view[rows[fresh]] = at if isinstance(at, int) else at[fresh]
         self.notify()
 
-    def first_token(
-        self, ids: Ints, data: Buffer | None = None, offsets: Offsets | None = None, at_ns: Ints | None = None
-    ) -> None:
-        """See `contracts.Responder`."""
-        self.first_token_at(self.now_ns() if at_ns is None else self._given(ids, at_ns), ids, data, offsets)
-
-    def first_token_at(
+    def first_tokens_many(
         self, at: int | I64, ids: Ints, data: Buffer | None = None, offsets: Offsets | None = None
     ) -> None:
-        """`first_token`, as `complete_at`."""
-        if not len(self.tokens):
-            return
-        rows, _ = self._known(ids, at)
+        """`first_token`, as `complete_many`."""
+        rows = self._known(ids)
         if rows.size != np.size(ids):
-            for one, piece, _, when in _each(ids, data, offsets, None, at):
+            for one, piece, _, when in each(ids, data, offsets, None, at):
                 if 0 <= one < self.count:
-                    self.first_token_at(when, one, piece)
+                    self.first_tokens_many(when, one, piece)
             return
-        for i in rows[self.done_view[rows] != 0]:
+        late, again = self.done_view[rows] != 0, self.first[rows] != 0
+        for i in rows[late].tolist():
             self.errors.add(f"Attempted to record token latency after sample was completed: id {i}")
-        self.first[rows] = at
-        if self.keep is not None and data is not None:
-            self._log(self.spool.add_first_tokens, rows, self.keep[rows], data, offsets)
+        for i in rows[again & ~late].tolist():
+            self.errors.add(f"Attempted to complete a sample twice: id {i}, its first token")
+        fresh = ~late & ~again
+        if self.keep is not None and self.spool is not None and data is not None:
+            self._log(rows, self.keep[rows] & fresh, data, offsets, first=True)
+        self.first[rows[fresh]] = at if isinstance(at, int) else at[fresh]
 
     def keeps(self, position: int) -> bool:
         """Is this sample's answer logged?"""
@@ -171,12 +175,12 @@ class Recorder:
     def wait(self, position: int, timeout_s: float) -> bool:
         """Wait for this sample's answer, or a failure. False if neither came in time."""
         while True:
-            self.waiting[0] = position  # before the look, so that an answer after it wakes us
+            self._attention.wait_for(position)  # before the look, so that an answer after it wakes us
             if self.done[position] or self.failed:
                 break
-            if not self._clock.wait(self._wake, timeout_s):
+            if not self._attention.wait(timeout_s):
                 break
-        self.waiting[0] = -1
+        self._attention.wait_for(-1)
         return bool(self.done[position]) or self.failed
 
     def first_missing(self, start: int, stop: int) -> int:
@@ -188,70 +192,40 @@ class Recorder:
                 return low + int(missing[0])
         return stop
 
-    def entries(self) -> Iterator[LoggedAnswer]:
-        """Logged answers in order of completion."""
-        return self.spool.answers(self.tokens if len(self.tokens) else None, self._needs_first)
-
-    def close(self) -> None:
-        self.spool.close()
-
-    def _given(self, ids: Ints, at_ns: Ints) -> int | I64:
-        """A time that the caller has read, or a column of one for each id.
-
-        A time that is still to come, or was before the run, is of another clock: it fails the run, and now stands
-        for it.
-        """
+    def given(self, ids: Ints, at_ns: Ints) -> int | I64:
+        """See `times_of`; what is wrong fails the run."""
         now, began = self.now_ns(), self._began_ns
         if type(at_ns) is int and began <= at_ns <= now:
             return at_ns
-        rows, times = np.atleast_1d(np.asarray(ids, np.int64)), np.atleast_1d(np.asarray(at_ns, np.int64))
-        if not len(rows):
-            return now
-        if len(times) not in (1, len(rows)):
-            self.fail(f"{len(rows)} ids from id {rows[0]} on came with {len(times)} times: pass one, or one for each")
-            return now
-        strange = np.flatnonzero((times < began) | (times > now))
-        if len(strange):
-            k = strange[0]
-            self.fail(
-                f"id {rows[k]} came with the time {times[k]} ns, but the run began at {began} ns, and now it is "
-                f"{now} ns: read the run's clock, the real one"
-            )
-            return now
-        return int(times[0]) if len(times) == 1 else times
+        times, complaint = times_of(ids, at_ns, began, now)
+        if complaint:
+            self.fail(complaint)
+        return times
 
-    def _many(self, ids: Any, at: int | I64) -> None:
-        if len(ids) <= _SMALL:
-            if type(ids) is np.ndarray:
-                ids = ids.tolist()
-            if not isinstance(at, int):
-                for one, when in zip(ids, at.tolist(), strict=True):
-                    self._many((one,), when)
-                return
-            done, taken = self.done, len(ids)
-            for i in ids:
-                if not 0 <= i < self.count or done[i]:
-                    self.refuse(int(i))
-                    taken -= 1
-                else:
-                    done[i] = at
-            self.answered_at_least[0] += taken
+    def many(self, ids: Any, at: int | I64) -> None:
+        """Answers that are neither logged nor counted."""
+        if type(ids) is int:
+            ids = (ids,)
+        if len(ids) > SMALL:
+            self.complete_many(at, ids)
             return
-        rows, at = self._known(ids, at)
-        self._mark(rows, self._fresh(rows), at)
+        if type(ids) is np.ndarray:
+            ids = ids.tolist()
+        if isinstance(at, int):
+            self.complete_few(at, ids)
+            return
+        for one, when in zip(ids, at.tolist(), strict=True):
+            self.complete_few(when, [one])
 
-    def _mark(self, rows: I64, fresh: npt.NDArray[np.bool_], at: int | I64) -> None:
-        self.done_view[rows[fresh]] = at if isinstance(at, int) else at[fresh]
-
-    def _known(self, ids: Ints, at: int | I64) -> tuple[I64, int | I64]:
-        """Column positions of known ids, and their times; unknown ids become errors."""
+    def _known(self, ids: Ints) -> I64:
+        """Column positions of known ids; unknown ids become errors."""
         rows = np.atleast_1d(np.asarray(ids, np.int64))
         known = (rows >= 0) & (rows < self.count)
         if known.all():
-            return rows, at
-        for i in rows[~known][:MAX_ERRORS]:
-            self.refuse(int(i))
-        return rows[known], at if isinstance(at, int) else at[known]
+            return rows
+        for i in rows[~known].tolist():
+            self.refuse(i)
+        return rows[known]
 
     def _fresh(self, rows: I64) -> npt.NDArray[np.bool_]:
         """True where a position is answered for the first time; the others become errors."""
@@ -262,31 +236,37 @@ class Recorder:
             once[firsts] = True
             fresh &= once
         if not fresh.all():
-            for i in rows[~fresh][:MAX_ERRORS]:
-                self.refuse(int(i))
+            for i in rows[~fresh].tolist():
+                self.refuse(i)
         return fresh
 
-    def _count_tokens(self, rows: I64, n_tokens: Ints | None) -> None:
-        counts = np.broadcast_to(np.asarray(0 if n_tokens is None else n_tokens, np.int64), rows.shape).copy()
-        for i, n in zip(rows[counts < 2].tolist(), counts[counts < 2].tolist(), strict=True):
-            self.errors.add(f"{_token_problem(n)}: id {i}, n_tokens {n}")
-        counts[counts < 2] = 0
-        self.tokens[rows] = counts
-        if self._needs_first:
-            for i in rows[self.first[rows] == 0]:
-                self.errors.add(f"Attempted to record a sample latency before it's first token latency: id {i}")
+    def _count_tokens(self, rows: I64, counts: I64) -> None:
+        strange = counts < 2
+        if self.needs_first:
+            strange |= self.first[rows] == 0
+        for i, n in zip(rows[strange].tolist(), counts[strange].tolist(), strict=True):
+            self.question_tokens(i, n)
+        self.tokens[rows] = np.where(counts < 2, 0, counts)
+
+    def question_tokens(self, position: int, n_tokens: int) -> None:
+        """Note what is wrong with a sample's tokens, if anything is."""
+        if n_tokens < 2:
+            self.errors.add(f"{token_problem(n_tokens)}: id {position}, n_tokens {n_tokens}")
+        if self.needs_first and not self.first[position]:
+            self.errors.add(f"Attempted to record a sample latency before it's first token latency: id {position}")
 
     def _log(
         self,
-        add: Callable[[I64, npt.NDArray[np.bool_], Buffer, Offsets | None], None],
         rows: I64,
         wanted: npt.NDArray[np.bool_],
         data: Buffer,
         offsets: Offsets | None,
+        first: bool = False,
     ) -> None:
         """Hand answers or first tokens to the spool. What it cannot keep ends the run."""
+        assert self.spool is not None
         try:
-            add(rows, wanted, data, offsets)
+            (self.spool.add_first_tokens if first else self.spool.add)(rows, wanted, data, offsets)
         except SpoolError as error:
             self.fail(str(error))
 
@@ -298,33 +278,3 @@ class Recorder:
             self.errors.add(
                 f"Received completion for an unknown sample: id {position}; this run has ids 0 to {self.count - 1}"
             )
-
-    def notify(self, force: bool = False) -> None:
-        """Wake whoever waits for an answer that has come."""
-        k = self.waiting[0]
-        if k >= 0 and (force or self.done[k]):
-            self.waiting[0] = -1
-            with contextlib.suppress(RuntimeError):  # another thread has just released it
-                self._wake.release()
-
-
-def _each(
-    ids: Ints, data: Buffer | None, offsets: Offsets | None, n_tokens: Ints | None, at: int | I64
-) -> Iterator[tuple[int, Buffer | None, int | None, int]]:
-    """(id, its bytes, its tokens, its time) of each answer: the slow way, for a batch with unknown ids among others."""
-    rows = np.atleast_1d(np.asarray(ids, np.int64))
-    counts = None if n_tokens is None else np.broadcast_to(np.asarray(n_tokens, np.int64), rows.shape)
-    times = np.broadcast_to(np.asarray(at, np.int64), rows.shape)
-    view = None if data is None else flat(data)
-    cut = offsets is not None and len(offsets) == len(rows) + 1
-    for j, one in enumerate(rows.tolist()):
-        piece = view if view is None or not cut or offsets is None else view[int(offsets[j]) : int(offsets[j + 1])]
-        yield one, piece, None if counts is None else int(counts[j]), int(times[j])
-
-
-def _token_problem(n_tokens: int) -> str:
-    if n_tokens == 0:
-        return "n_tokens argument missing or attempted to record 0 as number of tokens"
-    if n_tokens < 0:
-        return "Attempted to record a negative number of tokens"
-    return "Number of tokens need to be greater than 1"

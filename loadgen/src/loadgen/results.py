@@ -70,6 +70,8 @@ class Verdict:
     tokens_per_second: float
     """Generated tokens over the sample count times the truncated mean latency; 0 without tokens."""
     metrics: Mapping[str, Value]
+    stopping_reasons: tuple[str, ...] = ()
+    """Why early stopping is not met, in plain words."""
 
     @property
     def valid(self) -> bool:
@@ -93,9 +95,13 @@ class Result:
     sample_count: int
     duration_ns: int
     interrupted: bool
+    note: str
+    """Why this is INVALID although the official summary says VALID; empty if it does not."""
     details: tuple[str, ...]
     """Tracebacks of what went wrong, in order."""
     logdir: Path | None
+    raised: BaseException | None = field(repr=False, compare=False)
+    """What the system, the library or a signal's handler raised first."""
     latencies_ns: npt.NDArray[np.int64] = field(repr=False, compare=False)
     columns: Records | None = field(default=None, repr=False, compare=False)
     """When each query was due and sent and each sample answered, in the last set of samples."""
@@ -139,6 +145,7 @@ def judge(settings: EffectiveSettings, records: Records) -> Verdict:
         },
         tokens_per_second=_rate(tokens.total * 1e9, _mean(latencies) * len(latencies)) if tokens else 0.0,
         metrics=_metrics(settings, records, latencies, queries, tokens, stopping),
+        stopping_reasons=tuple(f"{name}: {s.reason}" if name else s.reason for name, s in stopping.items() if s.reason),
     )
 
 

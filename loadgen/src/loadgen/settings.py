@@ -7,6 +7,7 @@ behaviour of its releases 4.0 and 6.0 where they differ. Units stand in the name
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, replace
 
 from loadgen.errors import InputError
@@ -101,6 +102,13 @@ class TestSettings:
 
     revision: Revision = Revision.V4_0
 
+    def __post_init__(self) -> None:
+        for name, kind in (("scenario", Scenario), ("mode", Mode)):
+            if not isinstance(value := getattr(self, name), kind):
+                known = [f"{kind.__name__}.{one.name}" for one in kind]
+                meant = [one for one in known if one.endswith(f".{value}")] or known
+                raise SettingsError(f"{name} is {value!r}: give {' or '.join(meant)}")
+
 
 @dataclass(frozen=True)
 class EffectiveSettings:
@@ -171,6 +179,10 @@ def effective(settings: TestSettings, total_count: int, performance_count: int) 
     samples_per_query, min_query_count, target_duration_ms = _query_shape(
         settings, target_qps, sample_count, performance_count
     )
+    if not samples_per_query:
+        raise SettingsError(
+            "the query would have no samples: raise offline_expected_qps, min_duration_ms or min_query_count"
+        )
     problems += _issue_problems(settings, sample_count)
     _refuse_impossible(settings, _smallest_set(settings, total_count, sample_count))
     percentile, latency_ns, max_async = _limits(settings)
@@ -205,6 +217,10 @@ def effective(settings: TestSettings, total_count: int, performance_count: int) 
     )
 
 
+_YEARS_NS = 1e18
+"""30 years: times beyond 290 cannot be counted in ns."""
+
+
 def _target_qps(settings: TestSettings, problems: list[str]) -> float:
     """Queries a second (Offline: samples a second) that the schedule is made for."""
     expected_ns = {
@@ -212,17 +228,18 @@ def _target_qps(settings: TestSettings, problems: list[str]) -> float:
         Scenario.MultiStream: settings.multi_stream_expected_latency_ns,
     }
     if settings.scenario in expected_ns:
-        if expected_ns[settings.scenario] <= 0:
-            raise SettingsError("the expected latency is 0 ns: set target_latency to what a query takes")
-        return 1e9 / expected_ns[settings.scenario]
+        latency_ns = expected_ns[settings.scenario]
+        if not 0 < latency_ns < _YEARS_NS:
+            raise SettingsError(f"the expected latency is {latency_ns:g} ns: set target_latency to what a query takes")
+        return 1e9 / latency_ns
     server = settings.scenario is Scenario.Server
     name = "server_target_qps" if server else "offline_expected_qps"
     qps = settings.server_target_qps if server else settings.offline_expected_qps
-    if qps == 0:
-        raise SettingsError(f"{name} is 0: a test needs a positive target_qps")
-    if qps < 0:
+    if -math.inf < qps < 0:
         problems.append(f"Invalid value for {name} requested. requested: {qps:g} using: 1")
         return 1.0
+    if not 1e9 / _YEARS_NS < qps < math.inf:
+        raise SettingsError(f"{name} is {qps:g}: a test needs a positive target_qps, of more than a query in 30 years")
     return qps
 
 
@@ -271,7 +288,10 @@ def _smallest_set(settings: TestSettings, total_count: int, sample_count: int) -
 
 
 def _refuse_impossible(settings: TestSettings, smallest_set: int) -> None:
-    """Raise where the official code reads beyond its own lists."""
+    """Raise where the official code reads beyond its own lists, computes nonsense or breaks down."""
+    _refuse_percentile(settings)
+    if not settings.min_query_count and not settings.min_duration_ms and settings.mode is not Mode.AccuracyOnly:
+        raise SettingsError("min_query_count and min_duration_ms are 0: a test needs one of them, to issue anything")
     index = settings.performance_issue_same_index
     if settings.performance_issue_same and index >= smallest_set:
         raise SettingsError(
@@ -285,6 +305,23 @@ def _refuse_impossible(settings: TestSettings, smallest_set: int) -> None:
         raise SettingsError(
             "performance_issue_unique and sample_concatenate_permutation exclude each other in MultiStream: "
             "equal issue asks for more queries than there are unique samples; unset one"
+        )
+
+
+def _refuse_percentile(settings: TestSettings) -> None:
+    fields = {
+        Scenario.SingleStream: "single_stream_target_latency_percentile",
+        Scenario.MultiStream: "multi_stream_target_latency_percentile",
+        Scenario.Server: "server_target_latency_percentile",
+    }
+    if settings.scenario not in fields:
+        return
+    name = fields[settings.scenario]
+    share = getattr(settings, name)
+    if not 0 < share < 1:
+        raise SettingsError(
+            f"{name} is {share:g}: a share of the queries above 0 and below 1, such as 0.99, must be within the limit "
+            "(target_latency_percentile = 99 in a file)"
         )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import traceback
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias, TypedDict
@@ -43,6 +45,8 @@ class Job:
     progress: Callable[[Progress], None] | None = None
     watchdog_s: float | None = None
     issue_threads: IssueThreads | None = None
+    sample_bytes: int = 0
+    """That the system takes for each sample of a query."""
 
 
 @dataclass
@@ -66,6 +70,8 @@ class Part:
     """How many answers of the run there were when the watchdog last looked,"""
     seen_ns: int = 0
     """and when it saw the last of them."""
+    checked: int = 0
+    """Of the queries before this one it is known that no answer came before they were issued."""
     message: str = ""
     """How it ended, in the official words; empty if every generated query was issued."""
     is_error: bool = False
@@ -99,11 +105,61 @@ class RunState:
     recorder: Recorder
     errors_at_start: int = 0
     """Errors of the settings and config files: in the log, and no reason to stop."""
+    name: str = "the system"
+    """Of the system under test: asked for twice, as officially, because that may go over a network."""
     interrupted: bool = False
+    raised: BaseException | None = None
+    """What the system, the library or a signal's handler raised first."""
 
     @property
     def errors(self) -> Errors:
         return self.recorder.errors
+
+
+@contextlib.contextmanager
+def attempt(state: RunState, what: str, passing: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Turn an exception of the system or the library into an error of the run, unless it is of kind `passing`."""
+    try:
+        yield
+    except passing:
+        raise
+    except Exception as error:  # anything a vendor's code raises must end in a verdict
+        state.raised = state.raised or error
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        state.recorder.fail(
+            f"{what} raised {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})",
+            "".join(traceback.format_exception(error)),
+        )
+
+
+_FEW_NAMED = 5  # of many wrong answers
+
+
+def refuse_early(state: RunState, part: Part) -> None:
+    """Fail the run, and take the answers back, if any came before their query was issued, or before their first token.
+
+    A system can only guess such an id. Looked at now and then, of all queries since: nothing is spent on each.
+    """
+    recorder, size = state.recorder, part.series.samples_per_query
+    issued = np.array(part.issued[part.checked :], np.int64)  # a copy: other threads may issue
+    low = part.first_id + part.checked * size
+    part.checked += len(issued)
+    span = slice(low, low + len(issued) * size)
+    issued = issued if size == 1 else np.repeat(issued, size)
+    columns = {"An answer": recorder.done_view[span]}
+    if len(recorder.first):
+        columns["A first token"] = recorder.first[span]
+    seen = {what: np.array(column) for what, column in columns.items()}  # others answer meanwhile
+    for what, column in columns.items():
+        early = np.flatnonzero((seen[what] < issued) & (seen[what] != 0))
+        for k in early[:_FEW_NAMED].tolist():
+            before = issued[k] - seen[what][k]
+            recorder.fail(f"{what} came {before} ns before its query was issued: id {low + k}")
+        column[early] = 0
+    if recorder.needs_first:
+        done, first = seen["An answer"], seen["A first token"]
+        for k in np.flatnonzero((done < first) & (done != 0))[:_FEW_NAMED].tolist():
+            recorder.fail(f"An answer came {first[k] - done[k]} ns before its first token: id {low + k}")
 
 
 def progress_of(state: RunState, part: Part) -> Progress | None:

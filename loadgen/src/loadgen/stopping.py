@@ -17,7 +17,17 @@ class Stopping:
 
     met: bool
     text: str
+    """Of the official log."""
     estimate_ns: int = 0
+    reason: str = ""
+    """In plain words, why it is not met."""
+
+
+_SURE = f"{100 * early_stopping.CONFIDENCE:g} % sure"
+
+
+def _share(settings: EffectiveSettings) -> str:
+    return f"{100 * settings.target_latency_percentile:g} %"
 
 
 def stop(settings: EffectiveSettings, ordered: I64, limit_ns: int) -> Stopping:
@@ -39,6 +49,18 @@ def _stop_server(settings: EffectiveSettings, ordered: I64, limit_ns: int) -> St
         f" * Run unsuccessful.\n * Processed {n} queries.\n"
         f" * Would need to run at least {needed - n} more queries,\n"
         " with the run being successful if every additional\n query were under latency.",
+        reason=_too_late(settings, limit_ns, n, over, needed),
+    )
+
+
+def _too_late(settings: EffectiveSettings, limit_ns: int, n: int, over: int, needed: int) -> str:
+    limit, may = f"the limit of {limit_ns / 1e6:,.6g} ms", 100 * (1 - settings.target_latency_percentile)
+    if 100 * over > may * n:
+        return f"{over:,} of {n:,} queries took longer than {limit}, more than the {may:.3g} % that may"
+    late = f"{over:,} of {n:,} queries took longer than {limit}" if over else f"none of {n:,} queries was late"
+    return (
+        f"{late}, but to be {_SURE} that {_share(settings)} keep the limit, {needed:,} queries are needed with no more "
+        "of them late: let the test run longer (--duration)"
     )
 
 
@@ -50,6 +72,8 @@ def _stop_stream(settings: EffectiveSettings, ordered: I64) -> Stopping:
         return Stopping(
             False,
             f" * Only processed {n} queries.\n * Need to process at least {needed} queries for early stopping.",
+            reason=f"{n:,} queries are too few to be {_SURE} within which time {_share(settings)} are answered: "
+            f"{needed:,} are needed; let the test run longer (--duration)",
         )
     over = early_stopping.max_over(n, p)
     estimate = int(ordered[n - over])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from loadgen.harness.assets.asset import Asset
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
 from loadgen.harness.report import screen
+from loadgen.harness.serving import BatchingSystem
+from loadgen.progress import Progress
 from loadgen.rules import Round
 
 Make = Callable[..., Benchmark]
@@ -113,6 +116,20 @@ def test_an_interrupted_run_is_resumed(benchmark_of: Make, monkeypatch: pytest.M
     assert json.loads(Path("out/results.json").read_text())["options"]["batch"] == 5
 
 
+def test_a_folder_that_is_removed_meanwhile_is_made_again(benchmark_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = BatchingSystem.stop
+
+    def stopped(system: Any) -> None:
+        shutil.rmtree("out", ignore_errors=True)
+        stop(system)
+
+    monkeypatch.setattr(BatchingSystem, "stop", stopped)
+    assert invoke(benchmark_of(), ["--scenario", "Offline", "--output", "out"]) == 0
+    assert [test[1] for test in recorded_in("out")] == ["PerformanceOnly", "AccuracyOnly"]
+    assert Path("out/Offline/accuracy/mlperf_log_accuracy.json").is_file()
+    assert Path("out/report.html").is_file()
+
+
 def test_a_full_disk_names_the_file(
     benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +205,19 @@ def test_a_narrow_terminal_cuts_no_result(width: int) -> None:
     assert "0.375" in said
     assert "ms" in said
     assert "…" not in said
+
+
+@pytest.mark.parametrize(
+    ("width", "said"),
+    [
+        (80, "1,234 of 5,000 samples  98.7/s  p50 3.10 ms  p99 8.00 ms  ETA 12 s"),
+        (48, "1,234 of 5,000 samples  98.7/s  ETA 12 s"),
+        (30, "1,234 of 5,000  ETA 12 s"),
+    ],
+)
+def test_progress_in_little_room_says_how_long_it_takes(width: int, said: str) -> None:
+    now = Progress(1300, 1234, 5000, 12.5, 98.7, 3_100_000, 8_000_000, 12.0)
+    assert screen.describe(now, width) == said
 
 
 def test_official_files_alone_make_no_benchmark_result(

@@ -62,9 +62,9 @@ def slow(benchmark_of: Callable[..., Benchmark], monkeypatch: pytest.MonkeyPatch
 def test_a_run_at_its_peak(slow: Benchmark, capsys: pytest.CaptureFixture[str]) -> None:
     Path("user.conf").write_text("*.Server.target_latency = 200\n")
     words = ["--find-peak", "--mode", "performance", "--scenario", "Server", "--user-conf", "user.conf"]
-    assert invoke(slow, [*words, "--qps", "300", "--duration", "0.5", "--output", "out"]) == 0
+    assert invoke(slow, [*words, "--qps", "1200", "--duration", "0.5", "--output", "out"]) == 0
     said = capsys.readouterr().out
-    assert "Server at 300/s: p99" in said
+    assert "Server at 1,200/s: p99" in said
     (test,) = json.loads(Path("out/results.json").read_text())["tests"]
     rate = test["settings"]["server_target_qps"]
     assert 200 <= rate <= 3500, "in half a second a queue grows beyond the limit at less than twice the model's rate"
@@ -74,8 +74,10 @@ def test_a_run_at_its_peak(slow: Benchmark, capsys: pytest.CaptureFixture[str]) 
     assert "Latency by rate" in Path("out/report.html").read_text()
 
 
-def test_offlines_rate_is_found_too(slow: Benchmark) -> None:
+def test_offlines_rate_is_found_too(slow: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak, "PROBE_S", 0.1)
+    Path("user.conf").write_text("*.Offline.min_query_count = 1\n")
     words = ["--find-peak", "--mode", "performance", "--scenario", "Offline", "--output", "out"]
-    assert invoke(slow, [*words, "--duration", "0.5"]) == 0
+    assert invoke(slow, [*words, "--duration", "0.5", "--user-conf", "user.conf"]) == 0
     (test,) = json.loads(Path("out/results.json").read_text())["tests"]
     assert 200 <= test["settings"]["offline_expected_qps"] <= 2100

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from loadgen.contracts import Scoring
+from loadgen.contracts import InputError, Scoring
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
 from loadgen.logs import read_accuracy
@@ -84,3 +84,44 @@ def test_what_a_metric_does_not_follow_is_refused(
     """Else its score would be another one than was asked for."""
     assert invoke(benchmark_of(), ["accuracy", str(log), *option]) == 2
     assert f"{option[0]}: the metric of squares follows none of its kind" in capsys.readouterr().err
+
+
+def test_a_log_needs_its_data_alone(
+    benchmark_of: Make, log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of official files the weights may be missing; data that are wrong are named, and not the weights."""
+    made = benchmark_of()
+    full = replace(made.profiles["mini"], is_official=True, prepare="fake_bench:no_weights")
+    made = replace(made, profiles={**made.profiles, "full": full})
+
+    def no_weights(folder: Path) -> None:
+        raise InputError("official files are missing: model/weights")
+
+    monkeypatch.setattr("fake_bench.no_weights", no_weights, raising=False)
+    words = ["accuracy", str(log.parent), "--profile", "full", "--data", "full"]
+    assert invoke(made, words) == 0
+
+    def damaged(folder: Path, **options: Any) -> None:
+        raise InputError(f"{folder}/data/numbers: not numbers")
+
+    monkeypatch.setattr("fake_bench.Numbers", damaged)
+    assert invoke(made, words) == 2
+    assert "official files are missing" in capsys.readouterr().err, "there are no data either"
+    Path("full/data").mkdir(parents=True)
+    Path("full/data/numbers").touch()
+    assert invoke(made, words) == 2
+    assert "full/data/numbers: not numbers" in capsys.readouterr().err
+
+
+def test_a_log_of_another_level_is_pointed_at(
+    benchmark_of: Make, log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("out", "out/Offline"):
+        assert invoke(benchmark_of(), ["accuracy", place]) == 2
+        assert "give the folder of one test's logs, such as out/Offline/accuracy" in capsys.readouterr().err
+    for bad in (b"", b"\xff\xfe", b"{}", b'[{"seq_id": 0}]'):
+        log.write_bytes(bad)
+        assert invoke(benchmark_of(), ["accuracy", "out/Offline/accuracy"]) == 2
+        said = capsys.readouterr().err
+        assert "out/Offline/accuracy/mlperf_log_accuracy.json:1: " in said
+        assert len(said.splitlines()) == 1

@@ -92,7 +92,7 @@ def test_a_sweep_runs_every_scenario_and_stops_after_two_invalid_rates(
     slow: Benchmark, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rates = [word for rate in (1000, 5_000, 5_001, 5_002) for word in ("--rate", str(rate))]
-    options = ["speed", "--sweep", "--data", "d", "--duration", "0.8", "--batch", "16", *rates]
+    options = ["speed", "--sweep", "--data", "d", "--duration", "0.8", "--batch", "16", "--html", "sweep.html", *rates]
     mini = slow.profiles["mini"]
     limits = {s: {**f, "server_target_latency_ns": 200_000_000} for s, f in mini.settings.items()}
     made = replace(slow, profiles={"mini": replace(mini, settings=limits)})
@@ -109,6 +109,11 @@ def test_a_sweep_runs_every_scenario_and_stops_after_two_invalid_rates(
     assert said.count("Server at") == 3
     assert "INVALID" in said
     assert "is not known for this device" in said
+    page = Path("sweep.html").read_text()
+    assert "Latency by rate" in page
+    assert "dashed: limit of 200 ms" in page.replace("0.2 s", "200 ms")
+    assert "is not known for this device" in page
+    assert "var(--bad)" in page[page.index("<svg") :], "the limit is drawn in"
 
 
 def test_the_limit_of_a_gpu_is_its_peak() -> None:

@@ -21,9 +21,10 @@ from loadgen.compat.api import _audited
 from loadgen.contracts import Ints, Responder
 from loadgen.execute import prepare
 from loadgen.issuer import issue
-from loadgen.logs import effective_entries, requested_entries, write_accuracy
+from loadgen.logs import AccuracyLog, effective_entries, requested_entries
 from loadgen.notes import DetailLog
 from loadgen.settings import EffectiveSettings, Mode, Revision, Scenario
+from loadgen.spool import Block
 from loadgen.state import Job, Part, RunState
 from loadgen.testing import FakeClock, FakeLibrary
 
@@ -95,22 +96,23 @@ def differences(case: Case, seen: Observed) -> list[str]:
     settings, warnings, _ = _audited(case.settings, str(seen.outdir / "audit.config"))
     system = System(case.manner, settings.use_token_latencies)
     clock = FakeClock()
+    clock.sleep_until(10**15)  # answers come after the official run's times, at which queries go out
     library = FakeLibrary(case.total, case.performance)
-    state = prepare(Job(system, library, clock, DetailLog(clock.now_ns, 0)), settings)
+    state = prepare(Job(system, library, clock, DetailLog(clock.now_ns, 0), seen.outdir), settings)
     found = _logged(state.settings, warnings, seen)
     system.start(state.recorder)
-    try:
-        if [list(part.loaded.indices) for part in state.parts] != seen.loads:
-            return [*found, "loaded sets"]
-        found += _generated(state, seen)
-        for k, span in enumerate(_spans(state, seen)):
-            found += _part(state, system, seen, k, span)
-        if system.queries != seen.queries:
-            found.append(_first_difference(system.queries, seen.queries))
-        if not found and _accuracy(state) != seen.accuracy:
-            found.append(_first_line(_accuracy(state), seen.accuracy))
-    finally:
-        state.recorder.close()
+    if [list(part.loaded.indices) for part in state.parts] != seen.loads:
+        return [*found, "loaded sets"]
+    found += _generated(state, seen)
+    logged: list[Block] = []
+    for k, span in enumerate(_spans(state, seen)):
+        found += _part(state, system, seen, k, span)
+        if state.recorder.spool is not None:
+            logged += state.recorder.spool.take()
+    if system.queries != seen.queries:
+        found.append(_first_difference(system.queries, seen.queries))
+    if not found and (ours := _accuracy(state, logged)) != seen.accuracy:
+        found.append(_first_line(ours, seen.accuracy))
     return found
 
 
@@ -186,8 +188,8 @@ def _forget(state: RunState, part: Part, system: System, queries: int) -> None:
     """Undo an attempt at this part."""
     ids = slice(part.first_id, part.first_id + len(part.series.indices))
     state.recorder.done_view[ids] = 0
-    kept = state.recorder.spool._answers
-    kept[:] = [answer for answer in kept if answer[0] < part.first_id]
+    if state.recorder.spool is not None:
+        list(state.recorder.spool.take())
     if len(state.recorder.first):
         state.recorder.first[ids] = 0
     del system.queries[queries:]
@@ -232,11 +234,15 @@ def _ending(seen: Observed, part: Part) -> tuple[str, bool]:
     return "", False
 
 
-def _accuracy(state: RunState) -> str:
-    text = io.StringIO()
+def _accuracy(state: RunState, logged: list[Block]) -> str:
+    """The accuracy log of these answers."""
+    file, recorder = io.BytesIO(), state.recorder
     indices = np.concatenate([part.series.indices for part in state.parts])
-    write_accuracy(text, state.recorder.entries(), indices)
-    return text.getvalue()
+    first_tokens = recorder.spool.first_tokens if recorder.spool is not None and recorder.needs_first else None
+    log = AccuracyLog(file, indices, recorder.tokens if len(recorder.tokens) else None, first_tokens)
+    log.write(logged)
+    log.close()
+    return file.getvalue().decode()
 
 
 def _first_line(ours: str, theirs: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import official
 import pytest
 
 from loadgen import compat
+from loadgen.logs import read_trace
 from loadgen.settings import Revision
 
 ANSWERS = np.arange(64, dtype=np.int64) * 3
@@ -151,7 +153,8 @@ def test_script_logs_the_same(name: str, tmp_path: Path) -> None:
         SCRIPTS[name](lg, outdir)
     theirs, ours = folders
     names = sorted(path.name for path in theirs.iterdir())
-    assert sorted(path.name for path in ours.iterdir() if path.name != "result.json") == names
+    more = {"result.json", "mlperf_log_summary_note.txt"}  # ours alone
+    assert sorted(path.name for path in ours.iterdir() if path.name not in more) == names
     for file in names:
         if "detail" in file:
             a, b = _entries(ours / file), _entries(theirs / file)
@@ -161,3 +164,56 @@ def test_script_logs_the_same(name: str, tmp_path: Path) -> None:
             assert (ours / file).read_text() == (theirs / file).read_text()
         elif "summary" in file:
             assert _labels(ours / file) == _labels(theirs / file)
+        elif "trace" in file:
+            assert _spans(ours / file) == _spans(theirs / file)
+
+
+def _spans(path: Path) -> Counter[tuple[Any, ...]]:
+    """The events of samples and tokens, without their times."""
+    names = ("Sample", "Token", "Latency", "Token_Latency")
+    return Counter(
+        (
+            event["name"],
+            event["ph"],
+            event.get("id"),
+            *sorted((k, v) for k, v in event["args"].items() if k[-2:] != "ns"),
+        )
+        if "args" in event and event["ph"] != "C"
+        else (event["name"], event["ph"], event.get("id"))
+        for event in read_trace(path)
+        if event["name"] in names
+    )
+
+
+def calls_of(lg: Any, outdir: Path, scenario: str, mode: str) -> list[str]:
+    """The callbacks of a test over a network, in order, without repetition; its name is counted each time."""
+    calls: list[str] = []
+
+    def note(call: str) -> None:
+        if call == "name" or calls[-1:] != [call]:
+            calls.append(call)
+
+    def issue(samples: list[Any]) -> None:
+        note("issue")
+        lg.QuerySamplesComplete([response(lg, s.id, s.index) for s in samples])
+
+    def name() -> str:
+        note("name")
+        return "a system far away"
+
+    outdir.mkdir()
+    log, output = lg.LogSettings(), lg.LogOutputSettings()
+    output.outdir = str(outdir)
+    log.log_output = output
+    sut = lg.ConstructQDL(issue, lambda: note("flush"), name)
+    library = lg.ConstructQSL(64, 16, lambda _: note("load"), lambda _: note("unload"))
+    lg.StartTestWithLogSettings(sut, library, asked(lg, scenario, mode), log, str(outdir / "none"))
+    return calls
+
+
+@pytest.mark.parametrize("mode", ["PerformanceOnly", "AccuracyOnly", "SubmissionRun"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_callbacks_come_in_the_official_order(scenario: str, mode: str, tmp_path: Path) -> None:
+    """A system over a network is asked for its name when officially it is."""
+    theirs = calls_of(mlperf_loadgen, tmp_path / "official", scenario, mode)
+    assert calls_of(compat, tmp_path / "ours", scenario, mode) == theirs

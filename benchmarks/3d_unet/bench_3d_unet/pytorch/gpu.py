@@ -1,16 +1,18 @@
 """The sliding window on a GPU: volumes go there whole, labels come back, and nothing else crosses the bus.
 
 Windows of all volumes of a batch follow each other in groups of a few sizes, each group one recorded launch. Logits
-are added on the device in float32, and so is the choice of labels.
+are added on the device in float32, and so is the choice of labels. Volumes are fetched while the batch before computes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,12 @@ from bench_3d_unet.dataset import Batch
 from bench_3d_unet.model import UNet
 from bench_3d_unet.official import CLASSES
 from bench_3d_unet.preprocess import Label
-from bench_3d_unet.sliding_window import Cut, places, weights
+from bench_3d_unet.pytorch import network
+from bench_3d_unet.sliding_window import F32, Cut, places, weights
+from loadgen.harness.runtimes.cuda import has_matrix_units
+
+Predict: TypeAlias = Callable[[Tensor], Tensor]
+"""Windows [n, 1, W, W, W] -> logits [n, 3, W, W, W]."""
 
 _SHAPES = 16
 """Of activations that a group's compiled normalisations may have: a level each, twice for more levels than today."""
@@ -61,7 +68,7 @@ def fuse(model: UNet, compiles: bool) -> UNet:
 class Recorded:
     """The kernels of a group of `size` windows, launched as one. Without a GPU the model is called instead."""
 
-    def __init__(self, model: UNet, size: int, window: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, model: Predict, size: int, window: int, device: torch.device, dtype: torch.dtype) -> None:
         shape = (size, 1, window, window, window)
         self.windows = torch.zeros(shape, dtype=dtype, device=device).to(memory_format=torch.channels_last_3d)
         self.model = model
@@ -92,12 +99,19 @@ class Pipeline:
         self.window, self.device = window, device
         self.dtype = next(model.parameters()).dtype
         self.weight = torch.from_numpy(weights(window)).to(device)
-        compiles = device.type == "cuda" and self.dtype != torch.float32
-        compiling = _compiling(_SHAPES * most.bit_length()) if compiles else nullcontext()
-        with torch.inference_mode(), self._on_device(), compiling:
-            fused = fuse(model, compiles)
-            self.groups = {size: Recorded(fused, size, window, device, self.dtype) for size in _sizes(most)}
+        with torch.inference_mode(), self._on_device(), _compiling(_SHAPES * most.bit_length(), device):
+            predict = self._network(model)
+            self.groups = {size: Recorded(predict, size, window, device, self.dtype) for size in _sizes(most)}
+        self.copying = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.locked = PageLocked()
         self.waiter = ThreadPoolExecutor(1, "gpu-labels")
+
+    def _network(self, model: UNet) -> Predict:
+        """Our own kernels where they fit, which they do for the full model in 16 bits."""
+        is_short = self.dtype != torch.float32
+        if is_short and has_matrix_units(self.device) and network.fits(model, self.window):
+            return network.Network(model, self.window, network.launcher(self.device, self.dtype))
+        return fuse(model, compiles=self.device.type == "cuda" and is_short)
 
     def _on_device(self) -> AbstractContextManager[Any]:
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
@@ -108,7 +122,7 @@ class Pipeline:
             return self._submit(batch)
 
     def _submit(self, batch: Batch) -> Future[list[Label]]:
-        volumes = [torch.from_numpy(volume).to(self.device, non_blocking=True) for volume in batch.volumes]
+        volumes = self._on_the_device(batch.volumes)
         sums = [torch.zeros((len(CLASSES), *v.shape), device=self.device) for v in volumes]
         cuts = [Cut(number, place) for number, v in enumerate(volumes) for place in places(v.shape, self.window)]
         for group in _groups(cuts, list(self.groups)):
@@ -121,6 +135,18 @@ class Pipeline:
         ready: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
         ready.record()
         return self.waiter.submit(_finish, ready, finite, labels)
+
+    def _on_the_device(self, volumes: Sequence[F32]) -> list[Tensor]:
+        """The computing stream waits for them, and nothing else does."""
+        if self.copying is None:
+            return [torch.from_numpy(volume) for volume in volumes]
+        computing = torch.cuda.current_stream()
+        with torch.cuda.stream(self.copying):
+            found = [self.locked.tensor(volume).to(self.device, non_blocking=True) for volume in volumes]
+        computing.wait_stream(self.copying)
+        for volume in found:
+            volume.record_stream(computing)
+        return found
 
     def _add(self, group: Sequence[Cut], volumes: Sequence[Tensor], sums: Sequence[Tensor]) -> None:
         recorded = self.groups[len(group)]
@@ -139,10 +165,48 @@ class Pipeline:
         """Waits for what computes, and frees the recordings."""
         self.waiter.shutdown()
         self.groups.clear()
+        self.locked.close()
 
 
-def _compiling(shapes: int) -> AbstractContextManager[Any]:
+class PageLocked:
+    """Locks memory into place when it is first asked for, so that a GPU copies from it by itself, until it is freed."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, weakref.finalize[Any, Any]] = {}
+
+    def tensor(self, volume: F32) -> Tensor:
+        """The same memory. Only that of a dataset is locked, in which its volumes lie together: another process's batch
+        is gone soon. Raises RuntimeError if it cannot be locked."""
+        source = volume.base
+        if isinstance(source, np.ndarray) and source.ctypes.data not in self._known:
+            self._lock(source)
+        return torch.from_numpy(volume)
+
+    def _lock(self, source: F32) -> None:
+        if torch.from_numpy(source).is_pinned():  # another GPU's worker has done so
+            return
+        address, for_every_gpu = source.ctypes.data, 1
+        runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        torch.cuda.check_error(runtime.cudaHostRegister(address, source.nbytes, for_every_gpu))
+        self._known[address] = weakref.finalize(source, self._unlock, address)
+
+    # Twin of: benchmarks/retinanet/bench_retinanet/pytorch/gpu.py::PageLocked._unlock
+    def _unlock(self, address: int) -> None:
+        del self._known[address]
+        runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        torch.cuda.check_error(runtime.cudaHostUnregister(address))
+
+    # Twin of: benchmarks/retinanet/bench_retinanet/pytorch/gpu.py::PageLocked.close
+    def close(self) -> None:
+        """Nothing may be reading any more."""
+        for unlock in list(self._known.values()):
+            unlock()
+
+
+def _compiling(shapes: int, device: torch.device) -> AbstractContextManager[Any]:
     """PyTorch compiles a function for 8 shapes, unless told to do so for more, and interprets it for others."""
+    if device.type != "cuda":
+        return nullcontext()
     from torch._dynamo import config  # takes seconds, so not where only a CPU computes
 
     patched: AbstractContextManager[Any] = config.patch(recompile_limit=shapes)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from bench_3d_unet.config import FILE, UNetConfig, read_config, weight_shapes, write_config
 from bench_3d_unet.official import CASES, SAVED_MODEL
-from bench_3d_unet.prepared import INDEX, write_index, write_volume
+from bench_3d_unet.prepared import INDEX, Facts, spread, write_index, write_volume
 from bench_3d_unet.preprocess import SPACING, Volume, normalised
 from bench_3d_unet.standins.formats import WRITERS
 from bench_3d_unet.standins.generate import phantom
@@ -35,6 +35,8 @@ SIDES = (
 """Of each case after preprocessing, from the headers in KiTS19's repository: 8 to 144 windows, 2,761 in all."""
 _SCALE = 4
 """A phantom is made so much smaller, and magnified."""
+_SMALL = 100_000_000  # bytes of volumes that this process makes sooner than others would start
+_VOLUME_BYTES = 1_500_000_000  # of memory that the largest takes while it is made
 
 
 def prepare(folder: Path) -> None:
@@ -57,12 +59,17 @@ def write_volumes(folder: Path) -> None:
     size = 5 * sum(math.prod(sides) for sides in SIDES)  # float32 and uint8
     check_space(folder / INDEX, size)
     tell(f"making {folder}: {len(CASES)} volumes, {size / 1e9:.1f} GB")
-    began, index, known = time.monotonic(), {}, {}
-    for number, (case, sides) in enumerate(zip(CASES, SIDES, strict=True)):
-        made = magnified(number, sides)
-        index[case], known[case] = write_volume(folder, case, made, np.diag([*SPACING, 1.0]), SPACING)
+    began = time.monotonic()
+    jobs = [(folder, number, case, sides) for number, (case, sides) in enumerate(zip(CASES, SIDES, strict=True))]
+    index, known = {}, {}
+    for entry, sums in spread(_write, jobs, _VOLUME_BYTES if size > _SMALL else 0):
+        index[entry["case"]], known[entry["case"]] = entry, sums
     write_index(folder, CASES, index, known, UNetConfig().window)
     tell(f"  done in {time.monotonic() - began:.0f} s")
+
+
+def _write(folder: Path, number: int, case: str, sides: tuple[int, int, int]) -> tuple[Facts, Facts]:
+    return write_volume(folder, case, magnified(number, sides), np.diag([*SPACING, 1.0]), SPACING)
 
 
 def magnified(number: int, sides: tuple[int, int, int]) -> Volume:

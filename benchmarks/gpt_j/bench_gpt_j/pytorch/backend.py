@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 
-from bench_gpt_j import beams
 from bench_gpt_j.config import GPTJConfig, read_config, weight_shapes
 from bench_gpt_j.dataset import Batch
 from bench_gpt_j.memory import SIZES, of_search
 from bench_gpt_j.official import BEAMS, CONFIG, INDEX, LONGEST, MAX_NEW, MIN_NEW, TOKENIZER
-from bench_gpt_j.pytorch import checkpoint, weights
-from bench_gpt_j.pytorch.engine import Engine, Search
+from bench_gpt_j.pytorch import beams, checkpoint, weights
+from bench_gpt_j.pytorch.engine import BUDGET, Engine, Search
 from bench_gpt_j.tokenizer import read_tokenizer
 from loadgen.contracts import I64, BackendOptions, InputError, Loaded, Tokens
 from loadgen.harness.runtimes import torch as runtime
@@ -58,7 +57,9 @@ class Backend:
             )
         model = self._model(config)
         slots = self._slots(config, longest + search.beams * search.most)
-        self.engine = Engine(model, search, slots, longest)
+        self.engine = Engine(model, search, slots, longest, self.options.max_cost or BUDGET)
+        if self.device.type == "cuda":
+            self.engine.fuse().record(_sizes(slots))
         return runtime.loaded(self.device, self.options.dtype)
 
     def room(self) -> int:
@@ -103,3 +104,8 @@ class Backend:
                 f"{size / 1e9:.1f} GB: use --dtype bfloat16 or a larger GPU"
             )
         return min(self.options.max_batch, fits)
+
+
+def _sizes(most: int) -> list[int]:
+    """Powers of two below 16, then multiples of it, and `most`."""
+    return [*(1 << k for k in range(4) if 1 << k < most), *range(16, most, 16), most]

@@ -1,4 +1,8 @@
-"""One step of all beam searches: prompts that are new, then a token of every beam."""
+"""One step of all beam searches: chunks of prompts that are new, then a token of every beam.
+
+The host only says what begins. How far each search is, and whether it has ended, lies on the device (`beams`); a GPU's
+host reads that one step late, so that neither waits for the other.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench_gpt_j.beams import Beams, Length
-from bench_gpt_j.pytorch.cache import Cache
+from bench_gpt_j.pytorch.beams import Beams, Length
+from bench_gpt_j.pytorch.cache import Cache, Chunk
 from bench_gpt_j.pytorch.model import GPTJ
 from loadgen.contracts import I64, RequestError, Tokens
 from loadgen.harness.serving.streaming import tokens_of
+
+BUDGET = 4096
+"""Tokens of prompts that a step computes at the most, unless `--max-cost` says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +39,39 @@ class Search:
     """Answers have the most tokens that their requests allow, since random weights do not stop."""
 
 
+@dataclass
+class _Prompt:
+    """A request whose prompt is not computed yet, or not to its end."""
+
+    request: int
+    tokens: I64
+    most: int
+    done: int = 0
+
+
 class Engine:
     """A model, its cache, and the searches that run; one thread calls all methods."""
 
-    def __init__(self, model: GPTJ, search: Search, slots: int, longest: int, budget: int = 4096) -> None:
-        """slots: searches at once. longest: tokens of a prompt. budget: of prompts of a step, padding included."""
+    def __init__(self, model: GPTJ, search: Search, slots: int, longest: int, budget: int = BUDGET) -> None:
+        """slots: searches at once. longest: tokens of a prompt. budget: of prompts in a step."""
         self.model, self.search, self.budget, self.longest = model, search, budget, longest
         self.device = model.embed.device
         self.cache = Cache(model.config, slots, search.beams, longest + search.beams * search.most, model.embed)
-        self.beams = Beams(slots, search.beams, search.most, search.end, search.length)
+        self.beams = Beams(slots, search.beams, search.most, search.end, search.length, self.device)
+        self.gpu: Any = None
+        """`gpu.Gpu` computes in the place of plain PyTorch, once `fuse` was called."""
         self._free = list(range(slots))[::-1]
-        self._waiting: deque[tuple[int, I64, int]] = deque()
-        self._request: I64 = np.full(slots, -1)  # of each slot that runs
-        self._prompt: I64 = np.ones(slots, np.int64)
-        self._new: dict[int, I64] = {}  # prompts that are not computed yet
+        self._waiting: deque[_Prompt] = deque()
+        self._filling: dict[int, _Prompt] = {}  # by slot, the oldest first
+        self._running: dict[int, int] = {}  # slot -> request
+        self._reports: deque[tuple[dict[int, int], Any]] = deque()
+
+    def fuse(self) -> Any:
+        """From now on compute by Triton's kernels, which need a GPU or its interpreter."""
+        from bench_gpt_j.pytorch.gpu import Gpu  # Triton is there on Linux only
+
+        self.gpu = Gpu(self)
+        return self.gpu
 
     def room(self) -> int:
         """Requests that would be taken now."""
@@ -55,87 +81,110 @@ class Engine:
         """most: tokens of its answer. Raises RequestError for a prompt that is empty or too long."""
         if not 0 < len(prompt) <= self.longest:
             raise RequestError(request, f"a prompt of {len(prompt)} tokens, expected 1 to {self.longest}")
-        self._waiting.append((request, prompt, most))
+        self._waiting.append(_Prompt(request, prompt, most))
 
     @torch.inference_mode()
     def step(self) -> Tokens:
         """Advance every search. A whole answer comes at once: until then any beam may be the best."""
-        started = self._admit()
-        done = self._choose(started, self._fill(started)) if len(started) else []
-        running = np.setdiff1d(np.flatnonzero(self._request >= 0), done)
-        if len(running):
-            done += self._choose(running, self._extend(running))
-        return tokens_of([self._leave(slot) for slot in done])
+        self._admit()
+        if self._filling:
+            self._fill()
+        if self._running:
+            self._extend()
+            self._reports.append((dict(self._running), self._report()))
+        late = 1 if self.gpu and self._running else 0
+        rows: list[tuple[int, list[int], bool]] = []
+        while len(self._reports) > late:
+            rows += self._ended(*self._reports.popleft())
+        return tokens_of(rows)
 
-    def _admit(self) -> I64:
-        """Slots of requests that start, as many as the budget allows, one at least. The lowest slots are taken first,
-        so that those that run lie close together."""
-        started: list[int] = []
-        longest = 0
+    def _admit(self) -> None:
+        """The lowest slots are taken first, so that those that run lie close together."""
         while self._waiting and self._free:
-            request, prompt, most = self._waiting[0]
-            longest = max(longest, len(prompt))
-            if started and longest * (len(started) + 1) > self.budget:
-                break
-            self._waiting.popleft()
-            slot = self._free.pop()
-            self._request[slot], self._prompt[slot], self._new[slot] = request, len(prompt), prompt
-            self.beams.begin(slot, len(prompt), most)
-            self.cache.begin(slot, len(prompt))
-            started.append(slot)
-        return np.array(started, np.int64)
+            self._filling[self._free.pop()] = self._waiting.popleft()
 
-    def _fill(self, slots: I64) -> Tensor:
-        """[n, beams, vocabulary] logits after the prompts, the same for each beam."""
-        prompts = [self._new.pop(slot) for slot in slots.tolist()]
-        lengths = self._prompt[slots]
-        tokens = np.zeros((len(slots), int(lengths.max())), np.int64)
-        for row, prompt in zip(tokens, prompts, strict=True):
-            row[: len(prompt)] = prompt
-        there, at = self._there(tokens), self._there(slots)
-        positions = torch.arange(there.shape[1], device=self.device).expand_as(there)
-        hidden = self.model(there, positions, self.cache.fill(at))
-        last = hidden[torch.arange(len(slots), device=self.device), self._there(lengths - 1)]
-        return self.model.logits(last)[:, None].expand(-1, self.search.beams, -1)
+    def _fill(self) -> None:
+        """Chunks of prompts, the oldest first, as many tokens as the budget allows; searches begin whose last it is."""
+        chunks: list[Chunk] = []
+        left = self.budget
+        for slot, prompt in self._filling.items():
+            if left:
+                chunks.append(Chunk(slot, prompt.done, min(left, len(prompt.tokens) - prompt.done)))
+                left -= chunks[-1].tokens
+        spans = [self._filling[slot].tokens[start : start + count] for slot, start, count in chunks]
+        tokens = self._there(np.concatenate(spans))
+        places = self._there(np.concatenate([np.arange(start, start + count) for _, start, count in chunks]))
+        slots = self._there(np.repeat([chunk.slot for chunk in chunks], [chunk.tokens for chunk in chunks]))
+        if self.gpu:
+            hidden = self.gpu.network.fill(tokens, places, slots, places, chunks)
+        else:
+            hidden = self.model(tokens, places, self.cache.fill(slots, places, chunks))
+        last, number = [], -1
+        for slot, _, count in chunks:
+            number += count
+            prompt = self._filling[slot]
+            prompt.done += count
+            if prompt.done == len(prompt.tokens):
+                last.append((number, slot, len(prompt.tokens), prompt.most))
+                self._running[slot] = self._filling.pop(slot).request
+        if last:
+            at, begun, lengths, most = self._there(np.array(last).T)
+            self.cache.begin(begun, lengths)
+            self.beams.begin(begun, lengths, most)
+            logits = self.model.logits(hidden[at])[:, None].expand(-1, self.search.beams, -1)
+            self.choose(begun, logits)
 
-    def _extend(self, slots: I64) -> Tensor:
-        """[n, beams, vocabulary] logits after each beam's last token."""
-        rows = int(slots.max()) + 1  # free ones among them are computed for nothing
-        made = self.beams.made[:rows]
-        length = int((self._prompt[:rows] + self.search.beams * made)[slots].max())
-        places = self._there(self._places(np.arange(rows)))
-        positions = self._there(np.repeat((self._prompt[:rows] + made - 1)[:, None], self.search.beams, axis=1))
-        tokens = self._there(self.beams.last(np.arange(rows)))
-        hidden = self.model(tokens, positions, self.cache.extend(rows, places, length))
-        return self.model.logits(hidden[self._there(slots)])
+    def _extend(self) -> None:
+        rows = max(self._running) + 1  # free ones among them are computed for nothing
+        if self.gpu:
+            self.gpu.extend(rows)
+            return
+        slots = torch.arange(rows)
+        positions = (self.beams.prompt[:rows] + self.beams.made[:rows] - 1).clamp(min=0)
+        places = self.places(slots)
+        running = torch.tensor(sorted(self._running))
+        attend = self.cache.extend(rows, places, int(places[running].max()) + 1)
+        hidden = self.model(self.beams.last(slots), positions[:, None].expand_as(places), attend)
+        self.choose(running, self.model.logits(hidden[running]))
 
-    def _places(self, slots: I64) -> I64:
-        """[n, beams] where the last token of each beam is kept."""
-        before = self._prompt[slots] + self.search.beams * np.maximum(self.beams.made[slots] - 1, 0)
-        places: I64 = before[:, None] + np.arange(self.search.beams)
-        return places
+    def places(self, slots: Tensor) -> Tensor:
+        """[n, beams] where the last token of each beam is kept; for slots that do not run, the end of their row, which
+        is nobody's: an answer's last token is never computed with."""
+        before = self.beams.prompt[slots] + self.search.beams * (self.beams.made[slots] - 1)
+        before = torch.where(self.beams.running[slots], before, self.cache.seen.shape[2] - self.search.beams)
+        return before[:, None] + torch.arange(self.search.beams, device=self.device)
 
-    def _choose(self, slots: I64, logits: Tensor) -> list[int]:
-        """Take the best continuations. Returns the slots whose search has ended."""
-        beams, vocabulary = logits.shape[1:]
+    def choose(self, slots: Tensor, logits: Tensor) -> None:
+        """Take the best continuations, of logits [n, beams, vocabulary]."""
+        beams, end = self.search.beams, self.search.end
         odds = logits.float().log_softmax(-1)
-        early = self.beams.made[slots] < self.search.least
         if self.search.never_ends:
-            odds[:, :, self.search.end] = -torch.inf
-        elif early.any():
-            odds[:, :, self.search.end].masked_fill_(self._there(early)[:, None], -torch.inf)
-        sums = odds + self._there(self.beams.scores[slots])[:, :, None]
-        best, flat = sums.flatten(1).topk(2 * beams)
-        scores, chosen = best.cpu().numpy(), flat.cpu().numpy()
-        moves = self.beams.advance(slots, scores, chosen // vocabulary, chosen % vocabulary)
-        self.cache.part(self._there(slots), self._there(moves.parents), self._there(self._places(slots)))
-        return [int(slot) for slot in slots[moves.ended]]
+            odds[:, :, end] = -torch.inf
+        else:
+            early = self.beams.made[slots] < self.search.least
+            odds[:, :, end].masked_fill_(early[:, None], -torch.inf)
+        each = odds.topk(min(2 * beams, odds.shape[2]))  # of each beam: no others are among the best of all
+        best = (each.values + self.beams.scores[slots][:, :, None]).flatten(1).topk(2 * beams)
+        parents = best.indices // each.values.shape[2]
+        tokens = each.indices.flatten(1).gather(1, best.indices)
+        parents = self.beams.advance(slots, best.values, parents, tokens)
+        self.cache.part(slots, parents, self.places(slots))
 
-    def _leave(self, slot: int) -> tuple[int, list[int], bool]:
-        request, answer = int(self._request[slot]), self.beams.answer(slot)
-        self._request[slot] = -1
-        self._free = sorted([*self._free, slot], reverse=True)
-        return request, answer.tolist(), True
+    def _report(self) -> Any:
+        """What the host will read: (does it run?, tokens of its answer, the answer) of each slot."""
+        state = self.beams
+        joined = torch.cat([state.running[:, None], state.lengths[:, None], state.answers], dim=1)
+        return self.gpu.later(joined) if self.gpu else joined.numpy
+
+    def _ended(self, reported: dict[int, int], report: Any) -> list[tuple[int, list[int], bool]]:
+        """A report may be older than a slot's request."""
+        rows, ended = report(), []
+        for slot, request in reported.items():
+            if not rows[slot, 0] and self._running.get(slot) == request:
+                del self._running[slot]
+                ended.append((request, rows[slot, 2 : 2 + rows[slot, 1]].tolist(), True))
+                self._free = sorted([*self._free, slot], reverse=True)
+        return ended
 
     def _there(self, column: Any) -> Tensor:
         made = torch.from_numpy(np.ascontiguousarray(column))

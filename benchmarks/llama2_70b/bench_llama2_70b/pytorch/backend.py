@@ -96,13 +96,17 @@ class Rank:
         config = read_config(options.model / CONFIG)
         dtype = torch.float8_e4m3fn if options.dtype == "float8" else runtime.dtype_of(options.dtype)
         if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)
+            torch.cuda.set_device(self.device.index or 0)
             check_memory(config, share.count, dtype, torch.cuda.mem_get_info(self.device)[1])
         model = self._model(config, share, dtype)
         room = self._room(config, share, dtype)
         self.engine = Engine(model, share, room, dtype, never_ends="seed" in options.extra)
-        if self.device.type == "cuda" and share.count == 1:
-            self.engine.record(_sizes(room.slots), _sizes(room.pages_of(room.longest), first=8))
+        if self.device.type == "cuda":
+            gpu = self.engine.fuse()
+            with torch.inference_mode():
+                gpu.compile()
+            if share.count == 1:
+                gpu.record(_sizes(room.slots), room.pages_of(room.longest))
 
     def _model(self, config: LlamaConfig, share: Share, dtype: torch.dtype) -> Any:
         """From the files, or from a seed if the profile says one: 69 GB are drawn sooner than written and read."""
@@ -123,7 +127,7 @@ class Rank:
         """On a CPU every slot can be full; on a GPU the cache takes the memory that is left."""
         slots = self.options.max_batch
         longest = min(config.max_position_embeddings, int(self.options.extra.get("longest", 1 << 30)))
-        budget = int(self.options.extra.get("step_tokens", 512))
+        budget = self.options.max_cost or int(self.options.extra.get("step_tokens", 512))
         of_longest = -(-longest // _PAGE)
         most = 1 + slots * of_longest
         if self.device.type == "cpu":
@@ -172,6 +176,6 @@ def _check_float8() -> None:
         raise InputError(f"dtype 'float8': this GPU has capability {major}.{minor}, and 8.9 is needed: use bfloat16")
 
 
-def _sizes(most: int, first: int = 1) -> list[int]:
-    """Powers of two from `first`, and `most`."""
-    return [*(first << k for k in range(20) if first << k < most), most]
+def _sizes(most: int) -> list[int]:
+    """Powers of two from 16, which 8-bit products want at the least, then multiples of 64, and `most`."""
+    return [*(size for size in (16, 32) if size < most), *range(64, most, 64), max(16, most)]

@@ -16,13 +16,13 @@ from bench_llama2_70b.pytorch.model import Attend
 
 
 class Cache:
-    """Keys and values [layers, pages, tokens of a page, key-value heads, D]. In 8 bits they are e4m3, not scaled."""
+    """Keys and values [layers, pages, key-value heads, tokens of a page, D]. In 8 bits they are e4m3, not scaled."""
 
     def __init__(
         self, config: LlamaConfig, ranks: int, pages: int, page: int, like: Tensor, dtype: torch.dtype
     ) -> None:
         """like: says the device, and the format that attention computes in."""
-        shape = (config.num_hidden_layers, pages, page, config.num_key_value_heads // ranks, config.head_size)
+        shape = (config.num_hidden_layers, pages, config.num_key_value_heads // ranks, page, config.head_size)
         self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=like.device) for _ in range(2))
         self.page, self.computed = page, like.dtype
 
@@ -31,7 +31,7 @@ class Cache:
 
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             for kept, new in ((self.keys[layer], keys), (self.values[layer], values)):
-                _bytes(kept).flatten(0, 1)[places] = _bytes(new.to(kept.dtype))
+                _bytes(kept)[places // self.page, :, places % self.page] = _bytes(new.to(kept.dtype))
             made = []
             if single:
                 made.append(single.attend(self, layer, queries[: len(single.pages)]))
@@ -47,7 +47,7 @@ class Cache:
 
     def gathered(self, kept: Tensor, pages: Tensor) -> Tensor:
         """[n, heads, P * page, D] of one layer's keys or values."""
-        return _bytes(kept)[pages].view(kept.dtype).flatten(1, 2).transpose(1, 2).to(self.computed)
+        return _bytes(kept)[pages].view(kept.dtype).transpose(1, 2).flatten(2, 3).to(self.computed)
 
 
 def _bytes(x: Tensor) -> Tensor:

@@ -28,8 +28,19 @@ class Engine:
         self.device = model.embed.device
         self.cache = Cache(model.config, share.count, room.pages, room.page, model.embed, cache)
         self.planner = Planner(room, -1 if never_ends else EOS)
-        self.never_ends = never_ends
-        self.recorded: dict[tuple[int, int], Recorded] = {}
+        self.never_ends, self.longest = never_ends, room.longest
+        self.gpu: Any = None
+        """`gpu.Gpu` computes steps in the place of plain PyTorch, once `fuse` was called."""
+
+    def fuse(self) -> Any:
+        """From now on compute by Triton's kernels, which need a GPU or its interpreter."""
+        from bench_llama2_70b.pytorch import fused, gpu, kernels  # Triton is there on Linux only
+
+        config = self.model.config
+        tile = kernels.tile_size(config.num_attention_heads // config.num_key_value_heads)
+        network = fused.Fused(self.model, self.cache, self.longest)
+        self.gpu = gpu.Gpu(network, self._likeliest, tile)
+        return self.gpu
 
     def step(self) -> Tokens:
         """Advance every request. Nothing runs: nothing comes out."""
@@ -41,12 +52,10 @@ class Engine:
     @torch.inference_mode()
     def compute(self, plan: Step) -> I64:
         """The token after each row that ends, the same on every rank."""
-        ids = self._replayed(plan) if plan.single == len(plan.slots) and self.recorded else None
-        if ids is None:
-            ids = self._eager(plan)
+        ids = self.gpu.ids(plan) if self.gpu else self._plain(plan)
         return self.share.agreed(ids).cpu().numpy()
 
-    def _eager(self, plan: Step) -> Tensor:
+    def _plain(self, plan: Step) -> Tensor:
         tokens, positions, pages = (self._there(x) for x in (plan.tokens, plan.positions, plan.pages.astype(np.int64)))
         single, many, places = None, None, []
         if plan.single:
@@ -73,25 +82,7 @@ class Engine:
 
     def _there(self, column: Any) -> Tensor:
         made = torch.from_numpy(np.ascontiguousarray(column))
-        return (
-            made.to(self.device) if self.device.type == "cpu" else made.pin_memory().to(self.device, non_blocking=True)
-        )
-
-    def record(self, sizes: list[int], pages: list[int]) -> None:
-        """CUDA: record the kernels of steps in which all requests generate, for these numbers of rows and pages.
-
-        Launching them one by one takes longer than computing them.
-        """
-        pool: Any = torch.cuda.graph_pool_handle()  # one runs at a time, so all may use the same memory
-        for size in sorted(sizes, reverse=True):
-            for count in sorted(pages, reverse=True):
-                self.recorded[size, count] = Recorded(self, size, count, pool)
-
-    def _replayed(self, plan: Step) -> Tensor | None:
-        """By the smallest recording that fits; None: none does."""
-        rows, pages = plan.pages.shape
-        fits = [key for key in self.recorded if key[0] >= rows and key[1] >= pages]
-        return self.recorded[min(fits)].replay(self, plan) if fits else None
+        return made.to(self.device)
 
 
 def padding(counts: I64) -> tuple[I64, Any]:
@@ -100,39 +91,3 @@ def padding(counts: I64) -> tuple[I64, Any]:
     real = columns < counts[:, None]
     starts = np.cumsum(counts) - counts
     return starts[:, None] + np.minimum(columns, counts[:, None] - 1), real
-
-
-class Recorded:
-    """The kernels of one step of `size` rows of one token, launched as one."""
-
-    def __init__(self, engine: Engine, size: int, pages: int, pool: Any) -> None:
-        self.tokens, self.positions = (torch.zeros(size, dtype=torch.int64, device=engine.device) for _ in range(2))
-        self.fresh = torch.zeros(size, dtype=torch.bool, device=engine.device)
-        self.pages = torch.zeros(
-            (size, pages), dtype=torch.int64, device=engine.device
-        )  # of the page that nobody reads
-        stream: Any = torch.cuda.Stream(engine.device)  # type: ignore[no-untyped-call]
-        with torch.inference_mode(), torch.cuda.stream(stream):
-            self._compute(engine)  # outside of the recording: takes its memory
-        torch.cuda.synchronize(engine.device)
-        self._graph: Any = torch.cuda.CUDAGraph()
-        with torch.inference_mode(), torch.cuda.graph(self._graph, pool=pool):
-            self._ids = self._compute(engine)
-
-    def _compute(self, engine: Engine) -> Tensor:
-        at = self.positions[:, None]
-        rows = rows_of(self.pages, at, engine.cache.page)
-        places = engine.cache.places(self.pages, at).flatten()
-        hidden = engine.model(self.tokens, self.positions, engine.cache.attend(rows, None, places))
-        return engine._likeliest(hidden, self.fresh)
-
-    def replay(self, engine: Engine, plan: Step) -> Tensor:
-        """The ids of the plan's rows. Rows beyond them write to the page that nobody reads."""
-        rows, pages = plan.pages.shape
-        for kept, new in ((self.tokens, plan.tokens), (self.positions, plan.positions), (self.fresh, plan.fresh)):
-            kept[:rows].copy_(engine._there(new))
-            kept[rows:].zero_()
-        self.pages.zero_()
-        self.pages[:rows, :pages].copy_(engine._there(plan.pages))
-        self._graph.replay()
-        return self._ids[:rows]

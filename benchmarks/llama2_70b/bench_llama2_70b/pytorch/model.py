@@ -38,15 +38,17 @@ def linear8(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
     Each row of x is rounded to e4m3 with a scale of its own. A CPU computes with the rounded numbers in x's format.
     """
-    rows = x.reshape(-1, x.shape[-1])
-    rounded, of_rows = rounded8(rows)
-    if x.is_cuda:
-        made = torch._scaled_mm(
-            rounded, weight.t(), scale_a=of_rows, scale_b=scale.t(), out_dtype=torch.bfloat16, use_fast_accum=True
+    rounded, of_rows = rounded8(x.reshape(-1, x.shape[-1]))
+    return product8(rounded, of_rows, weight, scale).to(x.dtype).reshape(*x.shape[:-1], len(weight))
+
+
+def product8(rows: Tensor, of_rows: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """Rows and weight in e4m3, each with its scales -> [n, outputs], in bfloat16 on a GPU and in float32 on a CPU."""
+    if rows.is_cuda:
+        return torch._scaled_mm(
+            rows, weight.t(), scale_a=of_rows, scale_b=scale.t(), out_dtype=torch.bfloat16, use_fast_accum=True
         )
-    else:
-        made = (rounded.float() @ weight.float().t()) * of_rows * scale.t()
-    return made.to(x.dtype).reshape(*x.shape[:-1], len(weight))
+    return (rows.float() @ weight.float().t()) * of_rows * scale.t()
 
 
 def rounded8(rows: Tensor) -> tuple[Tensor, Tensor]:

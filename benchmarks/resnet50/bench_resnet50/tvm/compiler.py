@@ -153,9 +153,10 @@ def logits_model(path: Path, config: ResNetConfig) -> onnx.ModelProto:
     constants = {constant.name for constant in graph.initializer}
     inputs = {value.name: value for value in graph.input if value.name not in constants}
     outputs = {value.name: value for value in graph.output}
-    ends = {PROBABILITIES: "Softmax"} if PROBABILITIES in outputs else {CLASSES: "ArgMax"}
-    read = [n.input[0] for n in graph.node for name, kind in ends.items() if name in n.output and n.op_type == kind]
-    if set(inputs) != {INPUT} or not ends.keys() <= outputs.keys() or not read:
+    ends = ((PROBABILITIES, "Softmax"), (CLASSES, "ArgMax"))
+    made = {(name, node.op_type): node for node in graph.node for name in node.output if name in outputs}
+    read = [made[end].input[0] for end in ends if end in made]
+    if set(inputs) != {INPUT} or not read:
         raise InputError(
             f"{path}: inputs {list(inputs)}, outputs {list(outputs)}; expected input {INPUT}, output {PROBABILITIES}, "
             f"a Softmax, or {CLASSES}, an ArgMax. Fetch it again, or use a ResNet-50 with these names"

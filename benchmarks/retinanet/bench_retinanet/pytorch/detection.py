@@ -31,6 +31,14 @@ class Candidates(NamedTuple):
     labels: Tensor
 
 
+class Selected(NamedTuple):
+    """Candidates of a batch that were found in a shorter way."""
+
+    candidates: Candidates
+    is_full: Tensor
+    """bool [n]: of which images there are more than the shorter way can hold, and `candidates` has to find them"""
+
+
 def detect(levels: Sequence[Level], anchors: Sequence[Tensor], image: int) -> Candidates:
     """Of each image at most MOST, best first. anchors: [locations * 9, 4] of each level; image: pixels of a side.
 
@@ -47,27 +55,38 @@ def candidates(levels: Sequence[Level], anchors: Sequence[Tensor], image: int) -
 
     Their number, and the shape of all between, does not depend on what images show."""
     found = [_of_level(level, boxes, image) for level, boxes in zip(levels, anchors, strict=True)]
-    scores, boxes, labels = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
-    scores, order = scores.sort(dim=1, descending=True, stable=True)
-    return Candidates(scores, _taken(boxes, order), labels.gather(1, order))
+    return ranked(Candidates(*(torch.cat(parts, dim=1) for parts in zip(*found, strict=True))))
+
+
+def ranked(found: Candidates) -> Candidates:
+    """Best first; equal scores keep their order."""
+    scores, order = found.scores.sort(dim=1, descending=True, stable=True)
+    return Candidates(scores, taken(found.boxes, order), found.labels.gather(1, order))
 
 
 def _of_level(level: Level, anchors: Tensor, image: int) -> Candidates:
     """In the order of places. A pair that is among the best is of an anchor whose best class is among the best: so
     classes are compared for those anchors only, a hundredth of them."""
-    logits, deltas = _rows(level.logits), _rows(level.deltas)
+    logits, deltas = rows(level.logits), rows(level.deltas)
     classes = logits.shape[2]
+    if level.bias is not None:
+        logits = logits.float() + level.bias.view(ANCHORS, classes).repeat(logits.shape[1] // ANCHORS, 1)
     best = _best(logits.amax(dim=2))
-    pairs = _taken(logits, best).flatten(1)
+    pairs = taken(logits, best).flatten(1)
     places = _best(pairs)
     scores = pairs.gather(1, places).float().sigmoid()
-    rows = best.gather(1, places // classes)
-    boxes = decoded(_taken(deltas, rows).float(), anchors[rows]).clamp(0, image)
-    over = scores > THRESHOLD
-    return Candidates(scores * over, boxes * over[:, :, None], places % classes)
+    chosen = best.gather(1, places // classes)
+    boxes = decoded(taken(deltas, chosen).float(), anchors[chosen]).clamp(0, image)
+    return passed(Candidates(scores, boxes, places % classes))
 
 
-def _rows(x: Tensor) -> Tensor:
+def passed(found: Candidates) -> Candidates:
+    """With a score and box of 0 where the score does not pass the threshold; what is not a number stays so."""
+    over = found.scores > THRESHOLD
+    return Candidates(found.scores * over, found.boxes * over[:, :, None], found.labels)
+
+
+def rows(x: Tensor) -> Tensor:
     """[n, 9 * parts, side, side] -> [n, locations * 9, parts]; copies nothing if channels are last in memory."""
     return x.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[1] // ANCHORS)
 
@@ -77,7 +96,7 @@ def _best(values: Tensor) -> Tensor:
     return values.topk(min(PER_LEVEL, values.shape[1]), dim=1).indices.sort(dim=1).values
 
 
-def _taken(values: Tensor, places: Tensor) -> Tensor:
+def taken(values: Tensor, places: Tensor) -> Tensor:
     """[n, m, d] and [n, k] -> [n, k, d]."""
     return values.gather(1, places[:, :, None].expand(-1, -1, values.shape[2]))
 
@@ -101,7 +120,7 @@ def suppressed(found: Candidates) -> Candidates:
     apart = (boxes.amax(dim=(1, 2), keepdim=True) if most else boxes.sum(dim=(1, 2), keepdim=True)) + 1
     kept = keep(boxes + labels[:, :, None] * apart, scores > 0)
     first = kept.int().sort(dim=1, descending=True, stable=True).indices[:, :MOST]
-    return Candidates((scores * kept).gather(1, first), _taken(boxes, first), labels.gather(1, first))
+    return Candidates((scores * kept).gather(1, first), taken(boxes, first), labels.gather(1, first))
 
 
 def keep(boxes: Tensor, alive: Tensor) -> Tensor:

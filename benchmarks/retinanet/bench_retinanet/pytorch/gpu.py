@@ -12,7 +12,7 @@ import queue
 import threading
 import weakref
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,22 +23,59 @@ from bench_retinanet.dataset import Batch
 from bench_retinanet.model import RetinaNet, normalisation, normalised
 from bench_retinanet.postprocess import Detections, packed
 from bench_retinanet.preprocess import Images
-from bench_retinanet.pytorch.detection import Candidates, candidates, suppressed
-from bench_retinanet.pytorch.heads import Canvas
+from bench_retinanet.pytorch.detection import Candidates, Selected, candidates, suppressed
+from bench_retinanet.pytorch.heads import CANVAS, Canvas
 
 _SLOTS = 3
 """Batches that are on the way: one fetched, one computing, one being sorted out."""
-_CANVAS = 4
-"""Up to so many images the heads compute all levels at once; not tuned yet."""
+
+
+class Network(Protocol):
+    """A RetinaNet on its GPU."""
+
+    def select(self, images: Tensor) -> Selected:
+        """Candidates of float32 images [n, 3, H, W] of values from 0 to 1. Their number does not depend on what the
+        images show."""
+
+    def sort(self, images: Tensor) -> Candidates:
+        """The same for any image, at leisure, while others compute."""
+
+
+class Plain:
+    """As the model is written; the shorter way is the only one."""
+
+    def __init__(self, model: RetinaNet, config: RetinaNetConfig) -> None:
+        self._model, self._canvas, self._image = model, Canvas(model, config), config.image
+        weight = next(model.parameters())
+        self._dtype, self._normalisation = weight.dtype, normalisation(weight.device)
+        self._anchors = [torch.from_numpy(boxes).to(weight.device) for boxes in level_anchors(config)]
+
+    def select(self, images: Tensor) -> Selected:
+        return Selected(self.sort(images), torch.zeros(len(images), dtype=torch.bool, device=images.device))
+
+    def sort(self, images: Tensor) -> Candidates:
+        x = normalised(images, self._normalisation).to(self._dtype, memory_format=torch.channels_last)
+        features = self._model.features(x)
+        levels = self._canvas(features) if len(images) <= CANVAS else self._model.heads(features)
+        return candidates(levels, self._anchors, self._image)
+
+
+def _network(model: RetinaNet, config: RetinaNetConfig, batches: list[int]) -> Network:
+    """In 16 bits with our own kernels, which need Triton."""
+    dtype = next(model.parameters()).dtype
+    if dtype == torch.float32 or config.image % 2:
+        return Plain(model, config)
+    from bench_retinanet.pytorch.fused import Fused
+
+    return Fused(model, config, batches)
 
 
 class Pipeline:
     """One thread calls `submit`; it waits only if `_SLOTS` batches are under way."""
 
     def __init__(self, model: RetinaNet, config: RetinaNetConfig, max_batch: int, device: torch.device) -> None:
-        self._model, self._config, self._device = model, config, device
-        self._canvas, self._normalisation = Canvas(model, config), normalisation(device)
-        self._anchors = [torch.from_numpy(boxes).to(device) for boxes in level_anchors(config)]
+        self._device = device
+        self._network = _network(model, config, sizes(max_batch))
         self._copying, self._computing, self._sorting = (_stream(device) for _ in range(3))
         self._locked = PageLocked()
         torch.cuda.synchronize(device)  # weights are there before another stream reads them
@@ -57,20 +94,18 @@ class Pipeline:
     def _recorded(self, slot: _Slot, size: int, pool: Any) -> _Recording:
         with torch.cuda.stream(self._computing):  # outside of the recording: chooses algorithms
             for _ in range(2):
-                kept = Candidates(*(column.clone() for column in self._compute(slot.images[:size])))
+                kept = [column.clone() for column in self._columns(slot.images[:size])]
         torch.cuda.synchronize(self._device)
         graph: Any = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool, stream=self._computing):
-            for place, column in zip(kept, self._compute(slot.images[:size]), strict=True):
+            for place, column in zip(kept, self._columns(slot.images[:size]), strict=True):
                 place.copy_(column)  # out of the memory that other recordings use too
-        return _Recording(graph, kept)
+        *columns, is_full = kept
+        return _Recording(graph, Selected(Candidates(*columns), is_full))
 
-    def _compute(self, images: Tensor) -> Candidates:
-        dtype = next(self._model.parameters()).dtype
-        x = normalised(images, self._normalisation).to(dtype, memory_format=torch.channels_last)
-        features = self._model.features(x)
-        levels = self._canvas(features) if len(images) <= _CANVAS else self._model.heads(features)
-        return candidates(levels, self._anchors, self._config.image)
+    def _columns(self, images: Tensor) -> list[Tensor]:
+        found = self._network.select(images)
+        return [*found.candidates, found.is_full]
 
     def submit(self, batch: Batch) -> Future[Detections]:
         """Raises ValueError if the batch is larger than any recording."""
@@ -111,7 +146,11 @@ class Pipeline:
     def _sorted_out(self, launched: _Launched) -> Detections:
         launched.slot.computed.synchronize()
         with torch.cuda.stream(self._sorting):
-            found = suppressed(Candidates(*(column[: launched.images] for column in launched.recording.kept)))
+            kept, images = launched.recording.kept, slice(launched.images)
+            found = Candidates(*(column[images] for column in kept.candidates))
+            if bool(kept.is_full[images].any()):
+                found = self._network.sort(launched.slot.images[images])
+            found = suppressed(found)
             return packed(*(column.cpu().numpy() for column in (found.boxes, found.scores, found.labels)))
 
     def close(self) -> None:
@@ -125,7 +164,7 @@ class _Recording(NamedTuple):
     """For one slot and size."""
 
     graph: Any
-    kept: Candidates
+    kept: Selected
     """Where it leaves what it found."""
 
 

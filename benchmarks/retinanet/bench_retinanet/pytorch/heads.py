@@ -7,17 +7,37 @@ eighth more places than the levels, so for many images at once it is slower, and
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 from torch import Tensor, nn
 
 from bench_retinanet.config import HEADS, RetinaNetConfig, grids
 from bench_retinanet.model import Level, RetinaNet
 
+CANVAS = 4
+"""Images up to which this is done; not tuned yet."""
+Convolve: TypeAlias = Callable[[nn.Conv2d, Tensor], Tensor]
+
+
+def rectified(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """With its bias and a ReLU, as PyTorch has it."""
+    return torch.relu(layer(x))
+
 
 class Canvas:
     """Made from a model on its device, whose weights it shares."""
 
-    def __init__(self, model: RetinaNet, config: RetinaNetConfig) -> None:
+    def __init__(
+        self,
+        model: RetinaNet,
+        config: RetinaNetConfig,
+        rectified: Convolve = rectified,
+        last: Convolve = nn.Module.__call__,
+    ) -> None:
+        """rectified: computes a layer and the ReLU after it; last: the layer that gives logits."""
+        self.rectified, self.last = rectified, last
         self.places = places(grids(config))
         height, width = (max(place[axis].stop for place in self.places) for axis in (0, 1))
         weight = next(model.parameters())
@@ -33,16 +53,22 @@ class Canvas:
         canvas = canvas.contiguous(memory_format=torch.channels_last)
         for (rows, columns), x in zip(self.places, features, strict=True):
             canvas[:, :, rows, columns] = x
-        logits, deltas = (self._head(head, HEADS[name], canvas) for name, head in self.heads.items())
+        classes, boxes = (_layer(head, HEADS[name]) for name, head in self.heads.items())
+        before = [self._head(head, canvas) for head in self.heads.values()]
+        logits, deltas = self.last(classes, before[0]), boxes(before[1])
         return [Level(logits[:, :, rows, columns], deltas[:, :, rows, columns]) for rows, columns in self.places]
 
-    def _head(self, head: nn.Module, last: str, x: Tensor) -> Tensor:
+    def _head(self, head: nn.Module, x: Tensor) -> Tensor:
         for layer in head.get_submodule("conv").children():
-            x = layer(x)
-            if isinstance(layer, nn.ReLU):
-                x = x * self.mask
-        found: Tensor = head.get_submodule(last)(x)
-        return found
+            if isinstance(layer, nn.Conv2d):
+                x = self.rectified(layer, x) * self.mask
+        return x
+
+
+def _layer(head: nn.Module, name: str) -> nn.Conv2d:
+    found = head.get_submodule(name)
+    assert isinstance(found, nn.Conv2d)
+    return found
 
 
 def places(sides: list[int]) -> list[tuple[slice, slice]]:

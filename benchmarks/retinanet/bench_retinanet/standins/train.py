@@ -140,7 +140,8 @@ def _mirrored(batch: Drawn) -> Drawn:
 
 def _loss(levels: Sequence[Level], batch: Drawn, anchors: Tensor) -> Tensor:
     """Focal loss of all anchors but those between, and L1 of those that are for an object; each by their number."""
-    logits, deltas = (torch.cat([_rows(x) for x in column], dim=1) for column in zip(*levels, strict=True))
+    logits = torch.cat([_rows(level.logits) for level in levels], dim=1)
+    deltas = torch.cat([_rows(level.deltas) for level in levels], dim=1)
     overlaps = _overlaps(batch.boxes, anchors).masked_fill(batch.labels[:, :, None] < 0, -1)
     best, which = overlaps.max(dim=1)
     nearest = overlaps.amax(dim=2, keepdim=True)  # an object without a near anchor gets its nearest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,8 +21,10 @@ class ResnetBlock(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
-    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        """x [n, C, H, W]; time [n or 1, size], after its activation."""
+    def forward(self, x: Tensor, time: Tensor | None = None, beside: Tensor | None = None) -> Tensor:
+        """x [n, C, H, W]; time [n or 1, size], after its activation; beside: more channels, behind those of x."""
+        if beside is not None:
+            x = torch.cat([x, beside], dim=1)
         inner = self.conv1(F.silu(self.norm1(x)))
         if time is not None:
             inner = inner + self.time_emb_proj(time)[:, :, None, None]

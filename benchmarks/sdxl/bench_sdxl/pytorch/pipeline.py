@@ -6,6 +6,7 @@ that order, and what differs is taken eight times.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -59,17 +60,14 @@ class Pipeline(nn.Module):
         self, prompts: Told, negative: Told, latents: Tensor, schedule: Schedule, guidance: float = GUIDANCE
     ) -> Tensor:
         """Clean latents [n, 4, H, W] in float32. latents [1, 4, H, W]: of deviation 1, the same for every prompt."""
-        told = negative.joined(prompts)
-        dtype, device = told.context.dtype, told.context.device
+        told, device = negative.joined(prompts), prompts.context.device
         side = self.configs.side
-        sizes = torch.tensor([side, side, 0, 0, side, side], dtype=torch.float32, device=device)  # whole, not cropped
-        added = self.unet.added(told.pooled, sizes)
-        timesteps = torch.from_numpy(schedule.timesteps).to(device)
-        sigmas = schedule.sigmas.tolist()
+        sizes = _numbers([side, side, 0, 0, side, side], device)  # whole, not cropped
+        estimate = self.unet.estimator(_numbers(schedule.timesteps.tolist(), device), *told, sizes)
         x = latents.to(device, torch.float32).expand(len(prompts.pooled), -1, -1, -1) * schedule.first_scale
-        for step, (sigma, following) in enumerate(pairwise(sigmas)):
-            scaled = (x / (sigma * sigma + 1) ** 0.5).to(dtype)
-            noise = self.unet(torch.cat([scaled, scaled]), timesteps[step : step + 1], told.context, added).float()
+        for step, (sigma, following) in enumerate(pairwise(schedule.sigmas.tolist())):
+            scaled = (x / (sigma * sigma + 1) ** 0.5).to(told.context.dtype)
+            noise = estimate(torch.cat([scaled, scaled]), step).float()
             without, within = noise.chunk(2)
             x = x + (without + guidance * (within - without)) * (following - sigma)
         return x
@@ -79,3 +77,8 @@ class Pipeline(nn.Module):
         dtype = self.vae.post_quant_conv.weight.dtype
         images = self.vae.decode((latents / self.configs.vae.scaling_factor).to(dtype)).float()
         return ((images / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _numbers(values: Sequence[float], device: torch.device) -> Tensor:
+    """float32 [n], filled on the device: a GPU's recorded work cannot wait for a copy."""
+    return torch.cat([torch.full((1,), value, dtype=torch.float32, device=device) for value in values])

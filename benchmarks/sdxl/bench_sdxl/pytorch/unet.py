@@ -6,6 +6,8 @@ Residual blocks that know the time, and at the deeper levels Transformers that a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -125,9 +127,9 @@ class Level(nn.Module):
             Transformer(width, config.cross_attention_dim, heads, depth, groups) for _ in range(count)
         )
 
-    def block(self, number: int, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
-        """Block `number` and its Transformer."""
-        x = self.resnets[number](x, time)
+    def block(self, number: int, x: Tensor, time: Tensor, context: Tensor, beside: Tensor | None = None) -> Tensor:
+        """Block `number`, which reads the channels of x and then those beside it, and its Transformer."""
+        x = self.resnets[number](x, time, beside)
         return self.attentions[number](x, context) if self.attentions else x
 
 
@@ -167,7 +169,7 @@ class UpLevel(Level):
     def forward(self, x: Tensor, time: Tensor, context: Tensor, kept: list[Tensor]) -> Tensor:
         """Takes from the end of `kept`."""
         for number in range(len(self.resnets)):
-            x = self.block(number, torch.cat([x, kept.pop()], dim=1), time, context)
+            x = self.block(number, x, time, context, kept.pop())
         return self.upsamplers[0](x) if hasattr(self, "upsamplers") else x
 
 
@@ -183,6 +185,10 @@ class Middle(Level):
         return out
 
 
+Estimator: TypeAlias = "Callable[[Tensor, int], Tensor]"
+"""The noise in scaled latents, at the step of this number."""
+
+
 class UNet(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -194,7 +200,7 @@ class UNet(nn.Module):
         self.down_blocks = nn.ModuleList(DownLevel(config, level) for level in range(levels))
         self.mid_block = Middle(config)
         self.up_blocks = nn.ModuleList(UpLevel(config, place) for place in range(levels))
-        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, first, eps=1e-5)
+        self.conv_norm_out, self.conv_act = nn.GroupNorm(config.norm_num_groups, first, eps=1e-5), nn.SiLU()
         self.conv_out = nn.Conv2d(first, config.out_channels, 3, padding=1)
 
     def added(self, pooled: Tensor, sizes: Tensor) -> Tensor:
@@ -204,10 +210,18 @@ class UNet(nn.Module):
         out: Tensor = self.add_embedding(torch.cat([pooled, numbers.expand(len(pooled), -1)], dim=-1))
         return out
 
+    def estimator(self, timesteps: Tensor, context: Tensor, pooled: Tensor, sizes: Tensor) -> Estimator:
+        """What estimates the noise for these prompts; see `added` and `forward`. Computes what all steps share."""
+        added = self.added(pooled, sizes)
+        return lambda x, step: self(x, timesteps[step : step + 1], context, added)
+
     def forward(self, x: Tensor, timestep: Tensor, context: Tensor, added: Tensor) -> Tensor:
         """The noise in scaled latents [n, 4, H, W] at a timestep ([1] or [n]), told prompts [n, S, C]."""
         time = sinusoids(timestep, self.config.block_out_channels[0]).to(x.dtype)
-        time = F.silu(self.time_embedding(time) + added)
+        return self.estimated(x, F.silu(self.time_embedding(time) + added), context)
+
+    def estimated(self, x: Tensor, time: Any, context: Any) -> Tensor:
+        """The noise; time and context: as the blocks read them."""
         x = self.conv_in(x)
         kept = [x]
         for down in self.down_blocks:
@@ -215,5 +229,5 @@ class UNet(nn.Module):
         x = self.mid_block(x, time, context)
         for up in self.up_blocks:
             x = up(x, time, context, kept)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
+        out: Tensor = self.conv_out(self.conv_act(self.conv_norm_out(x)))
         return out

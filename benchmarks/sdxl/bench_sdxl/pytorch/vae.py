@@ -72,14 +72,14 @@ class Decoder(nn.Module):
         )
         for level, width in zip(self.up_blocks[:-1], widths, strict=False):
             level.upsamplers = nn.ModuleList([Upsample(width)])
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=_EPSILON)
+        self.conv_norm_out, self.conv_act = nn.GroupNorm(groups, widths[-1], eps=_EPSILON), nn.SiLU()
         self.conv_out = nn.Conv2d(widths[-1], config.out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.mid_block(self.conv_in(x))
         for level in self.up_blocks:
             x = level(x)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
+        out: Tensor = self.conv_out(self.conv_act(self.conv_norm_out(x)))
         return out
 
 
@@ -95,14 +95,14 @@ class Encoder(nn.Module):
         for level, width in zip(self.down_blocks[:-1], widths, strict=False):
             level.downsamplers = nn.ModuleList([Downsample(width, 0)])
         self.mid_block = Middle(widths[-1], groups)
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=_EPSILON)
+        self.conv_norm_out, self.conv_act = nn.GroupNorm(groups, widths[-1], eps=_EPSILON), nn.SiLU()
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
         for level in self.down_blocks:
             x = level(x)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+        out: Tensor = self.conv_out(self.conv_act(self.conv_norm_out(self.mid_block(x))))
         return out
 
 

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from sys import getrefcount
 from typing import Any, TypeAlias
 
+import numpy as np
+
 _MANY = 100_000  # samples of a query from which their number, not their handling, takes the time
+SAMPLE_BYTES = 200
+"""What a sample of a large query takes: a QuerySample with its id, its place in a list, and an answer made for it."""
 
 
 class QuerySample:
@@ -51,45 +55,51 @@ Responses: TypeAlias = Sequence[QuerySampleResponse]
 _ALONE = sum(map(getrefcount, [QuerySample()]))  # what is counted for a sample that only one list holds
 
 
-def made(ids: Any, indices: Any) -> list[QuerySample]:
-    """The samples of a query, whose ids follow each other."""
-    if len(ids) == 1:  # Server
-        return [QuerySample(int(ids[0]) + 1, listed(indices)[0])]
-    ones = range(ids[0] + 1, ids[-1] + 2)
+def made(ids: Any, indices: Any, first: int) -> list[QuerySample]:
+    """The samples of a query, whose ids follow each other. first: the id of the test's first sample."""
+    ones = range(int(ids[0]) + first, int(ids[-1]) + first + 1)
     if len(ones) >= _MANY:
-        return _many(ones, listed(indices))
+        return _many(ones, _shared(indices))
     return list(map(QuerySample, ones, listed(indices)))
 
 
-def refilled(samples: list[QuerySample], ids: range, indices: list[int]) -> list[QuerySample]:
+def refilled(samples: list[QuerySample], ids: range, indices: list[int], first: int) -> list[QuerySample]:
     """As `made`, of the samples of the query before, `samples`, if nobody else holds one of them; else into it.
 
     To fill a sample takes half as long as to make one. Only for queries that one thread issues, one after another.
     """
     if len(samples) == len(indices) and sum(map(getrefcount, samples)) == len(samples) * _ALONE:
-        first, k = ids.start + 1, 0
+        one, k = ids.start + first, 0
         for sample in samples:  # enumerate would be slower
-            sample.id = first + k
+            sample.id = one + k
             sample.index = indices[k]
             k += 1  # noqa: SIM113
     else:
-        samples[:] = made(ids, indices)
+        samples[:] = made(ids, indices, first)
     return samples.copy()
 
 
 def _many(ids: range, indices: list[int]) -> list[QuerySample]:
-    """A large query. The garbage collector need not walk millions of new samples."""
+    """A large query. The garbage collector need not walk millions of samples while they are made."""
     enabled = gc.isenabled()
     gc.disable()
     try:
-        samples = list(map(QuerySample, ids, indices))
-        gc.freeze()  # until the run ends (see `execute.quiet_gc`)
+        return list(map(QuerySample, ids, indices))
     finally:
         if enabled:
             gc.enable()
-    return samples
+
+
+def _shared(indices: Any) -> list[int]:
+    """Python integers in a list, of each value one: a large query repeats the samples that are loaded."""
+    column = np.asarray(indices, np.int64)
+    values = np.array(range(int(column.max()) + 1), object) if column.max() < len(column) else None
+    shared: list[int] = column.tolist() if values is None else values[column].tolist()
+    return shared
 
 
 def listed(indices: Any) -> list[int]:
     """Python integers in a list."""
+    if type(indices) is tuple:
+        return list(indices)
     return indices if type(indices) is list else indices.tolist()

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random import RandomState  # takes 10 ms to import, which no test should
 
 from loadgen.contracts import I64
 
@@ -21,7 +22,8 @@ F64: TypeAlias = "npt.NDArray[np.float64]"
 DEFAULT_SEED = 5489  # std::mt19937's, used by the official LoadGen where it never seeds
 _LOW_32 = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
-_BLOCK = 1 << 16  # numbers held ahead at most; bounds memory, not results
+_BLOCK = 1 << 16  # numbers held ahead; bounds memory, not results
+_SELDOM = 256  # numbers of which at most one is rejected, for a pass over columns to be worth it
 
 
 class Mt19937:
@@ -29,7 +31,7 @@ class Mt19937:
 
     def __init__(self, seed: int) -> None:
         # The official code passes a 64-bit seed to a generator that takes it modulo 2**32.
-        self._state = np.random.RandomState(seed & 0xFFFFFFFF)
+        self._state = RandomState(seed & 0xFFFFFFFF)
         self._ahead: U64 = np.empty(0, np.uint64)
 
     def peek(self, count: int) -> U64:
@@ -77,22 +79,46 @@ def uniform_ints(rng: Mt19937, count: int, span: int, pool: Indices | None = Non
 def varied_ints(rng: Mt19937, spans: U64) -> I64:
     """One draw for each span: element k is uniform over 0 .. spans[k] - 1. Spans up to 2**32 - 1.
 
-    A rejected number shifts all later ones, so each pass goes up to the first rejection.
+    A rejected number shifts all later ones. Where few are, each pass goes up to the first; else one draw follows
+    another.
     """
     out = np.empty(len(spans), np.int64)
     thresholds = (np.uint64(2**32) - spans) % spans
-    worst = int(thresholds.max(initial=0))
-    block = min(_BLOCK, max(32, 2**32 // (worst + 1)))  # about one rejection a pass
     filled = 0
     while filled < len(spans):
-        window = slice(filled, filled + block)
-        raws = rng.peek(len(spans[window]))
+        window = slice(filled, min(filled + _BLOCK, len(spans)))
+        often = np.flatnonzero(thresholds[window] > 2**32 // _SELDOM)
+        seldom = int(often[0]) if len(often) else window.stop - filled
+        if seldom < _SELDOM:
+            window = slice(filled, min(filled + 8 * _SELDOM, len(spans)))
+            out[window] = _one_by_one(rng, spans[window].tolist(), thresholds[window].tolist())
+            filled = window.stop
+            continue
+        window = slice(filled, filled + seldom)
+        raws = rng.peek(seldom)
         products = raws * spans[window]
         rejected = np.flatnonzero((products & _LOW_32) < thresholds[window])
         good = int(rejected[0]) if len(rejected) else len(raws)
         out[filled : filled + good] = products[:good] >> _32
         rng.skip(good + (1 if len(rejected) else 0))
         filled += good
+    return out
+
+
+def _one_by_one(rng: Mt19937, spans: list[int], thresholds: list[int]) -> list[int]:
+    """As `varied_ints`."""
+    raws = rng.peek(4 * len(spans) + 64).tolist()  # a threshold is below its span, so that half are taken at least
+    out, used = [], 0
+    for span, threshold in zip(spans, thresholds, strict=True):
+        if used + 64 > len(raws):
+            raws = rng.peek(2 * len(raws)).tolist()
+        product = raws[used] * span
+        used += 1
+        while product & 0xFFFFFFFF < threshold:
+            product = raws[used] * span
+            used += 1
+        out.append(product >> 32)
+    rng.skip(used)
     return out
 
 
@@ -128,7 +154,9 @@ def shuffle(rng: Mt19937, values: list[int]) -> None:
         return
     targets = _swap_targets(n, varied_ints(rng, _shuffle_spans(n)))
     for i, j in enumerate(targets, 1):
-        values[i], values[j] = values[j], values[i]
+        value = values[i]
+        values[i] = values[j]
+        values[j] = value
 
 
 def skip_shuffles(rng: Mt19937, n: int, times: int) -> None:

@@ -40,10 +40,10 @@ def loadable_sets(settings: EffectiveSettings, mode: Mode, total_count: int) -> 
 
 
 def _padded(chunk: list[int], padding: int) -> LoadableSet:
-    indices = list(chunk)
+    distinct = len(chunk)
     for i in range(padding):
-        indices.append(indices[i])  # may read what was just appended, as the official code does
-    return LoadableSet(tuple(indices), len(chunk))
+        chunk.append(chunk[i])  # may read what was just appended, as the official code does
+    return LoadableSet(tuple(chunk), distinct)
 
 
 def query_indices(
@@ -56,8 +56,11 @@ def query_indices(
     the equal-issue distribution consumes.
     """
     rng = Mt19937(settings.sample_index_rng_seed)
+    accuracy, offline = mode is Mode.AccuracyOnly, settings.scenario is Scenario.Offline
+    if offline and not settings.requested.sample_concatenate_permutation:  # in loaded order, nothing is drawn
+        count = loaded.distinct if accuracy else offline_samples(settings, len(loaded.indices))
+        return _in_turn(settings, loaded, count)
     pool = np.array(loaded.indices, np.int32)
-    accuracy = mode is Mode.AccuracyOnly
     stride = settings.samples_per_query if settings.scenario is Scenario.MultiStream else 1
     starts = list(range(0, loaded.distinct, stride))
 
@@ -67,12 +70,11 @@ def query_indices(
     unique = list(starts)
     shuffle(rng, unique)
     concatenate = settings.requested.sample_concatenate_permutation
-    offline = settings.scenario is Scenario.Offline
     passes = -(-min_queries // len(pool))
     equal = _equal_issue(rng, len(pool), passes, concatenate and not offline)
 
     if offline:
-        return _offline(settings, rng, loaded, len(pool) if accuracy else offline_samples(settings, len(pool)))
+        return _shuffled(settings, rng, loaded, len(pool) if accuracy else offline_samples(settings, len(pool)))
     if settings.performance_issue_unique:
         choice: Indices = np.array(unique[:n_queries], np.int64)
     elif settings.performance_issue_same:
@@ -104,15 +106,20 @@ def _equal_issue(rng: Mt19937, size: int, passes: int, wanted: bool) -> list[int
     return issued
 
 
-def _offline(settings: EffectiveSettings, rng: Mt19937, loaded: LoadableSet, samples: int) -> I64:
-    """The one query's samples: the loaded set over and over, then a part of it."""
+def _in_turn(settings: EffectiveSettings, loaded: LoadableSet, samples: int) -> I64:
+    """The Offline query's samples: the loaded set over and over, then a part of it."""
     pool = np.array(loaded.indices, np.int64)
     if settings.performance_issue_same:  # here it outranks performance_issue_unique
         return np.full(samples, pool[settings.performance_issue_same_index], np.int64)
-    if not settings.requested.sample_concatenate_permutation:
-        return np.resize(pool, samples)
+    return np.resize(pool, samples)
+
+
+def _shuffled(settings: EffectiveSettings, rng: Mt19937, loaded: LoadableSet, samples: int) -> I64:
+    """The same with equal issue: shuffled for each time."""
+    if settings.performance_issue_same:
+        return _in_turn(settings, loaded, samples)
     issued: list[int] = []
-    for _ in range(samples // len(pool)):
+    for _ in range(samples // len(loaded.indices)):
         one_pass = list(loaded.indices)
         shuffle(rng, one_pass)
         issued += one_pass

@@ -48,6 +48,8 @@ def _files(plan: Plan) -> Iterator[str]:
 def _samples(plan: Plan, samples: int) -> Iterator[str]:
     if plan.profile.samples and samples != plan.profile.samples:
         yield f"the data set has {samples:,} samples, the official one {plan.profile.samples:,}"
+    elif plan.profile.samples and plan.rules.dataset_size != samples:
+        yield f"round {plan.request.overrides.round} has a data set of {plan.rules.dataset_size:,} samples"
 
 
 def _system(plan: Plan, facts: Mapping[str, str]) -> Iterator[str]:
@@ -60,7 +62,7 @@ def _settings(plan: Plan) -> Iterator[str]:
     rules = load_round(plan.request.overrides.round)
     for test in plan.tests:
         scenario = test.settings.scenario
-        base = TestSettings(scenario=scenario, mode=test.settings.mode)
+        base = TestSettings(scenario=scenario, mode=test.settings.mode, revision=rules.revision)
         asked = rules.settings(plan.benchmark.model, scenario, base)
         for field in fields(asked):
             said = _differs(field.name, getattr(test.settings, field.name), getattr(asked, field.name))

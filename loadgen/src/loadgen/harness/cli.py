@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from loadgen.harness import submission
 from loadgen.harness.benchmark import Benchmark
 
 if TYPE_CHECKING:
@@ -50,11 +51,16 @@ class _Number(click.FloatRange):
         return number
 
 
-def _named(_: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-    """An empty path, as of a variable that is not set, would be this folder."""
-    if value == Path() and param.name is not None:
-        raise click.BadParameter("is empty: give a folder's name")
-    return value
+class _Path(click.Path):
+    """A path. An empty one, as of a variable that is not set, would be this folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value == "":
+            self.fail("is empty: give a file's or folder's name", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 _NUMBER, _FROM_0 = _Number(), _Number(zero=True)
@@ -67,7 +73,7 @@ _PROFILE = click.option("--profile", default="", help="Where files come from; se
 _BACKEND = click.option("--backend", default="", help="Runtime: one of the list above, or module:Class of yours.")
 _DEVICE = click.option("--device", default="", help="cpu, cuda or cuda:N; by default the backend's first.")
 _DTYPE = click.option("--dtype", default="", help="Number format of the model; by default the backend's first.")
-_OUTPUT = click.option("--output", type=click.Path(path_type=Path), callback=_named, help="Folder for the results.")
+_OUTPUT = click.option("--output", type=_Path(), help="Folder for the results.")
 _ROUND = click.option("--round", "round_", default="v4.0", show_default=True, help="Rules to follow.")
 _RATIO = click.option(
     "--ratio",
@@ -75,7 +81,7 @@ _RATIO = click.option(
     help="Share of the reference score to judge by, 0.99 or 0.999; by default all of the rules.",
 )
 _PLACE = [
-    click.option("--data", type=click.Path(path_type=Path), help="Folder that holds data/ and model/."),
+    click.option("--data", type=_Path(), help="Folder that holds data/ and model/."),
     click.option("--quiet", is_flag=True, help="Print nothing but errors."),
 ]
 _COMMON = [_PROFILE, *_PLACE, _ROUND, _RATIO]
@@ -108,8 +114,8 @@ _RUN = [
     click.option("--ray-address", default="local", show_default=True, help="auto, host:port, ray://host:port, local."),
     click.option("--duration", type=_NUMBER, help="Shortest time of a performance test, in seconds."),
     click.option("--qps", type=_NUMBER, help="Target rate of Server, expected rate of Offline."),
-    click.option("--user-conf", type=click.Path(path_type=Path), help="A user.conf with your settings."),
-    click.option("--audit-conf", type=click.Path(path_type=Path), help="An audit.config of a compliance test."),
+    click.option("--user-conf", type=_Path(), help="A user.conf with your settings."),
+    click.option("--audit-conf", type=_Path(), help="An audit.config of a compliance test."),
 ]
 
 _LOG = [
@@ -118,6 +124,19 @@ _LOG = [
     click.option("--dtype", default="", help="Number format of another system's log, as the official script has it."),
     click.option("--transposed", is_flag=True, help="Answers of another system are laid out the other way round."),
 ]
+
+
+_MEASURE = [
+    click.option("--mode", type=click.Choice(["performance", "accuracy", "both"]), default="both", show_default=True),
+    _OUTPUT,
+    click.option("--trace", is_flag=True, help="Write mlperf_log_trace.json too."),
+    click.option("--drain-timeout", type=_NUMBER, default=600.0, show_default=True, help=_DRAIN),
+    click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help=_REPEAT),
+    click.option("--find-peak", is_flag=True, help=_PEAK),
+    click.option("--missing", is_flag=True, hidden=True),  # what --resume adds to the options of the first run
+]
+
+_TESTS = "auto: those that the round requires; or names with commas, such as TEST01,TEST05."
 
 
 def main(benchmark: Benchmark) -> NoReturn:
@@ -132,9 +151,13 @@ def invoke(benchmark: Benchmark, arguments: list[str]) -> int:
         return 0
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in _HELP):
         arguments = ["run", *arguments]
+    return guarded(command(benchmark), arguments, f"bench_{benchmark.name}")
+
+
+def guarded(group: click.Group, arguments: list[str], name: str) -> int:
+    """Run a command, and turn what it raises into a documented exit code."""
     try:
-        name = f"bench_{benchmark.name}"
-        return int(command(benchmark).main(arguments, prog_name=name, standalone_mode=False, obj=arguments) or 0)
+        return int(group.main(arguments, prog_name=name, standalone_mode=False, obj=arguments) or 0)
     except click.ClickException as error:
         error.show()
         return 2
@@ -170,22 +193,16 @@ def command(benchmark: Benchmark) -> click.Group:
         epilog=_EXITS,
         context_settings={"help_option_names": _HELP, "max_content_width": 100},
     )
-    for add in (_run, _accuracy, _info, _doctor, _fetch, _synthesize, _train_mini, _speed, _report, _compare):
+    for add in (_run, _comply, _accuracy, _info, _doctor, _fetch, _synthesize, _train_mini, _speed, _report, _compare):
         add(group, benchmark)
+    submission.add(group, benchmark.name)
     return group
 
 
 def _run(group: click.Group, benchmark: Benchmark) -> None:
     @group.command("run", help="Run tests: by default every scenario, performance and accuracy.", epilog=_EXITS)
-    @_options(_RUN + _COMMON)
-    @click.option("--mode", type=click.Choice(["performance", "accuracy", "both"]), default="both", show_default=True)
-    @_options([_OUTPUT])
-    @click.option("--trace", is_flag=True, help="Write mlperf_log_trace.json too.")
-    @click.option("--drain-timeout", type=_NUMBER, default=600.0, show_default=True, help=_DRAIN)
-    @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help=_REPEAT)
-    @click.option("--find-peak", is_flag=True, help=_PEAK)
-    @click.option("--resume", type=click.Path(path_type=Path), metavar="FOLDER", help=_RESUME)
-    @click.option("--missing", is_flag=True, hidden=True)  # what --resume adds to the options of the first run
+    @_options(_RUN + _COMMON + _MEASURE)
+    @click.option("--resume", type=_Path(), metavar="FOLDER", help=_RESUME)
     @click.pass_context
     def _(context: click.Context, /, resume: Path | None, **options: Any) -> int:
         from loadgen.harness.report.record import arguments_of
@@ -197,9 +214,33 @@ def _run(group: click.Group, benchmark: Benchmark) -> None:
             return execute(_plan(benchmark, {**options, "arguments": tuple(context.obj[1:])}))
 
 
+def _comply(group: click.Group, benchmark: Benchmark) -> None:
+    @group.command(
+        "comply",
+        help="Run, judge and place the round's compliance tests: of the run in FOLDER, with the options that it was "
+        "begun with, or of a new one.",
+        epilog=_EXITS,
+    )
+    @click.argument("folder", required=False, type=_Path())
+    @click.option("--tests", default="auto", show_default=True, help=_TESTS)
+    @_options(_RUN + _COMMON + _MEASURE)
+    @click.pass_context
+    def _(context: click.Context, /, folder: Path | None, tests: str, **options: Any) -> int:
+        from loadgen.harness.comply import comply, words_of_run
+        from loadgen.harness.report.record import arguments_of
+        from loadgen.harness.run import interrupted_by_signals
+
+        if folder is not None:
+            again = [*arguments_of(folder), "--output", str(folder), "--missing"]
+            return invoke(benchmark, ["comply", "--tests", tests, *again])
+        arguments = words_of_run(context.obj[1:])
+        with interrupted_by_signals():
+            return comply(_plan(benchmark, {**options, "mode": "both", "arguments": arguments}), tests)
+
+
 def _accuracy(group: click.Group, benchmark: Benchmark) -> None:
     @group.command("accuracy", help="Score the accuracy log LOG (a file or its folder).", epilog=_EXITS)
-    @click.argument("log", type=click.Path(path_type=Path))
+    @click.argument("log", type=_Path())
     @_options([*_COMMON, _DEVICE, *_LOG])
     def _(log: Path, partial: bool, dtype: str, transposed: bool, max_examples: int | None, **options: Any) -> int:
         from loadgen.harness.scoring import LogOptions, score_existing
@@ -235,7 +276,7 @@ def _fetch(group: click.Group, benchmark: Benchmark) -> None:
         epilog=f"Files are kept for all benchmarks in ~/.cache/inference-bench/blobs; remove it freely.\n\n{_EXITS}",
     )
     @_options([_PROFILE, _BACKEND, _DTYPE, *_PLACE])
-    @click.option("--from", "source", type=click.Path(path_type=Path), help="Copy from this folder; no network.")
+    @click.option("--from", "source", type=_Path(), help="Copy from this folder; no network.")
     @click.option("--check", is_flag=True, help="Only say which files are there and right.")
     def _(source: Path | None, check: bool, **options: Any) -> int:
         from loadgen.harness.assets.fetch import execute, official
@@ -272,20 +313,27 @@ def _speed(group: click.Group, benchmark: Benchmark) -> None:
     @click.option("--pairs", type=click.IntRange(1), default=3, show_default=True)
     @click.option("--sweep", is_flag=True, help="All scenarios, then Server at rising rates until two are INVALID.")
     @click.option("--rate", "rates", type=_NUMBER, multiple=True, help="Of Server in a sweep; repeatable.")
-    def _(samples: int, pairs: int, sweep: bool, rates: tuple[float, ...], **options: Any) -> int:
+    @click.option("--html", type=_Path(), help="Write a sweep to this file too, with Server's latency by rate.")
+    def _(samples: int, pairs: int, sweep: bool, rates: tuple[float, ...], html: Path | None, **options: Any) -> int:
         from loadgen.harness.speed import pairs as paired
         from loadgen.harness.speed import sweep as swept
 
         plan = _plan(benchmark, options)
-        return swept.execute(plan, rates) if sweep else paired.execute(plan, samples, pairs)
+        return swept.execute(plan, rates, html) if sweep else paired.execute(plan, samples, pairs)
 
 
 def _report(group: click.Group, benchmark: Benchmark) -> None:
-    @group.command("report", help="Write report.html and results.csv of the run in FOLDER again.")
-    @click.argument("folder", type=click.Path(path_type=Path))
+    @group.command(
+        "report",
+        help="Write report.html and results.csv of the run in FOLDER again, and results.json if it is lost or damaged.",
+    )
+    @click.argument("folder", type=_Path())
     def _(folder: Path) -> int:
+        from loadgen.harness.report import rebuild
         from loadgen.harness.report.page import write_report
 
+        if said := rebuild.mended(folder, benchmark.name, benchmark.title):
+            click.echo(f"note: {said}", err=True)
         click.echo(write_report(folder))
         return 0
 
@@ -294,15 +342,15 @@ def _compare(group: click.Group, benchmark: Benchmark) -> None:
     @group.command(
         "compare", help="Compare the run in folder B with the one in A: figures, verdicts, settings, machines."
     )
-    @click.argument("a", type=click.Path(path_type=Path))
-    @click.argument("b", type=click.Path(path_type=Path))
+    @click.argument("a", type=_Path())
+    @click.argument("b", type=_Path())
     @click.option(
         "--fail-above",
         type=_FROM_0,
         metavar="PERCENT",
         help="Exit code 1 if B is worse by more, or if a test is VALID in A only.",
     )
-    @click.option("--html", type=click.Path(path_type=Path), help="Write the comparison to this file too.")
+    @click.option("--html", type=_Path(), help="Write the comparison to this file too.")
     def _(a: Path, b: Path, fail_above: float | None, html: Path | None) -> int:
         from loadgen.harness.report.compare import execute
 
@@ -328,46 +376,8 @@ def _plan(benchmark: Benchmark, options: dict[str, Any]) -> Plan:
     return plan
 
 
-def _request(
-    *,
-    data: Path | None,
-    quiet: bool,
-    profile: str = "",
-    round_: str = "v4.0",
-    scenario: tuple[str, ...] = (),
-    category: tuple[str, ...] = (),
-    mode: str = "both",
-    duration: float | None = None,
-    qps: float | None = None,
-    user_conf: Path | None = None,
-    audit_conf: Path | None = None,
-    workers: int = 1,
-    gpus_per_worker: int = 1,
-    worker_kind: str = "thread",
-    replicas: int | None = None,
-    ray_address: str = "local",
-    drain_timeout: float = 600.0,
-    **rest: Any,
-) -> Request:
-    """Options as click gives them, parsed once into the frozen request."""
-    from loadgen.harness.plan import Overrides, Request
-    from loadgen.harness.workers.pool import Workers
-    from loadgen.settings import Mode
+def _request(**options: Any) -> Request:
+    """Options as click gives them, parsed once."""
+    from loadgen.harness.request import request
 
-    modes = {
-        "performance": (Mode.PerformanceOnly,),
-        "accuracy": (Mode.AccuracyOnly,),
-        "both": (Mode.PerformanceOnly, Mode.AccuracyOnly),
-    }
-    return Request(
-        scenarios=scenario,
-        categories=category,
-        modes=modes[mode],
-        profile=profile,
-        data=data,
-        quiet=quiet,
-        drain_timeout_s=drain_timeout,
-        workers=Workers(workers, worker_kind, replicas or 0, ray_address, gpus_per_worker),
-        overrides=Overrides(duration, qps, user_conf, audit_conf, round_),
-        **rest,
-    )
+    return request(**options)

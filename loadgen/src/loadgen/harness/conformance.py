@@ -32,7 +32,8 @@ from loadgen.harness.plan import Request, resolve
 from loadgen.harness.scoring import open_dataset
 from loadgen.harness.standins.making import provide
 from loadgen.rules import load_round
-from loadgen.settings import TestSettings
+from loadgen.settings import Scenario, TestSettings
+from loadgen.submission.check import check
 
 PROFILES = ("mini", "synthetic", "full")
 HEAVY = ("numpy", "rich", "torch", "tensorflow", "onnx", "onnxruntime", "transformers", "scipy", "cv2")
@@ -71,6 +72,7 @@ def conformance(benchmark: Benchmark) -> list[Check]:
         return listed
     runs = {"dataset keeps its contract": partial(_dataset, benchmark)}
     runs |= {f"{s.name} is VALID": partial(_scenario, benchmark, s.name) for s in benchmark.scenarios}
+    runs["a compliance test is judged and placed"] = partial(_compliance, benchmark)
     for name in benchmark.backends:
         runs[f"{name} meets the target"] = partial(_backend, benchmark, name)
         if benchmark.backends[name].file:
@@ -218,13 +220,55 @@ def _refusals(benchmark: Benchmark, folder: Path) -> None:
 
 
 def _scenario(benchmark: Benchmark, scenario: str, folder: Path) -> None:
+    """Both modes into one folder, and a submission from that."""
     run = ["run", "--scenario", scenario, *_SHORT, "--data", str(folder / "mini")]
     whole_in_a_second = ["--qps", str(benchmark.profiles["mini"].samples)]  # how fast Server asks for every sample
     for mode in (["performance"], ["accuracy", *whole_in_a_second]):
-        code, said = _invoked(benchmark, [*run, "--mode", *mode], folder)
+        code, said = _invoked(benchmark, [*run, "--mode", *mode], folder, anew=mode == ["performance"])
         assert code == 0, f"exit code {code}: {said}"
-        (test,) = json.loads((folder / "out" / "results.json").read_text())["tests"]
+        *_, test = json.loads((folder / "out" / "results.json").read_text())["tests"]
         assert test["valid"], said
+    _submission(benchmark, scenario, folder)
+
+
+_TOO_SMALL = set(
+    "accuracy-samples sample-count offline-samples min-duration target-latency token-latency token-limits percentile "
+    "multistream-size early-stopping scenario-missing compliance-missing score-low score-high accuracy-images".split()
+)
+"""Rules that a miniature's results may break. Every other is broken by a file that is not as it should be."""
+
+
+def _submission(benchmark: Benchmark, scenario: str, folder: Path) -> None:
+    rules, kinds = load_round("v4.0").model(benchmark.model), ("datacenter", "edge")
+    category = next((one for one in kinds if Scenario[scenario] in rules.scenarios.get(one, ())), None)
+    if category is None:
+        return  # offered besides what the rules ask for
+    tree = load_round("v4.0").submission
+    fields = [f"--set={name}=N/A" for name in (*tree.system_fields, *tree.implementation_fields)]
+    fields += [f"--set=system_type={category}", "--set=status=available"]
+    where = ["--trial", "--submitter", "Org", "--system", "box", "--no-infer", "--code", str(folder / "code")]
+    (folder / "code").mkdir()
+    (folder / "code" / "main.py").touch()
+    built = ["submission", "build", str(folder / "out"), *where, *fields]
+    code, said = _invoked(benchmark, built, folder / "submission")
+    assert code == 0, f"exit code {code}: {said}"
+    found = check(folder / "submission" / "out").findings
+    assert {finding.rule for finding in found} <= _TOO_SMALL, f"a submission of {scenario}: {found}"
+
+
+def _compliance(benchmark: Benchmark, folder: Path) -> None:
+    """The first that the rules ask for, TEST01 if there is none. A run as short as this has no performance to judge."""
+    test = (*load_round("v4.0").model(benchmark.model).compliance, "TEST01")[0]
+    run = ["comply", "--tests", test, "--scenario", "Offline", *_SHORT, "--data", str(folder / "mini")]
+    code, said = _invoked(benchmark, run, folder)
+    assert code in (0, 1), f"exit code {code}: {said}"
+    (found,) = json.loads((folder / "out" / "compliance.json").read_text())
+    passed = {check["name"]: check["passed"] for check in found["checks"]}
+    judged = {name for name, met in passed.items() if met or name == "performance"}
+    judged |= {"accuracy"} if passed.get("score") else set()  # answers may differ, if their score does not
+    assert judged == set(passed), found["checks"]
+    for name in ("performance/run_1/mlperf_log_detail.txt", "accuracy/mlperf_log_accuracy.json", "verify_accuracy.txt"):
+        assert (folder / "out" / "compliance" / "Offline" / test / name).is_file(), f"{test} has no {name}"
 
 
 def _backend(benchmark: Benchmark, name: str, folder: Path) -> None:
@@ -273,9 +317,10 @@ def _data(benchmark: Benchmark, folder: Path) -> None:
         file.write_bytes(whole)
 
 
-def _invoked(benchmark: Benchmark, arguments: list[str], folder: Path) -> tuple[int, str]:
-    """(exit code, what was printed) of a run whose results go to folder / "out"."""
-    shutil.rmtree(folder / "out", ignore_errors=True)
+def _invoked(benchmark: Benchmark, arguments: list[str], folder: Path, anew: bool = True) -> tuple[int, str]:
+    """(exit code, what was printed) of a run whose results go to folder / "out", which is emptied first if anew."""
+    if anew:
+        shutil.rmtree(folder / "out", ignore_errors=True)
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         code = invoke(benchmark, [*arguments, "--output", str(folder / "out")])

@@ -21,6 +21,9 @@ PRECISION = 0.03
 """Share of the rate at which bisection ends."""
 
 TRY_S = 10.0
+PROBE_S = 1.0
+"""How long the last probe of Offline takes at least."""
+
 SHARES = (1.0, 0.95, 0.85, 0.7)
 """Of the rate that was found: the full tests, one after another until one ends VALID."""
 
@@ -65,6 +68,12 @@ def server_settings(settings: TestSettings, rate: float) -> TestSettings:
     )
 
 
+def tried_at(rate: float, settings: TestSettings, result: Result) -> Tried:
+    """What a short test of Server at this rate showed."""
+    share = 100 * settings.server_target_latency_percentile
+    return Tried(rate, result.valid, int(result.metrics.get(f"result_{share:.2f}_percentile_latency_ns", 0)))
+
+
 def find_server_rate(
     test: Layered, run: Callable[[TestSettings], Result], say: Callable[[str], None]
 ) -> tuple[float | None, list[Tried]]:
@@ -75,18 +84,16 @@ def find_server_rate(
         result = run(server_settings(test.settings, rate))
         if result.interrupted:
             raise KeyboardInterrupt
-        share = 100 * test.settings.server_target_latency_percentile
-        latency = int(result.metrics.get(f"result_{share:.2f}_percentile_latency_ns", 0))
-        tried.append(Tried(rate, result.valid, latency))
-        said = "holds" if result.valid else "does not hold"
-        say(f"Server at {rate:,.4g}/s: p{share:g} {latency / 1e6:,.2f} ms, {said}")
+        tried.append(tried_at(rate, test.settings, result))
+        share, said = 100 * test.settings.server_target_latency_percentile, "holds" if result.valid else "does not hold"
+        say(f"Server at {rate:,.4g}/s: p{share:g} {tried[-1].latency_ns / 1e6:,.2f} ms, {said}")
         return result.valid
 
     return search(test.settings.server_target_qps, holds), tried
 
 
 def find_offline_rate(test: Layered, run: Callable[[TestSettings], Result], say: Callable[[str], None]) -> float:
-    """Samples a second of ever larger queries, until one takes a second: what Offline is to expect."""
+    """Samples a second of ever larger queries, until one takes `PROBE_S`: what Offline is to expect."""
     samples = 64
     while True:
         one = TestSettings(scenario=Scenario.Offline, min_duration_ms=0, min_query_count=samples)
@@ -94,7 +101,7 @@ def find_offline_rate(test: Layered, run: Callable[[TestSettings], Result], say:
         if result.interrupted:
             raise KeyboardInterrupt
         rate = float(result.metrics.get("result_samples_per_second", 0.0))
-        if result.duration_ns >= 1e9 or not result.valid:
+        if result.duration_ns >= 1e9 * PROBE_S or not result.valid:
             say(f"Offline: about {rate:,.4g} samples/s")
             return rate
         samples *= 4

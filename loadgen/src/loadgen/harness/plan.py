@@ -6,7 +6,7 @@ is from.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import math
 import os
 import warnings
@@ -21,7 +21,7 @@ from loadgen.harness.assets import cache
 from loadgen.harness.benchmark import BackendSpec, Benchmark, Profile
 from loadgen.harness.serving.bucketing import Batching
 from loadgen.harness.workers.pool import Workers
-from loadgen.rules import ModelRules, load_round
+from loadgen.rules import ModelRules, Round, load_round, round_names
 from loadgen.settings import Mode, Scenario, TestSettings, with_test05_seeds
 
 
@@ -148,10 +148,11 @@ def resolve(benchmark: Benchmark, request: Request) -> Plan:
     profile_name = _chosen(benchmark, "profile", request.profile, benchmark.profiles)
     profile = benchmark.profiles[profile_name]
     backend_name, backend = _backend(benchmark, request)
-    rules = load_round(request.overrides.round).model(benchmark.model)
+    round_ = load_round(request.overrides.round)
+    rules = round_.model(benchmark.model)
     ratios = rules.ratios if request.ratio is None else (request.ratio,)
     rules.limits(ratios[0])  # one that the rules do not have is an error now, not after hours
-    scenarios = _scenarios(benchmark, request, rules)
+    scenarios = _scenarios(benchmark, request, round_)
     device = request.device or backend.devices[0]
     dtype = request.dtype or backend.dtypes[0]
     _check_backend(backend_name, backend, device, dtype, request.workers)
@@ -186,14 +187,30 @@ def _backend(benchmark: Benchmark, request: Request) -> tuple[str, BackendSpec]:
     if ":" not in request.backend:
         name = _chosen(benchmark, "backend", request.backend, benchmark.backends)
         return name, benchmark.backends[name]
+    module, _, name = request.backend.partition(":")
+    if not request.workers.replicas and not (name and _is_found(module)):
+        raise InputError(
+            f"--backend {request.backend}: no module {module!r} is found, or no class is named: write module:Class, "
+            "and put the module's folder on PYTHONPATH or install its package"
+        )
     dtypes = dict.fromkeys(dtype for spec in benchmark.backends.values() for dtype in spec.dtypes)
     return request.backend, BackendSpec(request.backend, dtypes=tuple(dtypes), devices=("cpu", "cuda"), spreads=True)
 
 
-def _scenarios(benchmark: Benchmark, request: Request, rules: ModelRules) -> list[Scenario]:
+def _is_found(module: str) -> bool:
+    """Without importing it: what it needs may be heavy."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ModuleNotFoundError, ValueError):  # of the package that it is in; of an empty name
+        return False
+
+
+def _scenarios(benchmark: Benchmark, request: Request, round_: Round) -> list[Scenario]:
+    """Those asked for, or all that the benchmark has and the round knows, or no round does."""
     if request.scenarios and request.categories:
         raise InputError("--scenario and --category both choose scenarios: give one of them")
-    offered = {s.name: s for s in benchmark.scenarios}
+    rules = round_.model(benchmark.model)
+    offered = {s.name: s for s in benchmark.scenarios if s in rules.offered or not _in_any_round(benchmark.model, s)}
     names = request.scenarios
     if request.categories:
         required = rules.scenarios
@@ -204,10 +221,17 @@ def _scenarios(benchmark: Benchmark, request: Request, rules: ModelRules) -> lis
     spelled = {name.lower(): name for name in offered}
     for name in names:
         if name.lower() not in spelled:
+            why = f" ({round_.absent[name]})" if name in round_.absent else ""
             raise InputError(
-                f"{benchmark.name} has no scenario {name!r}: choose {_listed(offered)}. The rules ask for no other"
+                f"{benchmark.name} has no scenario {name!r}{why}: choose {_listed(offered)}. The rules ask for no other"
             )
-    return [offered[spelled[name.lower()]] for name in dict.fromkeys(names)] or list(benchmark.scenarios)
+    return [offered[spelled[name.lower()]] for name in dict.fromkeys(names)] or list(offered.values())
+
+
+def _in_any_round(model: str, scenario: Scenario) -> bool:
+    """Or has the benchmark added it by itself, as Llama 2's SingleStream?"""
+    rounds = (load_round(name).models for name in round_names())
+    return any(scenario in models[model].offered for models in rounds if model in models)
 
 
 def _check_backend(name: str, backend: BackendSpec, device: str, dtype: str, workers: Workers) -> None:
@@ -262,7 +286,15 @@ def import_name(benchmark: Benchmark, dotted: str, what: str, extra: str = "") -
             f"{what} needs the package {error.name}, which is not installed: "
             f"pip install '{installed(benchmark, extra)}'"
         ) from error
-    return getattr(found, name) if name else found
+    return member(found, name, what) if name else found
+
+
+def member(module: Any, name: str, what: str) -> Any:
+    """Raises InputError that lists the classes of a module which has not this one."""
+    if hasattr(module, name):
+        return getattr(module, name)
+    classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+    raise InputError(f"{what}: {module.__name__} has no {name!r}; its classes are {', '.join(classes) or 'none'}")
 
 
 def installed(benchmark: Benchmark, extra: str) -> str:
@@ -273,8 +305,9 @@ def installed(benchmark: Benchmark, extra: str) -> str:
 def layered(benchmark: Benchmark, profile: Profile, scenario: Scenario, mode: Mode, overrides: Overrides) -> Layered:
     """The settings of one test. Raises InputError."""
     model = benchmark.model
-    layers = Layered(TestSettings(scenario=scenario, mode=mode), {})
-    rules = load_round(overrides.round).settings(model, scenario, layers.settings)
+    round_ = load_round(overrides.round)
+    layers = Layered(TestSettings(scenario=scenario, mode=mode, revision=round_.revision), {})
+    rules = round_.settings(model, scenario, layers.settings)
     layers = layers.then(f"rules {overrides.round}", rules)
     layers = layers.then("profile", replace(layers.settings, **profile.settings.get(scenario, {})))
     if overrides.user_conf:

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from rich.console import Console
 from loadgen.contracts import Backend, Dataset, InputError, Loaded, Measures
 from loadgen.harness import claims, peak
 from loadgen.harness.files import owned
-from loadgen.harness.machine import telemetry
+from loadgen.harness.machine import rapl, telemetry
 from loadgen.harness.plan import Layered, Plan, installed
 from loadgen.harness.report import columns, record, screen
 from loadgen.harness.report.collect import Report
@@ -33,15 +33,18 @@ from loadgen.run import run
 from loadgen.settings import Mode, Scenario, TestSettings
 
 
-def execute(plan: Plan, gpus: telemetry.Gpus | None = None) -> int:
-    """Run what was asked and print it. Returns the exit code. gpus: those to watch; None: all that there are."""
+def execute(plan: Plan, gpus: telemetry.Gpus | None = None, then: Callable[[Bench], None] = lambda _: None) -> int:
+    """Run what was asked and print it. Returns the exit code.
+
+    gpus: those to watch; None: all that there are. then: what follows the tests while the model is loaded.
+    """
     own_version()  # a package that is not installed fails now, not after the model is loaded
     out = screen.console(plan.request.quiet)
     with output_folder(plan) as output:
-        return _execute(plan, output, out, telemetry.find_gpus()[0] if gpus is None else gpus)
+        return _execute(plan, output, out, telemetry.find_gpus()[0] if gpus is None else gpus, then)
 
 
-def _execute(plan: Plan, output: Path, out: Console, gpus: telemetry.Gpus) -> int:
+def _execute(plan: Plan, output: Path, out: Console, gpus: telemetry.Gpus, then: Callable[[Bench], None]) -> int:
     out.print(
         f"{plan.benchmark.title}: profile {plan.profile_name} ({plan.profile.summary}), backend {plan.backend_name}"
     )
@@ -56,11 +59,13 @@ def _execute(plan: Plan, output: Path, out: Console, gpus: telemetry.Gpus) -> in
             tests = report.begin(workers.loaded, shortfalls)
             if shortfalls and plan.profile.is_official:
                 out.print(screen.claim(shortfalls), style="yellow", markup=False)
-            bench = _Bench(plan, report, dataset, workers.backends, out)
+            bench = Bench(plan, report, dataset, workers.backends, out)
             for layers in tests:
                 result = bench.at_peak(layers) if plan.request.find_peak else bench.test(layers)
                 if result.interrupted:
                     break
+            else:
+                then(bench)
     finally:
         report.finish(out)
     return report.exit_code
@@ -80,6 +85,21 @@ def interrupted_by_signals() -> Iterator[None]:
                 before[number] = signal.signal(number, interrupt)
     try:
         yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[list[int]]:
+    """What is done inside is done to the end; the signals that came meanwhile (Ctrl-C and its like) are in the list."""
+    came: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            before[number] = signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -132,7 +152,7 @@ def _new_folder(above: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class _Bench:
+class Bench:
     """What all tests of a run share."""
 
     plan: Plan
@@ -183,10 +203,13 @@ class _Bench:
             done.append(self._once(layers, number))
             middle = _middle(done)
             figures = [one.figure for one in done]
-            row = self.report.add(middle.result, middle.judged, middle.seconds, middle.folder, layers, tried, figures)
+            with undisturbed() as came:
+                row = self.report.add(
+                    middle.result, middle.judged, middle.seconds, middle.folder, layers, tried, figures
+                )
             self._say(f"{row.scenario} {row.mode}: {row.measured}  {row.verdict}  ({row.seconds:.1f} s)")
-            if done[-1].failure:
-                raise done[-1].failure
+            if done[-1].failure or came:
+                raise done[-1].failure or KeyboardInterrupt
             if done[-1].result.errors or done[-1].result.interrupted:
                 break
         return middle.result
@@ -196,28 +219,45 @@ class _Bench:
         scenario, mode = layers.settings.scenario, layers.settings.mode
         kind = "accuracy" if mode is Mode.AccuracyOnly else "performance"
         folder = self.report.output / scenario.name / (f"{kind}-{number + 1}" if number else kind)
-        log = LogSettings(outdir=folder, enable_trace=self.plan.request.trace)
-        system, limit_s = self.system(), self.plan.request.drain_timeout_s
         began = time.monotonic()
-        with screen.watching(f"{scenario.name} {kind}", self.out) as progress:
-            watched = self.report.gpus if mode is Mode.PerformanceOnly else telemetry.Gpus()
-            with telemetry.Sampling(watched, folder):
-                result = run(system, self.dataset, layers.settings, log=log, progress=progress, watchdog_s=limit_s)
-        if isinstance(system, Measures):
-            result = replace(result, metrics={**result.metrics, **system.measured()})
-        if mode is not Mode.AccuracyOnly and result.columns is not None:
-            columns.save(folder, result.columns)
-        judged: tuple[Accuracy, ...] = ()
+        watched = self.report.gpus if mode is Mode.PerformanceOnly else telemetry.Gpus()
+        with telemetry.Sampling(watched, folder), rapl.Counting(folder):
+            result, system = self.measure(layers.settings, folder, kind)
         failure: BaseException | None = None
+        if mode is not Mode.AccuracyOnly:
+            with undisturbed() as came:
+                result = _with_columns(result, system, folder)
+            failure = KeyboardInterrupt() if came else None
+        judged: tuple[Accuracy, ...] = ()
         try:
             if mode is Mode.AccuracyOnly and result.valid:
-                judged = score_log(self.plan, self.dataset, log.path("accuracy.json"))
+                judged = score_log(self.plan, self.dataset, folder / "mlperf_log_accuracy.json")
         except BaseException as error:  # the answers are kept, and can be scored by the `accuracy` command
             failure, stopped = error, isinstance(error, KeyboardInterrupt)
             reason = f"the answers are not scored: {'interrupted' if stopped else error}"
             result = replace(result, valid=False, reasons=(*result.reasons, reason), interrupted=stopped)
         figure = record.figure(result, layers.settings)
         return _Run(replace(result, columns=None), judged, time.monotonic() - began, folder, figure, failure)
+
+    def measure(self, settings: TestSettings, folder: Path, what: str) -> tuple[Result, Any]:
+        """Run one test on a new system, with its logs in `folder`. Returns its result, and the system.
+
+        what: the test's name on the screen, after the scenario's.
+        """
+        log = LogSettings(outdir=folder, enable_trace=self.plan.request.trace)
+        system, limit_s = self.system(), self.plan.request.drain_timeout_s
+        with screen.watching(f"{settings.scenario.name} {what}", self.out) as progress:
+            return run(system, self.dataset, settings, log=log, progress=progress, watchdog_s=limit_s), system
+
+
+def _with_columns(result: Result, system: Any, folder: Path) -> Result:
+    """The result with what the system measured; columns go to files beside the logs."""
+    if result.columns is not None:
+        columns.save(folder, result.columns)
+    figures = system.measured() if isinstance(system, Measures) else {}
+    single = {name: value for name, value in figures.items() if isinstance(value, float)}
+    columns.save_figures(folder, {name: value for name, value in figures.items() if name not in single})
+    return replace(result, metrics={**result.metrics, **single})
 
 
 @dataclass(frozen=True)
@@ -231,7 +271,7 @@ class _Run:
     figure: float | None
     """By which it is compared with others of the same test."""
     failure: BaseException | None
-    """What scoring raised."""
+    """What scoring raised, or a signal that came since the test."""
 
 
 def _middle(done: Sequence[_Run]) -> _Run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -16,7 +15,7 @@ from loadgen.contracts import Dataset, Entry, InputError, Scoring
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.plan import Plan
 from loadgen.harness.report import screen
-from loadgen.logs import read_accuracy
+from loadgen.logs import in_folder, read_accuracy
 from loadgen.rules import Accuracy
 
 
@@ -25,9 +24,12 @@ def open_dataset(plan: Plan, needs_model: bool = True) -> Dataset[Any]:
     prepare = plan.imported(plan.profile.prepare, "the profile")
     build = plan.imported(plan.benchmark.dataset, "the dataset")
     if not needs_model and plan.profile.is_official:
-        with contextlib.suppress(OSError, InputError):  # then the profile says what is missing
+        try:
             scored: Dataset[Any] = build(plan.folder, **plan.profile.dataset_options)
             return scored
+        except (OSError, InputError):
+            if any((plan.folder / "data").glob("*")):  # what is wrong with them, not which weights are missing
+                raise
     prepare(plan.folder)
     opened: Dataset[Any] = build(plan.folder, **plan.profile.dataset_options)
     return opened
@@ -91,13 +93,26 @@ def score_log(plan: Plan, dataset: Dataset[Any], log: Path, told: LogOptions = L
 def _values(plan: Plan, dataset: Dataset[Any], log: Path, told: LogOptions) -> tuple[Mapping[str, float], int]:
     """What the metric gives, and how many samples the log answers."""
     module = plan.imported(plan.benchmark.accuracy, "the accuracy metric")
-    at = Scoring(plan.folder, plan.device, log.parent, told.dtype, told.transposed, told.max_examples)
+    at = Scoring(plan.folder, plan.device, log.parent, told.dtype, told.transposed, told.max_examples, told.partial)
     seen = np.zeros(dataset.total_count, np.uint64)
     answers = entries(log, seen, told.is_whole)
     values: Mapping[str, float] = module.score(answers, dataset, at)
     for _ in answers:  # what a metric did not read is checked all the same
         pass
     return values, int(np.count_nonzero(seen))
+
+
+def score_part(plan: Plan, dataset: Dataset[Any], log: Path, of: Path) -> Mapping[str, float]:
+    """What the metric gives for the samples that `of` has answers of, by the answers in `log`. Writes nothing.
+
+    Raises InputError for a metric that scores nothing but whole logs.
+    """
+    wanted = {entry.qsl_idx for entry in read_accuracy(of)}
+    module = plan.imported(plan.benchmark.accuracy, "the accuracy metric")
+    answers = entries(log, np.zeros(dataset.total_count, np.uint64), is_whole=False)
+    some = (entry for entry in answers if entry.index in wanted)
+    values: Mapping[str, float] = module.score(some, dataset, Scoring(plan.folder, plan.device, partial=True))
+    return values
 
 
 def _judged(plan: Plan, scores: dict[str, float], ratio: float) -> Accuracy:
@@ -148,7 +163,8 @@ def text(judged: tuple[Accuracy, ...]) -> str:
 
 def find_log(given: Path) -> Path:
     """The accuracy log that a file's or a folder's path means. Raises InputError if there is none."""
-    file = given / "mlperf_log_accuracy.json" if given.is_dir() else given
-    if not file.is_file():
-        raise InputError(f"{file} is not there: give an mlperf_log_accuracy.json or its folder")
-    return file
+    if given.is_dir():
+        return in_folder(given, "mlperf_log_accuracy.json")
+    if not given.is_file():
+        raise InputError(f"{given} is not there: give an mlperf_log_accuracy.json or its folder")
+    return given

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
+import numpy as np
+import numpy.typing as npt
+
+from loadgen.contracts import I64
 from loadgen.logs.files import LogError, opened
-from loadgen.spool import LoggedAnswer
+from loadgen.logs.text import Piece, hexed, text_of
+from loadgen.spool import Block, joined
 
 _ADVICE = "the log may be cut off: run the accuracy test again"
 _PART = 1 << 20  # characters to read at a time
+_SHORT = 128  # bytes of an answer up to which lines are made together,
+_LINES = 1024  # so many at a time
+_SLICE = 1 << 17  # bytes of longer ones at a time
 _NO_SPACE = re.compile(r"[^ \t\r\n]")
 _DECODER = json.JSONDecoder()
 
@@ -29,22 +38,96 @@ class AccuracyEntry:
     token_count: int | None = None
 
 
-def write_accuracy(file: TextIO, answers: Iterable[LoggedAnswer], indices: Mapping[int, int] | Any) -> None:
-    """`mlperf_log_accuracy.json`, answer by answer. indices: sample index by seq_id."""
-    file.write("[")
-    separator = "\n"
-    for answer in answers:
-        tokens = ""
-        if answer.first_token is not None:
-            tokens += f', "token_data" : "{answer.first_token.hex().upper()}"'
-        if answer.n_tokens is not None:
-            tokens += f', "token_count" : {answer.n_tokens}'
-        file.write(
-            f'{separator}{{ "seq_id" : {answer.seq_id}, "qsl_idx" : {indices[answer.seq_id]}, '
-            f'"data" : "{answer.data.hex().upper()}"{tokens} }}'
-        )
-        separator = ",\n"
-    file.write("\n]\n")
+class AccuracyLog:
+    """`mlperf_log_accuracy.json` as it grows. indices: sample index by seq_id.
+
+    n_tokens: of each id, where tokens are counted. first_tokens: the answers to first tokens, by id, where they are
+    logged.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        indices: npt.NDArray[np.integer[Any]],
+        n_tokens: I64 | None = None,
+        first_tokens: Mapping[int, bytes] | None = None,
+    ) -> None:
+        self._file, self._indices, self._n_tokens, self._first_tokens = file, indices, n_tokens, first_tokens
+        self._separator = b"\n"
+        file.write(b"[")
+
+    def write(self, blocks: Iterable[Block]) -> None:
+        """Add answers."""
+        for size, alike in itertools.groupby(blocks, _size):
+            if size <= _SHORT and self._first_tokens is None:
+                self._write_short(joined(alike), size)
+            else:
+                for block in alike:
+                    self._write_each(block)
+
+    def close(self) -> None:
+        """The end of the list. Does not close the file."""
+        self._file.write(b"\n]\n")
+
+    def _write_short(self, block: Block, size: int) -> None:
+        """Answers of one size."""
+        ids = np.asarray(block.ids, np.int64)
+        for low in range(0, len(ids), _LINES):
+            some = ids[low : low + _LINES]
+            digits = np.frombuffer(hexed(block.data[low * size : (low + len(some)) * size]), np.uint8)
+            tokens = [Piece(b', "token_count" : '), Piece(self._n_tokens[some])] if self._n_tokens is not None else []
+            pieces = [
+                Piece(b',\n{ "seq_id" : '),
+                Piece(some),
+                Piece(b', "qsl_idx" : '),
+                Piece(self._indices[some].astype(np.int64)),
+                Piece(b', "data" : "'),
+                Piece(digits.reshape(len(some), 2 * size)),
+                Piece(b'"'),
+                *tokens,
+                Piece(b" }"),
+            ]
+            self._put(text_of(len(some), pieces))
+
+    def _write_each(self, block: Block) -> None:
+        """Answers of any size, turned into hexadecimal a slice at a time, so that large ones need little memory."""
+        view, bounds = memoryview(block.data), block.offsets.tolist()
+        digits, begin, end = memoryview(b""), 0, 0  # of which bytes
+        indices, closings = self._indices[block.ids].tolist(), self._closings(block.ids)
+        for one, index, closing, low, high in zip(
+            block.ids.tolist(), indices, closings, bounds, bounds[1:], strict=False
+        ):
+            self._put(b',\n{ "seq_id" : %d, "qsl_idx" : %d, "data" : "' % (one, index))
+            while low < high:
+                if low >= end:
+                    begin, end = low, min(low + _SLICE, len(view))
+                    digits = memoryview(hexed(view[begin:end]))
+                upto = min(high, end)
+                self._file.write(digits[2 * (low - begin) : 2 * (upto - begin)])
+                low = upto
+            self._file.write(closing)
+
+    def _closings(self, ids: I64) -> Iterable[bytes]:
+        """What follows the data of each answer."""
+        if self._n_tokens is None:
+            return itertools.repeat(b'" }')
+        counts = self._n_tokens[ids].tolist()
+        if self._first_tokens is None:
+            return (b'", "token_count" : %d }' % count for count in counts)
+        firsts = (hexed(self._first_tokens.get(one, b"")) for one in ids.tolist())
+        pairs = zip(firsts, counts, strict=True)
+        return (b'", "token_data" : "%b", "token_count" : %d }' % pair for pair in pairs)
+
+    def _put(self, text: bytes) -> None:
+        """Lines that begin with the separator of the line before, of which there may be none."""
+        self._file.write(text if self._separator == b",\n" else text[1:])
+        self._separator = b",\n"
+
+
+def _size(block: Block) -> int:
+    """Of each of its answers; more than `_SHORT` if they differ."""
+    sizes = np.diff(block.offsets)
+    return int(sizes[0]) if (sizes == sizes[0]).all() else _SHORT + 1
 
 
 def read_accuracy(path: Path) -> Iterator[AccuracyEntry]:
@@ -132,4 +215,5 @@ def _entry(path: Path, line: int, document: Any) -> AccuracyEntry:
             document.get("token_count"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LogError(f"{path}:{line}: not an accuracy log entry ({error!r}); {_ADVICE}") from error
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise LogError(f"{path}:{line}: not an accuracy log entry ({what}); {_ADVICE}") from error

@@ -8,31 +8,33 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from loadgen.logs.files import LogError, opened
 from loadgen.notes import DetailEntry
 from loadgen.results import Value
 
 
-def write_detail(file: TextIO, entries: Iterable[DetailEntry]) -> None:
-    """`mlperf_log_detail.txt`: one `:::MLLOG` line an entry."""
-    pid, tid = os.getpid(), threading.get_native_id()
-    for entry in entries:
-        ms, ns = divmod(entry.time_ns, 1_000_000)
-        file.write(
-            f':::MLLOG {{"key": "{entry.key}", "value": {_value(entry.value)}, "time_ms": {ms}.{ns:06d}, '
-            '"namespace": "mlperf::logging", "event_type": "POINT_IN_TIME", '
-            f'"metadata": {{"is_error": {_value(entry.is_error)}, "is_warning": {_value(entry.is_warning)}, '
-            f'"file": "loadgen", "line_no": 0, "pid": {pid}, "tid": {tid}}}}}\n'
-        )
+def detail_text(entries: Iterable[DetailEntry]) -> str:
+    """One `:::MLLOG` line an entry."""
+    return "".join(map(_line, entries))
+
+
+def _line(entry: DetailEntry) -> str:
+    ms, ns = divmod(entry.time_ns, 1_000_000)
+    return (
+        f':::MLLOG {{"key": "{entry.key}", "value": {_value(entry.value)}, "time_ms": {ms}.{ns:06d}, '
+        '"namespace": "mlperf::logging", "event_type": "POINT_IN_TIME", '
+        f'"metadata": {{"is_error": {_value(entry.is_error)}, "is_warning": {_value(entry.is_warning)}, '
+        f'"file": "loadgen", "line_no": 0, "pid": {os.getpid()}, "tid": {threading.get_native_id()}}}}}\n'
+    )
 
 
 def _value(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(str, value)) + "]"
+        return str(list(value)).replace(" ", "")  # of whole numbers
     return json.dumps(value)
 
 

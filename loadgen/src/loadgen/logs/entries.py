@@ -24,8 +24,13 @@ def own_version() -> str:
         raise InputError("loadgen is not installed, so its version is not known: pip install -e ./loadgen") from error
 
 
-def header_entries(sut_name: str, library: SampleLibrary, settings: EffectiveSettings) -> Iterator[Pair]:
-    """Who made the log. The official build facts have no counterpart in an installed Python package."""
+def header_entries(
+    sut_name: str, name_took_ns: int, library: SampleLibrary, settings: EffectiveSettings
+) -> Iterator[Pair]:
+    """Who made the log. The official build facts have no counterpart in an installed Python package.
+
+    name_took_ns: how long the system took to say its name.
+    """
     yield "loadgen_version", f"{settings.requested.revision.value} @ inference-loadgen {own_version()}"
     for key in (
         "build_date_local",
@@ -38,7 +43,7 @@ def header_entries(sut_name: str, library: SampleLibrary, settings: EffectiveSet
     yield "loadgen_file_sha1", {}
     yield "test_datetime", time.strftime("%Y-%m-%dT%H:%M:%SZ")
     yield "sut_name", sut_name
-    yield "get_sut_name_duration_ns", 0
+    yield "get_sut_name_duration_ns", name_took_ns
     yield "qsl_name", library.name
     yield "qsl_reported_total_count", library.total_count
     yield "qsl_reported_performance_count", library.performance_count

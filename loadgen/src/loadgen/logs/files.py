@@ -22,6 +22,17 @@ def opened(path: Path) -> TextIO:
         raise LogError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def in_folder(folder: Path, name: str) -> Path:
+    """A log that a test's folder holds. Raises LogError that names a folder of the right level, where one is below."""
+    file = folder / name
+    if file.is_file():
+        return file
+    below = (path for pattern in ("*", "*/*") for path in sorted(folder.glob(f"{pattern}/{name}")))
+    nearest = next(below, None) if folder.is_dir() else None
+    such = f", such as {nearest.parent}" if nearest else ""
+    raise LogError(f"{file} is not there: give the folder of one test's logs{such}")
+
+
 @dataclass(frozen=True)
 class LogSettings:
     """Where the logs of a run go. Existing files of the same name are replaced."""

@@ -253,3 +253,21 @@ def test_a_disk_that_fills_up_keeps_what_came(
     server.requests.clear()
     assert fetched(asset, tmp_path, way) == CONTENT
     assert server.ranges == [f"{room}-2047999"]
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://no-such-host.invalid/weights.bin", "the host is not found (is this machine online, or does it need"),
+        ("http://127.0.0.1:9/weights.bin", "no connection (Connection refused)"),
+    ],
+)
+def test_a_network_that_fails_is_told_in_words(
+    address: str, said: str, asset: Asset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    message = refused(replace(asset, address=address, mirrors=()), tmp_path)
+    assert f"{address}: {said}" in message
+    assert "Run fetch again, or get it by hand" in message
+    assert not re.search(r"[A-Z][a-z]+Error|object at|urllib3|Max retries", message)

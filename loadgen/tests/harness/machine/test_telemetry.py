@@ -20,7 +20,7 @@ from loadgen.harness.cli import invoke
 from loadgen.harness.machine import telemetry
 from loadgen.harness.machine.telemetry import Gpus, Sampling
 from loadgen.harness.plan import Overrides, Request, resolve
-from loadgen.harness.report import charts
+from loadgen.harness.report import system_charts
 from loadgen.harness.report.page import write_report
 from loadgen.harness.run import execute
 
@@ -157,7 +157,7 @@ def test_a_chart_is_of_what_is_reported_and_stays_small(tmp_path: Path) -> None:
         csv.writer(file).writerows([("time_s", "gpu", "use_percent", "memory_mib", "power_w"), *rows])
     samples = telemetry.read(tmp_path)
     assert samples is not None
-    (use,) = charts.draw_gpus(samples, "x")
+    (use,) = system_charts.draw_gpus(samples, "x")
     assert use.title == "GPU use over time"
     assert "8 GPUs" in use.note
     assert len(use.svg) < 100_000  # ten hours of eight GPUs

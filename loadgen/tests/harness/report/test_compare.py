@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from rich.console import Console
 
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
 from loadgen.harness.report import record
-from loadgen.harness.report.compare import Comparison, compare
+from loadgen.harness.report.charts import draw_pair
+from loadgen.harness.report.compare import Comparison, compare, show
+from loadgen.harness.report.page import figure
 
 Make = Callable[..., Benchmark]
 
@@ -200,7 +206,7 @@ def test_other_profiles_and_old_files_are_warned_about(runs: Benchmark) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a", "nowhere"], "nowhere cannot be read"),
+        (["a", "nowhere"], "nowhere/results.json cannot be read"),
         (["empty", "b"], "empty/results.json cannot be read"),
         (["a", "other"], "other of cubes: compare runs of one benchmark"),
         (["a", "b", "--html", "nowhere/c.html"], "--html nowhere/c.html cannot be written"),
@@ -217,3 +223,38 @@ def test_bad_input_is_exit_code_2(
     file.write_text(file.read_text().replace('"squares"', '"cubes"'))
     assert invoke(runs, ["compare", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_page_draws_both_runs_over_each_other(runs: Benchmark) -> None:
+    assert invoke(runs, ["compare", "a", "b", "--html", "page.html"]) == 0
+    text = Path("page.html").read_text()
+    assert text.count("<svg") == text.count("Latency distributions") == 3  # of each scenario's performance test
+    assert text.count("A thick, B thin") == 3
+    assert {"var(--line)", "var(--second)"} <= set(re.findall(r"var\(--\w+\)", text[text.index("<svg") :]))
+    assert len(set(re.findall(r'\bid="([^"]+)"', text))) == len(re.findall(r'\bid="([^"]+)"', text))
+    Path("b/Server/performance/columns.npz").unlink()
+    Path("b/Offline/performance/columns.npz").write_bytes(b"no columns")
+    assert invoke(runs, ["compare", "a", "b", "--html", "page.html"]) == 0
+    assert Path("page.html").read_text().count("<svg") == 1, "a figure less, and no error"
+
+
+def test_two_distributions_share_an_axis() -> None:
+    fast, slow = np.arange(1, 1001) * 10**6, np.arange(1, 11) * 10**8
+    chart = draw_pair(fast, slow, "x", 2 * 10**9)
+    assert chart.note.endswith("A thick, B thin; dashed: limit of 2 s.")
+    assert "99.9" in chart.svg, "as far as the larger of the two goes"
+    one_each = draw_pair(fast[:1], slow[:1], "x")
+    assert "<path" in one_each.svg
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_narrow_terminal_cuts_no_word(width: int, runs: Benchmark) -> None:
+    found = change("b", lambda data: data["options"].update(batch=3))
+    out = Console(file=io.StringIO(), width=width)
+    show(found, out)
+    said = out.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, said.splitlines())) <= width
+    for word in ("SingleStream", "performance", "exact_match", "VALID", "throughput", "samples/s", "batch"):
+        assert word in said
+    value = figure(next(m.a for m in found.metrics if m.name == "throughput"))
+    assert re.search(rf"A {value}  B {value}  same" if width < 60 else rf"{value} │ +{value} │ +same", said)

@@ -6,9 +6,11 @@ import csv
 import html.parser
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from loadgen.contracts import InputError
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
 from loadgen.harness.report import charts, columns, record
-from loadgen.harness.report.page import latency_table, write_report
+from loadgen.harness.report.page import judged_of, latency_table, write_report
 from loadgen.results import Records
 
 Make = Callable[..., Benchmark]
@@ -71,6 +73,21 @@ def ran(benchmark: Benchmark, *options: str, code: int = 0) -> Path:
     return Path("out")
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that only reads a run of everything puts it, for the others to copy."""
+    return tmp_path_factory.mktemp("made") / "out"
+
+
+@pytest.fixture
+def everything(benchmark_of: Make, made: Path) -> Path:
+    """`out`, of every scenario in both modes."""
+    if not made.is_dir():
+        ran(benchmark_of()).rename(made)
+    shutil.copytree(made, "out")
+    return Path("out")
+
+
 def page_of(folder: Path) -> Page:
     return Page((folder / "report.html").read_text("utf-8"))
 
@@ -92,12 +109,13 @@ def test_a_run_ends_with_a_report_of_every_test(benchmark_of: Make, capsys: pyte
     for said in ("SingleStream, performance VALID", "Server, accuracy VALID", "Offline, performance VALID"):
         assert said in page.words
     assert "This is not a benchmark result: the mini profile is numbers, embedded." in page.words
-    assert "f1 100.0000 >= 99.000 met >= 99.900 met" in page.words
+    assert "f1 100.0000 >= 99.000 (99 %) met >= 99.900 (99.9 %) met" in page.words
     assert "✓ latency limit" in page.words
     assert page.words.count("Latency distribution") == 3
     assert page.words.count("Throughput over time") == 3
     assert page.words.count("Latency over time") == 2  # Offline sends everything at once
-    assert page.tags.count("svg") == 8
+    assert page.words.count("Batches formed") == page.words.count("Waiting and computing") == 2  # not in SingleStream
+    assert page.tags.count("svg") == 14
     assert "backend numpy" in page.words
     assert "inference-loadgen" in page.words
     assert not re.search(r"\bnan\b|None|Undefined", page.words)
@@ -117,15 +135,15 @@ def test_settings_say_where_they_are_from(benchmark_of: Make) -> None:
     Path("user.conf").write_text("bert.Server.min_query_count = 700\n")
     folder = ran(benchmark_of(), "--scenario", "Server", "--qps", "4000", "--user-conf", "user.conf")
     words = page_of(folder).words.replace("_ ", "_")
-    assert "server_target_qps 4000.0 command line" in words
+    assert "server_target_qps 4,000 command line" in words
     assert "min_query_count 700 user.conf" in words
     assert "qsl_rng_seed 13281865557512327830 rules v4.0" in words
-    assert "server_target_latency_ns 1000000000 profile" in words
+    assert "server_target_latency_ns 1,000,000,000 profile" in words
     assert "The same as in Server, performance" in words
 
 
-def test_every_test_is_a_row_of_the_csv(benchmark_of: Make) -> None:
-    folder = ran(benchmark_of())
+def test_every_test_is_a_row_of_the_csv(everything: Path) -> None:
+    folder = everything
     with (folder / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     tests = record.read(folder).tests
@@ -138,14 +156,14 @@ def test_every_test_is_a_row_of_the_csv(benchmark_of: Make) -> None:
 def test_an_invalid_test_says_what_failed_and_what_to_do(benchmark_of: Make) -> None:
     options = ("--mode", "performance", "--scenario", "Offline", "--duration", "60", "--qps", "1")
     words = page_of(ran(benchmark_of(), *options, code=1)).words
-    assert "✗ NOT MET: minimum duration, 60000 ms" in words
+    assert "✗ NOT MET: minimum duration, 60,000 ms" in words
     assert "Why it is INVALID, and what to do the test lasted" in words
     assert "where 60 s are asked (min_duration): set offline_expected_qps (--qps) to" in words
 
 
 def test_a_missed_target_is_no_plain_valid(benchmark_of: Make) -> None:
     page = page_of(ran(benchmark_of(reference=102.0), "--mode", "accuracy", "--scenario", "Offline", code=1))
-    assert "f1 100.0000 >= 100.980 MISSED >= 101.898 MISSED" in page.words
+    assert "f1 100.0000 >= 100.980 (99 %) MISSED >= 101.898 (99.9 %) MISSED" in page.words
     assert "VALID" not in page.words
 
 
@@ -183,26 +201,26 @@ def test_names_are_text_and_never_markup(benchmark_of: Make) -> None:
     assert page.words.count("<script>alert(1)</script>") > 20
 
 
-def test_the_page_fetches_nothing_and_runs_nothing(benchmark_of: Make) -> None:
-    folder = ran(benchmark_of())
+def test_the_page_fetches_nothing_and_runs_nothing(everything: Path) -> None:
+    folder = everything
     page = page_of(folder)
     assert {"script", "link", "img", "iframe", "object", "image"}.isdisjoint(page.tags)
     for name, value in page.attributes:
         assert not name.startswith("on")
         if name in ("src", "href", "xlink:href", "action"):
-            assert value.startswith("#")
+            assert value.startswith("#") or (folder / value).is_file(), "only the logs beside it"
     text = (folder / "report.html").read_text("utf-8")
     assert set(re.findall(r"url\((.)", text)) <= {"#"}
     assert "@import" not in text
     assert "http" not in text
 
 
-def test_identifiers_are_unique_and_references_lead_to_one(benchmark_of: Make) -> None:
-    folder = ran(benchmark_of())
+def test_identifiers_are_unique_and_references_lead_to_one(everything: Path) -> None:
+    folder = everything
     page = page_of(folder)
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids)) > 10
-    referred = {value[1:] for name, value in page.attributes if name.endswith("href")}
+    referred = {value[1:] for name, value in page.attributes if name.endswith("href") and value[0] == "#"}
     referred |= set(re.findall(r"url\(#(\w+)\)", (folder / "report.html").read_text("utf-8")))
     assert referred <= set(ids)
 
@@ -254,7 +272,7 @@ def test_fewer_points_say_the_same() -> None:
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_a_few_samples_can_be_drawn(n: int) -> None:
     due = np.arange(n, dtype=np.int64) * 1000
-    drawn = charts.draw(Records(due, due, due + 7, 1), "x", 10)
+    drawn = charts.draw(Records(due, due, due + 7, 1), "x", charts.Judged(limit_ns=10))
     assert [c.title for c in drawn][:1] == ["Latency distribution"]
     assert len(drawn) == (3 if n > 1 else 2)
 
@@ -263,12 +281,33 @@ def test_queries_of_many_samples_and_tokens_are_drawn() -> None:
     due = np.arange(40, dtype=np.int64) * 1_000_000
     first = np.repeat(due, 8) + 1_000_000
     records = Records(due, due, first + 20_000_000, 8, first, np.full(320, 9))
-    distribution, over_time, _, per_token = charts.draw(records, "x")
+    distribution, over_time, _, per_token = charts.draw(records, "x", charts.Judged(0.99, 0, 2_000_000, 200_000_000))
+    assert distribution.note.endswith(
+        "p99, which is judged; thin line: time to the first token; dashed: limit of 2 ms."
+    )
+    assert per_token.note.endswith("; dashed: limit of 200 ms.")
     assert per_token.title == "Time per output token"
     assert columns.time_per_token(records).tolist() == [2_500_000] * 320
     assert "first token" in distribution.note
     assert "var(--second)" in distribution.svg
+    some = np.array([2 * 10**6] * 5 + [2 * 10**8] * 60 + [5 * 10**9])
+    assert ">0.003</text>" in charts.draw_pair(some, some, "y").svg, "labels keep their digits"
     assert "40 slices" in over_time.note
+
+
+def test_the_judged_percentile_is_marked(benchmark_of: Make) -> None:
+    folder = ran(benchmark_of(), "--scenario", "SingleStream", "--mode", "performance")
+    assert "large dot: p90, which is judged" in page_of(folder).words
+    (test,) = record.read(folder).tests
+    judged = {name: judged_of(replace(test, scenario=name)) for name in ("MultiStream", "Server", "Offline")}
+    limit = test.settings["server_target_latency_ns"]
+    assert judged == {
+        "MultiStream": charts.Judged(0.99),
+        "Server": charts.Judged(0.99, limit),
+        "Offline": charts.Judged(),
+    }
+    tokens = {**test.settings, "use_token_latencies": True, "server_ttft_latency": 7, "server_tpot_latency": 8}
+    assert judged_of(replace(test, scenario="Server", settings=tokens)) == charts.Judged(0.99, 0, 7, 8)
 
 
 def test_token_latencies_have_columns_of_their_own() -> None:

@@ -85,3 +85,22 @@ def test_a_damaged_file_is_explained(content: bytes | None, tmp_path: Path) -> N
         path.write_bytes(content)
     with pytest.raises(InputError, match="Put the official m.onnx there" if content is None else "cannot load it"):
         room.open_session(path, options())
+
+
+def test_a_file_tells_the_sizes_of_its_weights(tmp_path: Path) -> None:
+    """Those of the list of weights and those that are nodes of the graph; what cannot be read is None."""
+    x, y = (onnx.helper.make_tensor_value_info(name, 1, ["n", 3]) for name in "xy")
+    one, other = (
+        onnx.numpy_helper.from_array(np.zeros(shape, np.float32), name) for name, shape in (("a", 3), ("", (1, 3)))
+    )
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["b"], value=other),
+        onnx.helper.make_node("Constant", [], ["c"], value_float=1.0),
+        onnx.helper.make_node("Sum", ["x", "a", "b", "c"], ["y"]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", [x], [y], [one])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "sum.onnx")
+    assert room.constant_shapes(room.read_graph(tmp_path / "sum.onnx")) == {"a": (3,), "b": (1, 3), "c": ()}
+    (tmp_path / "bad.onnx").write_bytes(b"\x00 not a model")
+    assert room.read_graph(tmp_path / "bad.onnx") is None
+    assert room.read_graph(tmp_path / "none.onnx") is None

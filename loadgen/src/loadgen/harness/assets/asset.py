@@ -59,17 +59,18 @@ def fault(asset: Asset, file: Path, *, deep: bool = True) -> str:
     if size == 0 or (asset.bytes and size != asset.bytes):
         return f"wrong: {size:,} bytes{f', not {asset.bytes:,}' if asset.bytes else ''}"
     for kind, wanted in (("sha256", asset.sha256), ("md5", asset.md5)) if deep else ():
-        if wanted and (found := _digest(file, kind)) != wanted:
+        if wanted and (found := digest(file, kind)) != wanted:
             return f"wrong: its {kind} is {found}, not {wanted}"
     return ""
 
 
-def _digest(file: Path, kind: str) -> str:
-    digest = hashlib.new(kind, usedforsecurity=False)
+def digest(file: Path, kind: str = "sha256") -> str:
+    """Of the whole file, in hexadecimal digits."""
+    found = hashlib.new(kind, usedforsecurity=False)
     with file.open("rb") as opened:
         while block := opened.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+            found.update(block)
+    return found.hexdigest()
 
 
 def part_of(target: Path) -> Path:

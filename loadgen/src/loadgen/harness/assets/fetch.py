@@ -78,7 +78,7 @@ def _get(wanted: Sequence[Asset], folder: Path, source: Path | None, out: Consol
             _get_one(asset, folder, source, out)
         except InputError as error:  # the others may be there
             _say(out, f"{asset.path}: {error}")
-            failed.append(f"{asset.path}: {error}")
+            failed.append(f"{asset.path}: {error}".replace("\n", "\n    "))
     if len(failed) == 1:
         raise InputError(failed[0])
     if failed:

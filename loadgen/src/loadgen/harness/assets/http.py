@@ -9,12 +9,23 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    InvalidHeader,
+    MaxRetryError,
+    NameResolutionError,
+    NewConnectionError,
+    ProxyError,
+    ReadTimeoutError,
+    SSLError,
+)
 
 from loadgen.contracts import InputError
 from loadgen.harness.assets.asset import Asset
 
-_TIMEOUT = urllib3.Timeout(connect=20, read=60)
+_CONNECT_S, _READ_S = 20, 60
+_TIMEOUT = urllib3.Timeout(connect=_CONNECT_S, read=_READ_S)
 _RETRY = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=10)  # repeating is the caller's
 
 
@@ -52,6 +63,25 @@ class Answer:
     @property
     def is_range(self) -> bool:
         return self.response.status == 206
+
+
+def in_words(error: HTTPError) -> str:
+    """What went wrong, without the names of classes and functions."""
+    cause = cause_of(error)
+    said: dict[type[Exception], str] = {
+        NameResolutionError: "the host is not found (is this machine online, or does it need a proxy, HTTPS_PROXY?)",
+        ReadTimeoutError: f"nothing came for {_READ_S} s",
+        ProxyError: "the proxy that the environment names does not answer",
+        SSLError: f"its certificate is not accepted ({cause})",
+        NewConnectionError: f"no connection ({str(cause).rpartition('] ')[2].rstrip(')')})",
+        ConnectTimeoutError: f"no connection within {_CONNECT_S} s",  # the one before is of this kind too
+    }
+    return next((words for kind, words in said.items() if isinstance(cause, kind)), str(cause))
+
+
+def cause_of(error: HTTPError) -> Exception:
+    """What an error that only counts attempts is about."""
+    return error.reason if isinstance(error, MaxRetryError) and error.reason else error
 
 
 def pool(address: str, connections: int) -> urllib3.PoolManager:

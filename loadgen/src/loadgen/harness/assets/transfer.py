@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NameResolutionError
 
 from loadgen.contracts import InputError
 from loadgen.harness.assets.asset import Asset, check_space
-from loadgen.harness.assets.http import AddressError, Answer, Busy, Changed, OtherRange, ask, pool
+from loadgen.harness.assets.http import AddressError, Answer, Busy, Changed, OtherRange, ask, cause_of, in_words, pool
 from loadgen.harness.assets.ranges import Parts, Span, split
 
 Progress = Callable[[int, int], None]
@@ -66,8 +66,10 @@ class Transfer:
                     parts.discard()
                     self.minds_etag = not self.asset.has_checksum
                 left = way.attempts if parts.done > before else left - 1
+                if any(isinstance(cause_of(error), NameResolutionError) for error in errors):
+                    left = min(left, 1)  # without a network nothing gets better, and each file would take a minute
                 if errors and not left:
-                    why = f"{self.address}: {errors[0]}{self._kept()}"
+                    why = f"{self.address}: {in_words(errors[0])}{self._kept()}"
                     raise AddressError(f"{why}. Run fetch again, or get it by hand and give its folder by --from")
                 if errors:
                     connections = max(1, connections // 2)  # so many may be what it refuses

@@ -31,6 +31,7 @@ def describe(plan: Plan) -> Iterator[str]:
     yield f"profile {plan.profile_name}: {plan.profile.summary}"
     yield f"backend {plan.backend_name}, device {plan.device}, dtype {plan.dtype}, batch {plan.batch}"
     yield f"workers: {plan.request.workers}"
+    yield f"compliance tests of {plan.request.overrides.round}: {', '.join(plan.rules.compliance) or 'none'}"
     if why := needs.obstacle(plan):
         yield f"a run would be refused: {why}"
     gpus, why = find_gpus()

@@ -6,7 +6,7 @@ import csv
 import importlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from loadgen.contracts import InputError
 
 FILE = "telemetry.csv"
 PERIOD_S = 0.5
+_MOST_NVLINKS = 18  # of one GPU
 _COLUMNS = ("time_s", "gpu", "use_percent", "memory_mib", "power_w")
 MEASURES = _COLUMNS[2:]
 
@@ -57,6 +58,20 @@ class Gpus:
             facts["gpu driver"] = _text(self._asked("nvmlSystemGetDriverVersion"))
         return facts
 
+    def details(self) -> list[dict[str, Any]]:
+        """Of each GPU what the driver tells of: name, memory, link to the host, highest clock, links between GPUs."""
+        return [{name: value for name, value in self._details(one) if value is not None} for one in self._handles]
+
+    def _details(self, handle: Any) -> Iterator[tuple[str, Any]]:
+        name, memory = self._asked("nvmlDeviceGetName", handle), self._asked("nvmlDeviceGetMemoryInfo", handle)
+        yield "name", None if name is None else _text(name)
+        yield "memory_bytes", None if memory is None else int(memory.total)
+        yield "pcie_generation", self._asked("nvmlDeviceGetMaxPcieLinkGeneration", handle)
+        yield "pcie_width", self._asked("nvmlDeviceGetMaxPcieLinkWidth", handle)
+        yield "clock_mhz", self._asked("nvmlDeviceGetMaxClockInfo", handle, 1)  # of the processors: NVML_CLOCK_SM
+        links = [self._asked("nvmlDeviceGetNvLinkState", handle, link) for link in range(_MOST_NVLINKS)]
+        yield "nvlinks", None if len(self) > 1 and all(link is None for link in links) else sum(map(bool, links))
+
     def free_bytes(self) -> list[int | None]:
         """Memory that each GPU has free now."""
         found = [self._asked("nvmlDeviceGetMemoryInfo", handle) for handle in self._handles]
@@ -79,7 +94,7 @@ class Gpus:
     def _asked(self, function: str, *arguments: Any) -> Any:
         try:
             return getattr(self._nvml, function)(*arguments)
-        except self._nvml.NVMLError:
+        except (self._nvml.NVMLError, AttributeError):  # an older package has fewer functions
             return None
 
 

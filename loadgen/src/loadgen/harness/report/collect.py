@@ -14,10 +14,11 @@ from rich.console import Console
 from loadgen.contracts import InputError, Loaded
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.machine import telemetry
+from loadgen.harness.machine.description import describe
 from loadgen.harness.machine.facts import machine
 from loadgen.harness.peak import Tried
 from loadgen.harness.plan import Layered, Plan
-from loadgen.harness.report import record, screen
+from loadgen.harness.report import provenance, rebuild, record, screen
 from loadgen.harness.scoring import text
 from loadgen.results import Result
 from loadgen.rules import Accuracy
@@ -45,6 +46,8 @@ class Report:
 
     def __init__(self, plan: Plan, output: Path, gpus: telemetry.Gpus) -> None:
         self.plan, self.output, self.gpus = plan, output, gpus
+        self.system = describe(gpus)
+        """What a submission says of the machine."""
         self.loaded: Sequence[Loaded] = ()
         """What each worker really uses, when the model is loaded."""
         self.shortfalls: tuple[str, ...] = ()
@@ -52,6 +55,8 @@ class Report:
         self._done: dict[tuple[str, str], _Done] = {}
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}
         """By scenario and mode: those of earlier runs into this folder too."""
+        self._machine = {**machine(), **gpus.facts, **_commit(plan)}
+        self._files: dict[str, str] = {}
 
     def begin(self, loaded: Sequence[Loaded], shortfalls: tuple[str, ...]) -> tuple[Layered, ...]:
         """Take over what the folder has of an earlier run, and say which tests are to run.
@@ -59,7 +64,7 @@ class Report:
         loaded: what each worker really uses; shortfalls: see `loadgen.harness.claims`. Raises InputError if the
         folder's results were measured otherwise.
         """
-        self.loaded, self.shortfalls = loaded, shortfalls
+        self.loaded, self.shortfalls, self._files = loaded, shortfalls, provenance.files(self.plan)
         asked = {_key(test): test for test in self.plan.tests}
         file = self.output / record.FILE
         if file.exists():
@@ -72,6 +77,8 @@ class Report:
             if kept:
                 _check_same(self._record(), earlier, file)
             self._entries = kept
+        for scenario, mode in asked:
+            rebuild.forget(self.output / scenario / record.KINDS[mode])
         record.write(self.output, self._record())
         return tuple(asked.values())
 
@@ -104,6 +111,7 @@ class Report:
         saved |= {"rates_tried": [asdict(one) for one in tried]} if tried else {}
         saved |= {"repeats": list(figures)} if len(figures) > 1 else {}
         self._entries[_key(layers)] = saved
+        rebuild.save(self.output / row.scenario / row.mode, self._record(), saved)
         record.write(self.output, self._record())
         self._done[_key(layers)] = _Done(row, result, judged)
         self._keep_details(row, result)
@@ -169,17 +177,25 @@ class Report:
         return {
             "schema": record.SCHEMA,
             "benchmark": plan.benchmark.name,
+            "model": plan.benchmark.model,
             "title": plan.benchmark.title,
             "profile": plan.profile_name,
             "profile_summary": plan.profile.summary,
             "benchmark_result": not shortfalls,
             "shortfalls": shortfalls,
-            "machine": {**machine(), **self.gpus.facts},
+            "machine": self._machine,
+            "system": self.system,
             "options": {**_options(plan), **_used(self.loaded)},
             "arguments": list(plan.request.arguments),
             "directory": str(Path.cwd()),
+            "files": self._files,
             "tests": list(self._entries.values()),
         }
+
+
+def _commit(plan: Plan) -> dict[str, str]:
+    found = provenance.commit(f"bench_{plan.benchmark.name}") or provenance.commit("loadgen")
+    return {"commit": found} if found else {}
 
 
 def _headline(result: Result, layers: Layered) -> str:
@@ -218,8 +234,8 @@ def _missed(recorded: Mapping[tuple[str, str], Mapping[str, Any]], asked: Iterab
 
 def _check_same(now: Mapping[str, Any], earlier: Mapping[str, Any], file: Path) -> None:
     """Results of one folder are of one system. Raises InputError that names what differs."""
-    for part in ("benchmark", "profile", "options", "machine"):
-        one, other = now[part], earlier.get(part)
+    for part in ("benchmark", "profile", "options", "machine", "files"):
+        one, other = now[part], earlier.get(part, now[part] if part == "files" else None)  # files were not kept once
         if one == other:
             continue
         pairs = [(part, one, other)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +16,7 @@ from loadgen.harness.files import saving
 from loadgen.results import Records
 
 FILE = "columns.npz"
+SYSTEM_FILE = "system.npz"
 F64: TypeAlias = npt.NDArray[np.float64]
 
 
@@ -39,6 +41,24 @@ def read(folder: Path) -> Records:
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{file} is damaged ({error}): run again to get one") from error
     return records
+
+
+def save_figures(folder: Path, figures: Mapping[str, Any]) -> None:
+    """Write what a system measured in columns (`contracts.Measures`), in the place of an earlier run's."""
+    file = folder / SYSTEM_FILE
+    with saving(file):
+        file.unlink(missing_ok=True)
+        if figures:
+            np.savez(file, **figures)
+
+
+def read_figures(folder: Path) -> dict[str, Any]:
+    """What `save_figures` wrote; empty if there is nothing, or it is damaged: a chart less."""
+    try:
+        with np.load(folder / SYSTEM_FILE) as found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return {}
 
 
 def distribution(ordered: I64, points: int = 240) -> tuple[I64, F64]:

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from loadgen.contracts import InputError
-from loadgen.harness.report import record, screen
-from loadgen.harness.report.page import figure, render
+from loadgen.harness.report import columns, record, screen
+from loadgen.harness.report.charts import draw_pair
+from loadgen.harness.report.drawing import Chart
+from loadgen.harness.report.page import figure, judged_of, picture, render, write_page
 from loadgen.harness.report.record import SavedRun, SavedTest
 
 EXIT_OK, EXIT_WORSE = 0, 1
@@ -111,16 +114,29 @@ def execute(a: Path, b: Path, fail_above: float | None = None, html: Path | None
     for failure in failures:
         out.print(failure, style="red", markup=False)
     if html is not None:
-        _write(html, render("compare.html", c=found, failures=failures))
+        write_page(html, render("compare.html", c=found, failures=failures, charts=overlaid(found)))
         out.print(f"comparison: {html}", markup=False, soft_wrap=True)
     return EXIT_WORSE if failures else EXIT_OK
 
 
-def _write(file: Path, text: str) -> None:
+def overlaid(found: Comparison) -> dict[str, tuple[Chart, Markup]]:
+    """Test -> the latencies of both runs over each other, and their safe SVG; of tests whose columns both have."""
+    drawn = {}
+    for number, verdict in enumerate(found.verdicts):
+        pair = [_find(run, verdict.of) for run in (found.a, found.b)]
+        if all(test and test.kind == "performance" for test in pair):
+            chart = _over_each_other([test for test in pair if test], f"c{number}")
+            if chart:
+                drawn[verdict.of] = picture(chart)
+    return drawn
+
+
+def _over_each_other(tests: list[SavedTest], prefix: str) -> Chart | None:
     try:
-        file.write_text(text, "utf-8")
-    except OSError as error:
-        raise InputError(f"--html {file} cannot be written ({error.strerror}): choose another file") from error
+        a, b = (columns.read(test.folder).latencies_ns for test in tests)
+    except InputError:
+        return None
+    return draw_pair(a, b, prefix, judged_of(tests[0]).limit_ns) if len(a) and len(b) else None
 
 
 def compare(a: SavedRun, b: SavedRun) -> Comparison:
@@ -207,6 +223,7 @@ def _differences(
     for name, (x, y) in pairs.items():
         if x and y and x.settings and y.settings:
             yield from _differing(name, x.settings, y.settings)
+    yield from _differing("file", a.files, b.files)
     yield from _differing("machine", a.machine, b.machine)
 
 
@@ -236,34 +253,75 @@ def show(found: Comparison, out: Console) -> None:
     for warning in found.warnings:
         out.print(warning, style="yellow", markup=False)
     out.print()
-    table = _table("test", "figure", "A>", "B>", "B against A>")
+    print_pairs = _print_table if out.width >= _TABLE else _print_list
+    print_pairs([_of_tests(found), _what_differs(found)], out)
+
+
+_TABLE = 60
+"""Columns from which on a terminal gets tables; a narrower one gets lists."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A line of the comparison; a heading has only a name."""
+
+    name: str
+    a: str = ""
+    b: str = ""
+    change: str = ""
+    style: str = ""
+
+
+def _of_tests(found: Comparison) -> list[_Pair]:
+    """Names of tests, verdicts and figures; the first names the columns."""
+    pairs = [_Pair("test", "A", "B", "B against A")]
     for verdict in found.verdicts:
-        table.add_row(*map(Text, (verdict.of, "verdict", verdict.a, verdict.b)), _verdict_change(verdict))
+        changed = "same" if verdict.a == verdict.b else "changed"
+        pairs.append(_Pair(verdict.of))
+        pairs.append(_Pair("verdict", verdict.a, verdict.b, changed, "" if changed == "same" else "yellow"))
         for m in found.metrics:
             if m.test == verdict.of:
                 name = f"{m.name}{f', {m.unit}' if m.unit else ''}{'' if m.judged else ' (not judged)'}"
                 colour = {"better": "green", "worse": "red"}.get(m.direction, "")
-                table.add_row("", *map(Text, (name, _value(m.a), _value(m.b))), Text(m.change, style=colour))
-    out.print(table)
-    if found.differences:
-        out.print()
-        table = _table("differs", "name", "A", "B")
-        for d in found.differences:
-            table.add_row(*map(Text, (d.of, d.name, d.a, d.b)))
+                pairs.append(_Pair(name, _value(m.a), _value(m.b), m.change, colour))
+    return pairs
+
+
+def _what_differs(found: Comparison) -> list[_Pair]:
+    pairs = [_Pair("differs", "A", "B")]
+    of = ""
+    for d in found.differences:
+        if d.of != of:
+            of = d.of
+            pairs.append(_Pair(of))
+        pairs.append(_Pair(d.name, d.a, d.b))
+    return pairs
+
+
+def _print_table(groups: list[list[_Pair]], out: Console) -> None:
+    for heads, *pairs in filter(lambda group: len(group) > 1, groups):
+        table = Table(show_edge=False)
+        table.add_column(heads.name, overflow="fold")
+        for head in filter(None, (heads.a, heads.b, heads.change)):
+            table.add_column(head, justify="right" if heads.change else "left", overflow="fold")
+        for pair in pairs:
+            indent = "  " if pair.a else ""
+            cells = [Text(f"{indent}{pair.name}"), Text(pair.a), Text(pair.b), Text(pair.change, style=pair.style)]
+            table.add_row(*cells[: len(table.columns)])
         out.print(table)
+        out.print()
 
 
-def _verdict_change(verdict: Difference) -> Text:
-    return Text("same" if verdict.a == verdict.b else "changed", style="" if verdict.a == verdict.b else "yellow")
+def _print_list(groups: list[list[_Pair]], out: Console) -> None:
+    for heads, *pairs in filter(lambda group: len(group) > 1, groups):
+        if not heads.change:
+            out.print(heads.name)
+        for pair in pairs:
+            out.print(Text(f"  {pair.name}" if pair.a else pair.name, style="" if pair.a else "bold"))
+            if pair.a:
+                out.print(Text(f"    A {pair.a}  B {pair.b}  ").append(pair.change, style=pair.style))
+        out.print()
 
 
 def _value(value: float | None) -> str:
     return "-" if value is None else figure(value)
-
-
-def _table(*names: str) -> Table:
-    """A heading that ends in `>` belongs to a column of numbers."""
-    made = Table(show_edge=False)
-    for name in names:
-        made.add_column(name.rstrip(">"), justify="right" if name.endswith(">") else "left", overflow="fold")
-    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,11 @@ from markupsafe import Markup
 from loadgen.contracts import InputError
 from loadgen.harness.files import saving, whole_file
 from loadgen.harness.machine import telemetry
-from loadgen.harness.report import charts, columns, record
+from loadgen.harness.peak import Tried
+from loadgen.harness.report import charts, columns, provenance, record, system_charts
+from loadgen.harness.report.drawing import Chart
 from loadgen.harness.report.record import SavedRun, SavedTest
+from loadgen.harness.scoring import text
 from loadgen.logs import LogError, metrics_of, read_detail
 from loadgen.results import PERCENTILES
 
@@ -32,6 +36,11 @@ _PREFIXES = {
     "Server": "server_target_",
     "Offline": "offline_",
 }
+_JUDGED = {
+    "SingleStream": "single_stream_target_latency_percentile",
+    "MultiStream": "multi_stream_target_latency_percentile",
+    "Server": "server_target_latency_percentile",
+}
 _GPU_CELLS = (  # measure, which of it, its unit in that of the table
     ("use_percent", "mean", 1),
     ("use_percent", "max", 1),
@@ -43,7 +52,7 @@ _CONDITIONS = {  # key of the detail log -> what it means, with values of the sa
     "result_perf_constraints_met": "latency limit",
     "result_min_duration_met": "minimum duration, {effective_min_duration_ms} ms",
     "result_min_queries_met": "minimum number of queries, {effective_min_query_count}",
-    "early_stopping_met": "early stopping: enough samples for the percentile",
+    "early_stopping_met": "early stopping: enough queries to be 99 % sure of the percentile",
 }
 
 
@@ -74,19 +83,32 @@ def render(template: str, **values: Any) -> str:
     return pages.get_template(template).render(**values)
 
 
+def picture(chart: Chart) -> tuple[Chart, Markup]:
+    """A chart and its SVG, which is safe: the only text in it is our own labels and numbers."""
+    return chart, Markup(chart.svg)
+
+
+def write_page(file: Path, text: str) -> None:
+    """Where `--html` says. Raises InputError if it cannot be written."""
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise InputError(f"--html {file} cannot be written ({error.strerror}): choose another file") from error
+
+
 def figure(value: object) -> str:
     """A number as a person reads it: whole with separators, else with 5 digits that count."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.5g}"
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:,.5g}"
 
 
 def measured(test: SavedTest) -> str:
     """The result of a test in a few words."""
     if test.accuracy:
-        return ", ".join(f"{name} {value:.3f}" for name, value in test.accuracy[0].values.items())
+        return text(test.accuracy)
     head = test.headline
     if not head:
         return "nothing measured"
@@ -94,8 +116,8 @@ def measured(test: SavedTest) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """A long name that may fold after each underscore, so that its table fits a phone."""
-    return Markup("_<wbr>").join(name.split("_"))
+    """A long name that may fold after each underscore, slash and dot, so that its table fits a phone."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_/.])", name))
 
 
 def _moment(finished: str) -> str:
@@ -107,7 +129,9 @@ def _view(run: SavedRun, number: int) -> dict[str, Any]:
     test = run.tests[number]
     headings, rows = latency_table(test.metrics)
     pictures, missing = _charts(test, number)
-    settings = [(name, str(value), test.origins.get(name, "")) for name, value in sorted(test.settings.items())]
+    settings = [
+        (name, _setting(name, value), test.origins.get(name, "")) for name, value in sorted(test.settings.items())
+    ]
     changed = [s for s in settings if s[2] and not s[0].startswith(_of_others(test.scenario))]
     return {
         "test": test,
@@ -119,10 +143,15 @@ def _view(run: SavedRun, number: int) -> dict[str, Any]:
         "gpus": [_gpu(row) for row in test.telemetry],
         "gpu_charts": _gpu_charts(test, number),
         "missing": missing,
+        "logs": list(provenance.logs(run.folder, test.folder)),
         "settings": changed,
         "other_settings": [s for s in settings if s not in changed],
         "settings_as": next((n for n in range(number) if _same_settings(run.tests[n], test)), None),
     }
+
+
+def _setting(name: str, value: object) -> str:
+    return str(value) if name.endswith("_seed") else figure(value)  # a seed is no amount
 
 
 def _of_others(scenario: str) -> tuple[str, ...]:
@@ -160,23 +189,35 @@ def _conditions(test: SavedTest) -> list[tuple[str, bool]]:
         said = metrics_of(read_detail(test.folder / "mlperf_log_detail.txt"))
     except LogError:
         return []
-    known = defaultdict(lambda: "?", said)
+    known = defaultdict(lambda: "?", {name: figure(value) for name, value in said.items()})
     return [(meaning.format_map(known), bool(said[key])) for key, meaning in _CONDITIONS.items() if key in said]
 
 
-def _charts(test: SavedTest, number: int) -> tuple[list[tuple[charts.Chart, Markup]], str]:
+def _charts(test: SavedTest, number: int) -> tuple[list[tuple[Chart, Markup]], str]:
     """(charts and their safe SVG, why there are none)."""
     if test.kind != "performance":
         return [], ""
-    limit = test.settings.get("server_target_latency_ns", 0) if test.scenario == "Server" else 0
     try:
-        drawn = charts.draw(columns.read(test.folder), f"c{number}", limit)
+        judged = judged_of(test)
+        drawn = charts.draw(columns.read(test.folder), f"c{number}", judged)
+        drawn += system_charts.draw_flow(columns.read_figures(test.folder), f"f{number}")
         if test.rates_tried:
-            drawn.append(charts.draw_rates(test.rates_tried, f"p{number}", limit))
+            limit = judged.limit_ns or judged.first_ns
+            drawn.append(charts.draw_rates([Tried(**one) for one in test.rates_tried], f"p{number}", limit))
     except InputError as error:
         return [], f"No charts: {error}."
-    svg = [(chart, Markup(chart.svg)) for chart in drawn]  # the only text in it is our own labels and numbers
-    return svg, "" if drawn else "No charts: no query was answered."
+    return [picture(chart) for chart in drawn], "" if drawn else "No charts: no query was answered."
+
+
+def judged_of(test: SavedTest) -> charts.Judged:
+    """What the rules judge of its latencies, as far as its settings were kept."""
+    said = test.settings
+    share = float(said.get(_JUDGED.get(test.scenario, ""), 0.0))
+    if test.scenario != "Server" or not said:
+        return charts.Judged(share)
+    if said.get("use_token_latencies"):
+        return charts.Judged(share, 0, int(said["server_ttft_latency"]), int(said["server_tpot_latency"]))
+    return charts.Judged(share, int(said["server_target_latency_ns"]))
 
 
 def _gpu(row: Mapping[str, Any]) -> list[str]:
@@ -185,14 +226,14 @@ def _gpu(row: Mapping[str, Any]) -> list[str]:
     return [str(row["gpu"]), *("-" if value is None else f"{value:,.1f}" for value in values)]
 
 
-def _gpu_charts(test: SavedTest, number: int) -> list[tuple[charts.Chart, Markup]]:
+def _gpu_charts(test: SavedTest, number: int) -> list[tuple[Chart, Markup]]:
     """As `_charts`; none where nothing was sampled, or the file of it is lost or damaged."""
     try:
         samples = telemetry.read(test.folder) if test.telemetry else None
     except InputError:
         return []
-    drawn = charts.draw_gpus(samples, f"g{number}") if samples else []
-    return [(chart, Markup(chart.svg)) for chart in drawn]
+    drawn = system_charts.draw_gpus(samples, f"g{number}") if samples else []
+    return [picture(chart) for chart in drawn]
 
 
 def _csv_rows(run: SavedRun) -> Iterator[Sequence[object]]:

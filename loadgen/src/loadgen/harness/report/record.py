@@ -19,6 +19,8 @@ from loadgen.rules import Accuracy, Limits
 from loadgen.settings import TestSettings
 
 FILE = "results.json"
+KINDS = {"AccuracyOnly": "accuracy", "PerformanceOnly": "performance"}
+"""Mode -> the name of a test's folder."""
 SCHEMA = 2  # of results.json; grows when a field changes its meaning
 
 
@@ -52,7 +54,7 @@ class SavedTest:
     @property
     def kind(self) -> str:
         """As in the test's folder name."""
-        return {"AccuracyOnly": "accuracy", "PerformanceOnly": "performance"}.get(self.mode, self.mode)
+        return KINDS.get(self.mode, self.mode)
 
     @property
     def verdict(self) -> str:
@@ -89,6 +91,8 @@ class SavedRun:
     machine: Mapping[str, str]
     options: Mapping[str, Any]
     tests: tuple[SavedTest, ...]
+    files: Mapping[str, str]
+    """Model and data that were read -> their checksums (see `provenance.files`)."""
 
 
 def entry(
@@ -175,9 +179,23 @@ def write(folder: Path, data: Mapping[str, Any]) -> None:
         sync(part)
 
 
+class LostError(InputError):
+    """A `results.json` that is missing or damaged, which the tests' own files may make up for."""
+
+    def __init__(self, file: Path, fault: str) -> None:
+        """file: the one that was looked for; fault: what is wrong with it."""
+        super().__init__(f"{fault}: {_advice(file)}")
+        self.fault = fault
+
+
+def _file(folder: Path) -> Path:
+    """The `results.json` that a path means: of a run's folder, or itself."""
+    return folder if folder.is_file() else folder / FILE
+
+
 def load(folder: Path) -> dict[str, Any]:
-    """`results.json` as it is. Raises InputError if it is missing, damaged or of another schema."""
-    file = folder / FILE if folder.is_dir() else folder
+    """`results.json` as it is. Raises LostError if it is missing or damaged, InputError if it is of another schema."""
+    file = _file(folder)
     try:
         data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if data["schema"] != SCHEMA:
@@ -185,10 +203,26 @@ def load(folder: Path) -> dict[str, Any]:
                 f"{file} has schema {data['schema']}, this version reads {SCHEMA}: use the version that wrote it"
             )
     except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}): give the output folder of a run") from error
+        raise LostError(file, f"{file} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is not the results file of a run, or it is damaged ({error!r}): run again") from error
+        raise LostError(file, f"{file} is not the results file of a run, or it is damaged ({error})") from error
     return data
+
+
+def _advice(file: Path) -> str:
+    """What to do about a `results.json` that cannot be read; file: that, or what was given in its place."""
+    folder = file.parent
+    if file.name != FILE and (folder / FILE).is_file():
+        return f"the folder of the run is {folder}"
+    if file.name != FILE or not folder.is_dir():
+        return "give the output folder of a run"
+    above = [place for place in list(folder.absolute().parents)[:2] if (place / FILE).is_file()]
+    below = [found.parent for found in folder.glob(f"*/{FILE}")]
+    if len(above or below) == 1:
+        return f"the folder of the run is {(above or below)[0]}"
+    if any(folder.glob("*/*/result.json")):
+        return f"the command `report {folder}` makes it again from the tests' own files"
+    return "give the output folder of a run"
 
 
 def arguments_of(folder: Path) -> tuple[str, ...]:
@@ -204,12 +238,12 @@ def arguments_of(folder: Path) -> tuple[str, ...]:
 
 def read(folder: Path) -> SavedRun:
     """The run in this folder. Raises InputError that names the file, if it is missing or damaged."""
-    file = folder / FILE if folder.is_dir() else folder
+    file = _file(folder)
     data = load(folder)
     try:
         return _run(data, file.parent)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is not the results file of a run, or it is damaged ({error!r}): run again") from error
+        raise LostError(file, f"{file} is not the results file of a run, or it is damaged ({error!r})") from error
 
 
 def _run(data: Mapping[str, Any], folder: Path) -> SavedRun:
@@ -223,6 +257,7 @@ def _run(data: Mapping[str, Any], folder: Path) -> SavedRun:
         machine=dict(data["machine"]),
         options=dict(data.get("options", {})),
         tests=tuple(_test(test, folder) for test in data["tests"]),
+        files=dict(data.get("files", {})),
     )
 
 

@@ -68,17 +68,21 @@ def console(quiet: bool) -> Console:
     return Console(file=lasting, quiet=quiet, width=None if lasting.isatty() else 110, highlight=False)
 
 
-def describe(progress: Progress) -> str:
-    """`1,234 of 5,000 samples  98.7/s  p50 3.1 ms  p99 8.0 ms  ETA 12 s`."""
+def describe(progress: Progress, width: int = 200) -> str:
+    """`1,234 of 5,000 samples  98.7/s  p50 3.1 ms  p99 8.0 ms  ETA 12 s`.
+
+    In less width the percentiles go first, then the rate: how far it is, and how long it takes, stay."""
     of = f" of {progress.total:,}" if progress.total else ""
-    words = [f"{progress.completed:,}{of} samples", f"{progress.rate:,.1f}/s"]
+    count, rate, shares, end = f"{progress.completed:,}{of}", f"{progress.rate:,.1f}/s", [], []
     if progress.p50_ns is not None and progress.p99_ns is not None:
-        words.append(f"p50 {progress.p50_ns / 1e6:.2f} ms  p99 {progress.p99_ns / 1e6:.2f} ms")
+        shares = [f"p50 {progress.p50_ns / 1e6:.2f} ms", f"p99 {progress.p99_ns / 1e6:.2f} ms"]
     if progress.waiting:
-        words.append(f"no answer for {progress.silent_s:.0f} s; ids that wait: {', '.join(map(str, progress.waiting))}")
+        end = [f"no answer for {progress.silent_s:.0f} s; ids that wait: {', '.join(map(str, progress.waiting))}"]
     elif progress.eta_s:
-        words.append(f"ETA {progress.eta_s:.0f} s")
-    return "  ".join(words)
+        end = [f"ETA {progress.eta_s:.0f} s"]
+    forms = ([f"{count} samples", rate, *shares, *end], [f"{count} samples", rate, *end], [count, *end])
+    texts = ["  ".join(words) for words in forms]
+    return next((text for text in texts if len(text) <= width), texts[-1])
 
 
 def share(progress: Progress) -> float:
@@ -96,10 +100,11 @@ def watching(label: str, out: Console) -> Iterator[Callable[[Progress], None] | 
     if out.quiet:
         yield None
     elif out.is_terminal:
-        columns = (TextColumn(label), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"))
-        with Bar(*columns, console=out, transient=True) as bar:
+        room = out.width - len(label) - 1  # a bar, where there is more than what the words need
+        bars = [BarColumn(bar_width=24)] if out.width >= 110 else []
+        with Bar(TextColumn(label), *bars, TextColumn("{task.fields[text]}"), console=out, transient=True) as bar:
             task = bar.add_task("", total=1.0, text="starting")
-            yield lambda p: bar.update(task, completed=share(p), text=describe(p))
+            yield lambda p: bar.update(task, completed=share(p), text=describe(p, room))
     else:
         yield _plain(label, out)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loadgen.contracts import BackendOptions, InputError, Loaded
 from loadgen.harness.runtimes.devices import only_device
@@ -48,6 +48,28 @@ def open_session(path: Path, options: BackendOptions, content: bytes | None = No
     if provider not in session.get_providers():  # the runtime falls back to the CPU in silence
         raise InputError(f"device {options.device!r}: {provider} did not start; use device cpu")
     return session
+
+
+def read_graph(path: Path) -> Any:
+    """A file's graph, for what a session does not tell: the sizes of its weights. Needs onnx.
+
+    None for what cannot be read: `open_session` says why."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.load(path, load_external_data=False).graph
+    except (OSError, DecodeError):
+        return None
+
+
+def constant_shapes(graph: Any) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every weight of a graph, and of every other constant tensor."""
+    found = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            found |= {name: tuple(value.t.dims) for name, value in zip(node.output, node.attribute, strict=False)}
+    return found
 
 
 def loaded(session: InferenceSession, options: BackendOptions, dtype: str) -> Loaded:

@@ -7,6 +7,7 @@ one thread a worker, so that the load generator can go on issuing on time.
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
@@ -15,8 +16,9 @@ from typing import Any, Generic, NamedTuple
 
 import numpy as np
 
-from loadgen.contracts import Answers, B, Backend, Dataset, Encode, Ints, O, Responder
+from loadgen.contracts import Answers, B, Backend, Dataset, Encode, Figures, Ints, O, Responder
 from loadgen.harness.serving.bucketing import Batching, Costs
+from loadgen.harness.serving.flow import Flow, measured
 from loadgen.harness.serving.waiting import Batch, Waiting
 
 _IN_FLIGHT = 2  # batches a worker has submitted and not answered: copies of one overlap the computing of the other
@@ -50,9 +52,10 @@ class BatchingSystem(Generic[B, O]):
         """See `contracts.SystemUnderTest`."""
         self._respond = respond
         self._waiting = Waiting(self._costs, self._rules)
+        self._flows = [Flow() for _ in self._backends]
         self._threads = [
-            threading.Thread(target=self._work, args=(backend,), name=f"worker {number}", daemon=True)
-            for number, backend in enumerate(self._backends)
+            threading.Thread(target=self._work, args=(backend, flow), name=f"worker {number}", daemon=True)
+            for number, (backend, flow) in enumerate(zip(self._backends, self._flows, strict=True))
         ]
         for thread in self._threads:
             thread.start()
@@ -85,34 +88,43 @@ class BatchingSystem(Generic[B, O]):
         for thread in self._threads:
             thread.join()
 
-    def _work(self, backend: Backend[B, O]) -> None:
+    def measured(self) -> Figures:
+        """See `flow.measured`; empty in SingleStream, where no batch is formed."""
+        return measured(self._flows)
+
+    def _work(self, backend: Backend[B, O], flow: Flow) -> None:
         flying: deque[_Flight] = deque()
         try:
             while not self._waiting.closed:
-                self._advance(backend, flying)
+                self._advance(backend, flying, flow)
         except Exception as error:  # whatever a model raises ends the run, in words
             self._respond.fail(str(error), "".join(traceback.format_exception(error)))
         wait([flight.future for flight in flying], _STOP_S)  # the next test finds the backend free
 
-    def _advance(self, backend: Backend[B, O], flying: deque[_Flight]) -> None:
+    def _advance(self, backend: Backend[B, O], flying: deque[_Flight], flow: Flow) -> None:
         """Submit the next batch, or wait for one; answer those that are ready."""
         if len(flying) < _IN_FLIGHT:
             batch = self._waiting.next(len(flying[0].batch.ids), flying[0].future) if flying else self._waiting.next()
             if batch is not None:
-                flying.append(self._submit(backend, batch))
+                flow.began_s, now = self._waiting.began_s or 0.0, time.monotonic()
+                flying.append(self._submit(backend, batch, now))
+                flow.formed(len(batch.ids), now, batch.waiting)
         else:
             wait([flying[0].future], _LOOK_S)
         while flying and flying[0].future.done():
-            self._answer(flying.popleft())
+            flight = flying.popleft()
+            self._answer(flight)
+            count, now = len(flight.batch.ids), time.monotonic()
+            flow.done(count, now, flight.batch.waited_s, count * (now - flight.began_s))
 
-    def _submit(self, backend: Backend[B, O], batch: Batch) -> _Flight:
+    def _submit(self, backend: Backend[B, O], batch: Batch, now: float = 0.0) -> _Flight:
         try:
             future = backend.submit(self._dataset.gather(batch.indices))
         except Exception as error:
             raise failure(batch.indices, error) from error
         if not future.done():
             future.add_done_callback(self._waiting.answered)
-        return _Flight(batch, future)
+        return _Flight(batch, future, now)
 
     def _encoded(self, flight: _Flight) -> Answers:
         try:
@@ -138,6 +150,7 @@ class _Flight(NamedTuple):
 
     batch: Batch
     future: Future[Any]
+    began_s: float
 
 
 class PredictionError(RuntimeError):

@@ -11,7 +11,8 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import repeat
 from typing import Generic
 
 import numpy as np
@@ -21,6 +22,7 @@ from loadgen.contracts import (
     B,
     Dataset,
     Encode,
+    Figures,
     InputError,
     Ints,
     RequestError,
@@ -30,6 +32,7 @@ from loadgen.contracts import (
 )
 from loadgen.harness.serving.batching import failure
 from loadgen.harness.serving.bucketing import Batching, Costs, longest_first
+from loadgen.harness.serving.flow import Flow, measured
 from loadgen.harness.serving.gaps import Gaps
 
 _LOOK_S = 0.25  # how long a step may wait before this looks whether the run is over
@@ -64,9 +67,9 @@ class StreamingSystem(Generic[B]):
         """See `contracts.SystemUnderTest`."""
         self._respond = respond
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[int, int]] = deque()  # id, index
+        self._waiting: deque[tuple[int, int, float]] = deque()  # id, index, when it came
         self._running: dict[int, _Running] = {}
-        self._gaps = Gaps()
+        self._gaps, self._flow = Gaps(), Flow()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
@@ -81,8 +84,10 @@ class StreamingSystem(Generic[B]):
             indices = np.asarray(indices)
             order = longest_first(self._costs.of(indices))
             ids, indices = ids[order].tolist(), indices[order].tolist()
-        new = [(ids, indices)] if isinstance(ids, int) else zip(ids, indices, strict=True)  # type: ignore[arg-type]
+        now = time.monotonic()
+        new = [(ids, indices, now)] if isinstance(ids, int) else zip(ids, indices, repeat(now))  # type: ignore[arg-type]
         with self._changed:
+            self._flow.began_s = self._flow.began_s or now
             self._waiting.extend(new)  # type: ignore[arg-type]
             self._changed.notify()
 
@@ -96,14 +101,16 @@ class StreamingSystem(Generic[B]):
             self._changed.notify()
         self._thread.join()
 
-    def measured(self) -> Mapping[str, float]:
-        """Times between the tokens of a request, over all of them (see `contracts.Measures`)."""
-        return self._gaps.measured()
+    def measured(self) -> Figures:
+        """Times between the tokens of a request, over all of them, and `flow.measured`, where a batch is a step."""
+        return {**self._gaps.measured(), **measured([self._flow])}
 
     def _work(self) -> None:
         try:
             while self._admit():
-                self._report(self._backend.step(_LOOK_S))
+                tokens = self._backend.step(_LOOK_S)
+                self._flow.formed(len(self._running), time.monotonic(), len(self._waiting) + len(self._running))
+                self._report(tokens)
         except Exception as error:  # whatever a model raises ends the run, in words
             named = self._running.get(error.request) if isinstance(error, RequestError) else None
             told = failure([named.index], error) if named else error
@@ -119,8 +126,9 @@ class StreamingSystem(Generic[B]):
             room = self._backend.room() if self._waiting else 0
             new = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
         if new:
-            ids, indices = np.array(new, np.int64).T
-            self._running.update((number, _Running(index)) for number, index in new)
+            ids, indices = (np.array(column, np.int64) for column in list(zip(*new, strict=True))[:2])
+            now = time.monotonic()
+            self._running.update((number, _Running(index, came, now)) for number, index, came in new)
             try:
                 self._backend.add(ids, self._dataset.gather(indices))
             except RequestError:
@@ -152,21 +160,23 @@ class StreamingSystem(Generic[B]):
     def _finish(self, ids: list[int]) -> None:
         outputs = [np.array(self._running[number].tokens, np.int64) for number in ids]
         encoded = self._encode(outputs, self._indices(ids), self._dataset)
-        for number in ids:
-            del self._running[number]
         self._respond.complete(ids if len(ids) > 1 else ids[0], *encoded)
+        now = time.monotonic()
+        for number in ids:
+            ended = self._running.pop(number)
+            self._flow.done(1, now, ended.added_s - ended.came_s, now - ended.added_s)
 
     def _indices(self, ids: list[int]) -> I64:
         return np.array([self._running[number].index for number in ids], np.int64)
 
 
 class _Running:
-    """A request that the backend has: its sample, and its tokens so far."""
+    """A request that the backend has: its sample, when it came and was added, and its tokens so far."""
 
-    __slots__ = ("index", "tokens")
+    __slots__ = ("added_s", "came_s", "index", "tokens")
 
-    def __init__(self, index: int) -> None:
-        self.index = index
+    def __init__(self, index: int, came_s: float, added_s: float) -> None:
+        self.index, self.came_s, self.added_s = index, came_s, added_s
         self.tokens: list[int] = []
 
 

@@ -21,6 +21,10 @@ class Batch(NamedTuple):
 
     ids: I64
     indices: I64
+    waited_s: float = 0.0
+    """Of all of them together, until they were taken."""
+    waiting: int = 0
+    """How many samples waited when they were taken, they included."""
 
 
 class Waiting:
@@ -40,6 +44,9 @@ class Waiting:
         self._wanted = rules.max_batch  # the fewest samples for which one that waits with a batch should be woken
         self._single: deque[tuple[int, int, float]] = deque()  # id, index, when it came; in order of arrival
         self._ready: deque[Batch] = deque()
+        self._in_ready, self._ready_since = 0, 0.0  # samples in all ready batches; when they came
+        self.began_s: float | None = None
+        """When the first sample came."""
         self._flushing = False
         self.closed = False
 
@@ -48,17 +55,23 @@ class Waiting:
         now = time.monotonic()
         with self._lock:
             self._flushing = False
+            if self.began_s is None:
+                self.began_s = now
             self._single.extend(zip(ids, indices, repeat(now)))  # as many ids as indices
             self._wake()
 
     def put_bulk(self, ids: I64, indices: I64) -> None:
         """A query with every sample of a test: sort by cost, longest first, and cut."""
+        now = time.monotonic()
         costs = self._costs.of(indices)
         order = bucketing.longest_first(costs)
         begins = bucketing.cut(costs[order], self._rules)
         ids, indices = ids[order], indices[order]
         with self._lock:
             self._flushing = False
+            if self.began_s is None:
+                self.began_s = now
+            self._in_ready, self._ready_since = self._in_ready + len(ids), now
             self._ready.extend(Batch(ids[low:high], indices[low:high]) for low, high in pairwise(begins))
             self._wake()
 
@@ -134,8 +147,11 @@ class Waiting:
         return bucketing.pick(self._costs.of([index for _, index, _ in self._single]), self._rules)[1]
 
     def _take(self) -> Batch:
+        now, waiting = time.monotonic(), self._in_ready + len(self._single)
         if self._ready:
-            return self._ready.popleft()
+            ready = self._ready.popleft()
+            self._in_ready -= len(ready.ids)
+            return ready._replace(waited_s=len(ready.ids) * (now - self._ready_since), waiting=waiting)
         most = self._rules.max_batch * (1 if self._rules.max_cost is None else bucketing.WINDOW)
         batch = [self._single.popleft() for _ in range(min(len(self._single), most))]
         if self._rules.max_cost is not None:
@@ -143,5 +159,5 @@ class Waiting:
             left = set(range(len(batch))).difference(chosen)
             self._single.extendleft(batch[at] for at in sorted(left, reverse=True))
             batch = [batch[at] for at in chosen]
-        ids, indices, _ = zip(*batch, strict=True)
-        return Batch(np.array(ids, np.int64), np.array(indices, np.int64))
+        ids, indices, came = zip(*batch, strict=True)
+        return Batch(np.array(ids, np.int64), np.array(indices, np.int64), len(ids) * now - sum(came), waiting)

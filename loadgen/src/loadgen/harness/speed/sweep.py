@@ -8,12 +8,14 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from loadgen.contracts import Backend
+from loadgen.harness.peak import Tried, tried_at
 from loadgen.harness.plan import Plan, layered
 from loadgen.harness.report import screen
 from loadgen.harness.run import load_workers
@@ -29,8 +31,9 @@ SHARES = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # of Offline's rate, which Serv
 _PROBE_S = 1.0
 
 
-def execute(plan: Plan, rates: tuple[float, ...]) -> int:
-    """rates: of Server, in samples a second; none: shares of what Offline does."""
+def execute(plan: Plan, rates: tuple[float, ...], html: Path | None = None) -> int:
+    """rates: of Server, in samples a second; none: shares of what Offline does. html: a page of what was said, with
+    Server's latency by rate."""
     out = screen.console(plan.request.quiet)
     dataset = Kept(open_dataset(plan))
     with ExitStack() as stack:
@@ -44,7 +47,9 @@ def execute(plan: Plan, rates: tuple[float, ...]) -> int:
                 offline = _rate(result) if scenario is Scenario.Offline else offline
         if Scenario.Server in plan.benchmark.scenarios:
             bench.server(rates or tuple(share * offline for share in SHARES), offline)
-    _print_limit(plan, workers, offline, out)
+    bench.say(_limit(plan, workers, offline))
+    if html is not None:
+        bench.write(html)
     return 0
 
 
@@ -55,6 +60,13 @@ class _Bench:
         self.plan, self.dataset, self.out = plan, dataset, out
         self.backends: tuple[Backend[Any, Any], ...] = workers.backends
         self.duration_s = plan.request.overrides.duration_s or 20.0
+        self.lines: list[str] = []
+        self.tried: list[Tried] = []
+        self.limit_ns = 0
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+        self.out.print(line, markup=False)
 
     def probe(self) -> float:
         """Samples a second in Offline, from ever larger queries until one takes a second."""
@@ -77,14 +89,27 @@ class _Bench:
             Scenario.Server: {"server_target_qps": expected, "min_query_count": 1},
         }[scenario]
         result = self._run(replace(layers.settings, min_duration_ms=int(self.duration_s * 1e3), **hurry))
-        self.out.print(_line(scenario, result), markup=False)
+        self.say(_line(scenario, result))
+        if scenario is Scenario.Server:
+            self.limit_ns = layers.settings.server_target_latency_ns
+            self.tried.append(tried_at(expected, layers.settings, result))
         return result
+
+    def write(self, html: Path) -> None:
+        """The page. Raises InputError if it cannot be written."""
+        from loadgen.harness.report.charts import draw_rates  # matplotlib takes a second to import
+        from loadgen.harness.report.page import picture, render, write_page
+
+        chart = picture(draw_rates(self.tried, "s", self.limit_ns)) if self.tried else None
+        title = f"{self.plan.benchmark.title}: {self.plan.backend_name} on {self.plan.device}"
+        write_page(html, render("sweep.html", title=title, lines=self.lines, chart=chart))
+        self.out.print(f"sweep: {html}", markup=False, soft_wrap=True)
 
     def server(self, rates: tuple[float, ...], offline: float) -> None:
         """Rising rates, until two are INVALID."""
         failed = 0
         for rate in rates:
-            self.out.print(f"Server at {rate:,.0f}/s, {rate / offline:.0%} of Offline:", markup=False)
+            self.say(f"Server at {rate:,.0f}/s, {rate / offline:.0%} of Offline:")
             failed += not self.test(Scenario.Server, rate).valid
             if failed == 2:
                 return
@@ -115,9 +140,8 @@ def _line(scenario: Scenario, result: Result) -> str:
     return f"{scenario.name}: p50 {p50:.2f} ms, p90 {p90:.2f} ms, p99 {p99:.2f} ms, {verdict}"
 
 
-def _print_limit(plan: Plan, workers: Opened[Any, Any], offline: float, out: Console) -> None:
+def _limit(plan: Plan, workers: Opened[Any, Any], offline: float) -> str:
     allowed = sum(limit(one.device, one.dtype, plan.profile.gflop) for one in workers.loaded)
-    if allowed:
-        out.print(f"the arithmetic allows {allowed:,.0f} samples/s: Offline does {offline / allowed:.0%} of that")
-    else:
-        out.print("what the arithmetic allows is not known for this device, or the profile does not say its gflop")
+    if not allowed:
+        return "what the arithmetic allows is not known for this device, or the profile does not say its gflop"
+    return f"the arithmetic allows {allowed:,.0f} samples/s: Offline does {offline / allowed:.0%} of that"

@@ -15,7 +15,10 @@ def load_here(dotted: str, options: BackendOptions, install: str = "") -> tuple[
     """Import, build and load the backend "module:Class". Raises what it raises, and InputError as `package_named`."""
     module, _, name = dotted.partition(":")
     with package_named(dotted, install):
-        backend: Backend[Any, Any] = getattr(importlib.import_module(module), name)(options)
+        found = importlib.import_module(module)
+        if not hasattr(found, name):
+            raise InputError(f"{module} has no class {name!r} here")
+        backend: Backend[Any, Any] = getattr(found, name)(options)
         return backend, backend.load()
 
 
