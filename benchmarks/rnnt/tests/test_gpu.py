@@ -14,9 +14,10 @@ from torch import Tensor
 from bench_rnnt.config import RnntConfig
 from bench_rnnt.dataset import Dataset
 from bench_rnnt.model import Rnnt
-from bench_rnnt.official import MAX_SYMBOLS
-from bench_rnnt.pytorch.backend import Backend
+from bench_rnnt.official import CHECKPOINT, MAX_SYMBOLS
+from bench_rnnt.pytorch.backend import Backend, read_model
 from bench_rnnt.pytorch.decoding import Greedy, Labels, decode
+from bench_rnnt.pytorch.features import Featurizer
 from loadgen.contracts import BackendOptions
 
 pytest.importorskip("triton", reason="Triton is for Linux only")
@@ -66,6 +67,24 @@ def test_the_kernel_stops_at_30_labels_a_frame(random_model: Callable[..., Rnnt]
     decoder = Decoder(Greedy(model))
     labels = decoder(decoder.project(x), lengths)
     assert labels.counts.tolist() == (MAX_SYMBOLS * lengths).tolist()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16] if ON_GPU else [torch.float16])
+def test_in_16_bits_the_kernel_decodes_as_pytorch_does(dtype: torch.dtype, mini: Path, mini_dataset: Dataset) -> None:
+    """What the same model has encoded: rounding differs a little. Triton interprets no product in bfloat16."""
+    batch = mini_dataset.gather(np.arange(0, 256, 1 if ON_GPU else 16))
+    model = read_model(mini / "model" / CHECKPOINT).to(DEVICE, dtype)
+    columns = (torch.from_numpy(column).to(DEVICE) for column in (batch.padded, batch.lengths))
+    x, joined = Featurizer().to(DEVICE)(*columns)
+    encoded, lengths = model.encoder(x.to(dtype), joined)
+    decoder = Decoder(Greedy(model))
+    pairs = zip(
+        as_lists(decoder(decoder.project(encoded), lengths)),
+        as_lists(decode(Greedy(model), encoded, lengths)),
+        strict=True,
+    )
+    assert sum(found == expected for found, expected in pairs) >= 0.97 * len(lengths)
 
 
 class NoStream:

@@ -52,7 +52,7 @@ class Pipeline:
         self._network = for_gpu(network, self._config.dim)
         self.pairs = options.max_cost or options.max_batch * _PAIRS_OF_A_SAMPLE
         """That a batch is expected to have at most."""
-        self._slots = [_Slot(self.pairs) for _ in range(_SLOTS)]
+        self._slots = [_Slot() for _ in range(_SLOTS)]
         self._turn = 0
         self._collectors = ThreadPoolExecutor(_COLLECTORS, "collector")
         self._waiter = ThreadPoolExecutor(1, "gpu-answers")
@@ -62,6 +62,8 @@ class Pipeline:
         slot = self._slots[self._turn]
         self._turn = (self._turn + 1) % _SLOTS
         slot.wait()
+        if not slot.has_room(batch):
+            self._make_room(batch)
         dense, indices = slot.collect(batch, self._collectors)
         stream: Any = torch.cuda.current_stream(self._main)
         sums = [part.look_up(indices, batch.hots) for part in self._parts]
@@ -74,6 +76,14 @@ class Pipeline:
             slot.done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             slot.done.record()
         return self._waiter.submit(_finish, slot.done, host)
+
+    def _make_room(self, batch: Batch) -> None:
+        """In all slots at once. A loaded sample that is computed before the clock runs shows how many indices a pair
+        has, and page-locked memory is slow to get: 0.1 s for each slot."""
+        self.pairs = max(self.pairs, len(batch))
+        for slot in self._slots:
+            slot.wait()
+            slot.take(self.pairs, sum(batch.hots))
 
     def close(self) -> None:
         """Waits for what is under way."""
@@ -128,8 +138,7 @@ class _Part:
 class _Slot:
     """Page-locked memory of one batch on its way."""
 
-    def __init__(self, pairs: int) -> None:
-        self._pairs = pairs
+    def __init__(self) -> None:
         self._dense = self._indices = torch.empty((0, 0))
         self.done: Any = None
 
@@ -138,14 +147,17 @@ class _Slot:
         if self.done is not None:
             self.done.synchronize()
 
+    def has_room(self, batch: Batch) -> bool:
+        return len(batch) <= len(self._dense) and sum(batch.hots) == self._indices.shape[1]
+
+    def take(self, pairs: int, hots: int) -> None:
+        """Room for so many pairs of so many indices."""
+        self._dense = _page_locked((pairs, DENSE_FEATURES), torch.float32)
+        self._indices = _page_locked((pairs, hots), torch.int32)
+
     def collect(self, batch: Batch, threads: ThreadPoolExecutor) -> tuple[Tensor, Tensor]:
         """dense [n, 13] and indices [n, sum of hots] of the batch's pairs."""
-        pairs, hots = len(batch), sum(batch.hots)
-        if len(self._dense) < pairs or self._indices.shape[1] != hots:
-            self._pairs = max(pairs, self._pairs)
-            self._dense = _page_locked((self._pairs, DENSE_FEATURES), torch.float32)
-            self._indices = _page_locked((self._pairs, hots), torch.int32)
-        dense, indices = self._dense[:pairs], self._indices[:pairs]
+        dense, indices = self._dense[: len(batch)], self._indices[: len(batch)]
         ends = np.cumsum(batch.counts, dtype=np.int64)
         cuts = sorted({*np.linspace(0, len(ends), _COLLECTORS + 1).astype(int).tolist()})
 
