@@ -142,7 +142,7 @@ def _interrupted(state: RunState, error: BaseException) -> None:
     state.raised = state.raised or error
     if not state.interrupted:
         state.interrupted = True
-        how = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else repr(error)
+        how = str(error) or "Ctrl-C" if isinstance(error, KeyboardInterrupt) else repr(error)  # a signal has a name
         state.errors.add(f"Interrupted by {how}: the test did not finish")
 
 
