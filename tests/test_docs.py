@@ -364,20 +364,33 @@ def test_the_design_names_every_module_of_the_core_and_every_room_of_the_harness
     assert (rooms(core) | rooms(core / "harness")) - named == set()
 
 
+def session_at(location: Path, **parts: Any) -> SimpleNamespace:
+    virtualenv = SimpleNamespace(location=str(location))
+    does = {"run": lambda *_: None, "install": lambda *_: None, "chdir": contextlib.chdir}
+    return SimpleNamespace(**{"posargs": [], "virtualenv": virtualenv, "env": {}} | does | parts)
+
+
 def test_relative_paths_begin_where_nox_was_called(tmp_path: Path) -> None:
     """`cd elsewhere; nox -f ../noxfile.py -s bert -- report out`: nox itself goes to the noxfile's folder."""
     place, seen = ROOT / "tools", []
-    session = SimpleNamespace(
-        posargs=["report", "out"],
-        invoked_from=str(place),
-        virtualenv=SimpleNamespace(location=str(tmp_path)),
-        env={},
-        install=lambda *_: None,
-        chdir=contextlib.chdir,
-        run=lambda *words, **_: seen.append((Path.cwd(), words)),
-    )
+
+    def note(*words: str, **_: object) -> None:
+        seen.append((Path.cwd(), words))
+
     for name in ("bert", "fork-bert"):
-        SESSIONS[name](session)
+        SESSIONS[name](session_at(tmp_path, posargs=["report", "out"], invoked_from=str(place), run=note))
     assert [folder for folder, _ in seen] == [place, place]
     assert seen[0][1] == ("python", "-m", "bench_bert", "report", "out")
     assert Path(seen[1][1][1]) == ROOT / "tools" / "fork.py"
+
+
+@pytest.mark.parametrize(("ci", "kept"), [("true", ["bert", "tests-bert"]), ("", ["bert", "tests-bert", "tests-rnnt"])])
+def test_a_build_service_keeps_one_test_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ci: str, kept: list[str]
+) -> None:
+    """Those of nine benchmarks filled its disk; a person's are used again."""
+    monkeypatch.setenv("CI", ci)
+    for name in ("bert", "tests-bert", "tests-rnnt"):
+        (tmp_path / name / "lib").mkdir(parents=True)
+    SESSIONS["tests-bert"](session_at(tmp_path / "tests-bert"))
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == kept
