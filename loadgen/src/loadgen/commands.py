@@ -21,6 +21,11 @@ from loadgen.run import run
 from loadgen.settings import Scenario, TestSettings
 from loadgen.testing import FakeLibrary
 
+_EXITS = (
+    "Exit codes: 0, done; 1, a demonstration is INVALID, or verify or submission finds that something does not pass; "
+    "2, wrong usage or input that cannot be used."
+)
+
 
 class _Sleeper:
     """The demonstration's system: one worker that takes a millisecond for up to eight samples."""
@@ -133,7 +138,7 @@ def verify_logs(asked: Any) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadgen", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadgen", description=__doc__, epilog=_EXITS)
     commands = parser.add_subparsers(dest="command", required=True)
     shown = commands.add_parser("demo", help="run each scenario against a built-in fake system")
     shown.add_argument("--seconds", type=float, default=2.0, help="how long each lasts (default 2)")
@@ -161,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 1 for an INVALID demonstration, 2 for input that cannot be used."""
+    """Returns the exit code, see `_EXITS`."""
     asked: Any = _parser().parse_args(arguments)
     try:
         if asked.command == "demo":

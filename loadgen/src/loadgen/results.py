@@ -106,6 +106,13 @@ class Result:
     columns: Records | None = field(default=None, repr=False, compare=False)
     """When each query was due and sent and each sample answered, in the last set of samples."""
 
+    def raise_failure(self) -> None:
+        """Raises KeyboardInterrupt for a test that was interrupted, and RuntimeError with all it said for an error."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        if self.errors:
+            raise RuntimeError("\n".join([*self.errors, *self.details]))
+
 
 def percentile(ordered: I64, p: float) -> int:
     """The official percentile of a sorted column: the element at the truncated position."""

@@ -14,24 +14,10 @@ import click
 
 from loadgen.harness import submission
 from loadgen.harness.benchmark import Benchmark
+from loadgen.harness.exits import EXITS
 
 if TYPE_CHECKING:
     from loadgen.harness.plan import Plan, Request
-
-_EXITS = """\b
-Exit codes:
-  0    done; every test VALID and every accuracy target met
-  1    a test INVALID or an accuracy target missed
-  2    wrong usage or input that cannot be used
-  3    the system or the model failed
-  130  interrupted; what was measured is kept, marked INVALID
-"""
-
-_DOCTOR_EXITS = """\b
-Exit codes:
-  0  a run is possible; warnings make it slower, or its numbers less even
-  2  a problem makes a run impossible
-"""
 
 _HELP = ["-h", "--help"]
 
@@ -190,7 +176,7 @@ def command(benchmark: Benchmark) -> click.Group:
     )
     group = click.Group(
         help=f"{benchmark.title}. Without a command: run.\n\n\b\n{offers}",
-        epilog=_EXITS,
+        epilog=f"{EXITS['run']}\n\nOf `run`; COMMAND --help has those of another command.",
         context_settings={"help_option_names": _HELP, "max_content_width": 100},
     )
     for add in (_run, _comply, _accuracy, _info, _doctor, _fetch, _synthesize, _train_mini, _speed, _report, _compare):
@@ -200,7 +186,7 @@ def command(benchmark: Benchmark) -> click.Group:
 
 
 def _run(group: click.Group, benchmark: Benchmark) -> None:
-    @group.command("run", help="Run tests: by default every scenario, performance and accuracy.", epilog=_EXITS)
+    @group.command("run", help="Run tests: by default every scenario, performance and accuracy.", epilog=EXITS["run"])
     @_options(_RUN + _COMMON + _MEASURE)
     @click.option("--resume", type=_Path(), metavar="FOLDER", help=_RESUME)
     @click.pass_context
@@ -219,7 +205,7 @@ def _comply(group: click.Group, benchmark: Benchmark) -> None:
         "comply",
         help="Run, judge and place the round's compliance tests: of the run in FOLDER, with the options that it was "
         "begun with, or of a new one.",
-        epilog=_EXITS,
+        epilog=EXITS["comply"],
     )
     @click.argument("folder", required=False, type=_Path())
     @click.option("--tests", default="auto", show_default=True, help=_TESTS)
@@ -239,7 +225,11 @@ def _comply(group: click.Group, benchmark: Benchmark) -> None:
 
 
 def _accuracy(group: click.Group, benchmark: Benchmark) -> None:
-    @group.command("accuracy", help="Score the accuracy log LOG (a file or its folder).", epilog=_EXITS)
+    @group.command(
+        "accuracy",
+        help="Score the accuracy log LOG (a file or its folder).",
+        epilog=EXITS["accuracy"],
+    )
     @click.argument("log", type=_Path())
     @_options([*_COMMON, _DEVICE, *_LOG])
     def _(log: Path, partial: bool, dtype: str, transposed: bool, max_examples: int | None, **options: Any) -> int:
@@ -250,7 +240,11 @@ def _accuracy(group: click.Group, benchmark: Benchmark) -> None:
 
 
 def _info(group: click.Group, benchmark: Benchmark) -> None:
-    @group.command("info", help="Say what would run, what it needs and where each setting comes from.")
+    @group.command(
+        "info",
+        help="Say what would run, what it needs and where each setting comes from.",
+        epilog=EXITS["info"],
+    )
     @_options(_RUN + _COMMON)
     def _(**options: Any) -> int:
         from loadgen.harness.machine.info import describe
@@ -261,7 +255,11 @@ def _info(group: click.Group, benchmark: Benchmark) -> None:
 
 
 def _doctor(group: click.Group, benchmark: Benchmark) -> None:
-    @group.command("doctor", help="Check this machine; each finding has a fix.", epilog=_DOCTOR_EXITS)
+    @group.command(
+        "doctor",
+        help="Check this machine; each finding has a fix.",
+        epilog=EXITS["doctor"],
+    )
     @_options([_PROFILE, _BACKEND, _DEVICE, _DTYPE, *_PLACE, _OUTPUT])
     def _(**options: Any) -> int:
         from loadgen.harness.machine.doctor import execute
@@ -273,7 +271,8 @@ def _fetch(group: click.Group, benchmark: Benchmark) -> None:
     @group.command(
         "fetch",
         help="Check the official files; copy those that are missing from a folder, else download them.",
-        epilog=f"Files are kept for all benchmarks in ~/.cache/inference-bench/blobs; remove it freely.\n\n{_EXITS}",
+        epilog="Files are kept for all benchmarks in ~/.cache/inference-bench/blobs; remove it freely.\n\n"
+        + EXITS["fetch"],
     )
     @_options([_PROFILE, _BACKEND, _DTYPE, *_PLACE])
     @click.option("--from", "source", type=_Path(), help="Copy from this folder; no network.")
@@ -285,7 +284,11 @@ def _fetch(group: click.Group, benchmark: Benchmark) -> None:
 
 
 def _synthesize(group: click.Group, benchmark: Benchmark) -> None:
-    @group.command("synthesize", help="Make the synthetic profile's files ahead of a run.", epilog=_EXITS)
+    @group.command(
+        "synthesize",
+        help="Make the synthetic profile's files ahead of a run.",
+        epilog=EXITS["synthesize"],
+    )
     @_options([_BACKEND, *_PLACE])
     def _(**options: Any) -> int:
         from loadgen.harness.standins.commands import synthesize
@@ -297,6 +300,7 @@ def _train_mini(group: click.Group, benchmark: Benchmark) -> None:
     @group.command(
         "train-mini",
         help="Train the miniature again: --output FILE, --device cpu|cuda, and what `train-mini -- --help` lists.",
+        epilog=EXITS["train-mini"],
         context_settings={"ignore_unknown_options": True},
     )
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS]")
@@ -307,7 +311,11 @@ def _train_mini(group: click.Group, benchmark: Benchmark) -> None:
 
 
 def _speed(group: click.Group, benchmark: Benchmark) -> None:
-    @group.command("speed", help="Offline beside one sample at a time; or a sweep of scenarios and Server's rates.")
+    @group.command(
+        "speed",
+        help="Offline beside one sample at a time; or a sweep of scenarios and Server's rates.",
+        epilog=EXITS["speed"],
+    )
     @_options([*_RUN, *_COMMON])
     @click.option("--samples", type=click.IntRange(1), default=32, show_default=True, help="Of each pair.")
     @click.option("--pairs", type=click.IntRange(1), default=3, show_default=True)
@@ -326,6 +334,7 @@ def _report(group: click.Group, benchmark: Benchmark) -> None:
     @group.command(
         "report",
         help="Write report.html and results.csv of the run in FOLDER again, and results.json if it is lost or damaged.",
+        epilog=EXITS["report"],
     )
     @click.argument("folder", type=_Path())
     def _(folder: Path) -> int:
@@ -340,7 +349,9 @@ def _report(group: click.Group, benchmark: Benchmark) -> None:
 
 def _compare(group: click.Group, benchmark: Benchmark) -> None:
     @group.command(
-        "compare", help="Compare the run in folder B with the one in A: figures, verdicts, settings, machines."
+        "compare",
+        help="Compare the run in folder B with the one in A: figures, verdicts, settings, machines.",
+        epilog=EXITS["compare"],
     )
     @click.argument("a", type=_Path())
     @click.argument("b", type=_Path())

@@ -143,10 +143,7 @@ class _Audit:
         with tempfile.TemporaryDirectory(dir=self.bench.report.output, prefix=f".{test}-") as place_of_logs:
             logs = Path(place_of_logs)
             result, _ = self.bench.measure(settings, logs, test)
-            if result.interrupted:
-                raise KeyboardInterrupt
-            if result.errors:
-                raise RuntimeError("\n".join([*result.errors, *result.details]))
+            result.raise_failure()
             before = rules.tests[test].reference
             compared = folder / before / "performance" / "run_1" if before else self.reference.folder
             runs = Runs(compared, self.accuracy, logs)

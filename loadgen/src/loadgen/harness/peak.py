@@ -82,8 +82,6 @@ def find_server_rate(
 
     def holds(rate: float) -> bool:
         result = run(server_settings(test.settings, rate))
-        if result.interrupted:
-            raise KeyboardInterrupt
         tried.append(tried_at(rate, test.settings, result))
         share, said = 100 * test.settings.server_target_latency_percentile, "holds" if result.valid else "does not hold"
         say(f"Server at {rate:,.4g}/s: p{share:g} {tried[-1].latency_ns / 1e6:,.2f} ms, {said}")
@@ -98,8 +96,6 @@ def find_offline_rate(test: Layered, run: Callable[[TestSettings], Result], say:
     while True:
         one = TestSettings(scenario=Scenario.Offline, min_duration_ms=0, min_query_count=samples)
         result = run(replace(one, performance_sample_count_override=test.settings.performance_sample_count_override))
-        if result.interrupted:
-            raise KeyboardInterrupt
         rate = float(result.metrics.get("result_samples_per_second", 0.0))
         if result.duration_ns >= 1e9 * PROBE_S or not result.valid:
             say(f"Offline: about {rate:,.4g} samples/s")

@@ -188,8 +188,7 @@ class Bench:
 
     def _try(self, settings: TestSettings) -> Result:
         result = run(self.system(), self.dataset, settings, watchdog_s=self.plan.request.drain_timeout_s)
-        if result.errors and not result.interrupted:
-            raise RuntimeError("\n".join([*result.errors, *result.details]))
+        result.raise_failure()
         return result
 
     def _say(self, line: str) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadgen.harness.exits import EXITS
+
 if TYPE_CHECKING:
     from loadgen.submission.build import Order
     from loadgen.submission.requirements import Requirements
@@ -18,12 +20,6 @@ if TYPE_CHECKING:
 _HELP = """Build a submission, check it, write its tables.
 
 A submission holds the results of one round: <division>/<submitter>/{systems,code,measurements,results,compliance}.
-"""
-_EXITS = """\b
-Exit codes:
-  0  done; the submission passes
-  1  the submission does not pass
-  2  wrong usage or input that cannot be used
 """
 _FOLDER = click.Path(path_type=Path)
 _AS_OFFICIAL = "The official v4.0 checker's verdicts, its defects too, and each place where the strict check differs."
@@ -34,7 +30,7 @@ _TRIAL = "Build from runs that are no benchmark results too, to see what a check
 def add(above: click.Group, benchmark: str = "") -> None:
     """Put the group `submission` into another. benchmark: whose code is built from, unless another is given."""
 
-    @above.group("submission", help=_HELP, epilog=_EXITS)
+    @above.group("submission", help=_HELP, epilog=EXITS["submission"])
     def group() -> None: ...
 
     for command in (_build, _check, _summary, _system, _truncate, _energy, _rules):
@@ -51,7 +47,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _build(group: click.Group, benchmark: str) -> None:
-    @group.command("build", help="Build the tree from the folders of runs: of one system, and one round.")
+    @group.command(
+        "build",
+        help="Build the tree from the folders of runs: of one system, and one round.",
+        epilog=EXITS["submission build"],
+    )
     @click.argument("runs", nargs=-1, required=True, type=_FOLDER)
     @click.option("--output", type=_FOLDER, required=True, help="The submission's root; other systems in it stay.")
     @click.option("--submitter", required=True, help="Name of the submitter's folder.")
@@ -152,7 +152,11 @@ def _pairs(fields: Sequence[str]) -> dict[str, str]:
 
 
 def _check(group: click.Group, benchmark: str) -> None:
-    @group.command("check", help="Check a submission, or any folder in one; exit code 1 if it does not pass.")
+    @group.command(
+        "check",
+        help="Check a submission, or any folder in one; exit code 1 if it does not pass.",
+        epilog=EXITS["submission check"],
+    )
     @click.argument("folder", type=_FOLDER)
     @click.option("--round", "round_", default="v4.0", show_default=True, help="Rules to check by.")
     @click.option("--as-official-v4.0", "as_official", is_flag=True, help=_AS_OFFICIAL)
@@ -186,7 +190,11 @@ def _say(text: str, output: Path | None) -> None:
 
 
 def _summary(group: click.Group, benchmark: str) -> None:
-    @group.command("summary", help="Write summary.csv, summary.xlsx and summary.html of the results that pass.")
+    @group.command(
+        "summary",
+        help="Write summary.csv, summary.xlsx and summary.html of the results that pass.",
+        epilog=EXITS["submission summary"],
+    )
     @click.argument("folder", type=_FOLDER)
     @click.option("--round", "round_", default="v4.0", show_default=True, help="Rules to check by.")
     @click.option("--output", type=_FOLDER, default=Path(), help="Folder to write to; by default this one.")
@@ -215,7 +223,11 @@ def _summary(group: click.Group, benchmark: str) -> None:
 
 
 def _system(group: click.Group, benchmark: str) -> None:
-    @group.command("system", help="Print what this machine says of itself, and which fields a person has to give.")
+    @group.command(
+        "system",
+        help="Print what this machine says of itself, and which fields a person has to give.",
+        epilog=EXITS["submission system"],
+    )
     @click.option("--round", "round_", default="v4.0", show_default=True, help="Rules whose fields are asked for.")
     @click.option("--output", type=_FOLDER, help="Write the fields to this JSON file, those to be given empty.")
     def _(round_: str, output: Path | None) -> int:
@@ -239,7 +251,11 @@ def _system(group: click.Group, benchmark: str) -> None:
 
 
 def _truncate(group: click.Group, benchmark: str) -> None:
-    @group.command("truncate", help="Shorten the accuracy logs of a submission, and note the hash of each.")
+    @group.command(
+        "truncate",
+        help="Shorten the accuracy logs of a submission, and note the hash of each.",
+        epilog=EXITS["submission truncate"],
+    )
     @click.argument("folder", type=_FOLDER)
     @click.option("--backup", type=_FOLDER, required=True, help="Folder for the whole logs: they may be asked for.")
     def _(folder: Path, backup: Path) -> int:
@@ -251,7 +267,11 @@ def _truncate(group: click.Group, benchmark: str) -> None:
 
 
 def _energy(group: click.Group, benchmark: str) -> None:
-    @group.command("energy", help="J/sample and J/token by the machine's own counters: unofficial, not for submission.")
+    @group.command(
+        "energy",
+        help="J/sample and J/token by the machine's own counters: unofficial, not for submission.",
+        epilog=EXITS["submission energy"],
+    )
     @click.argument("runs", nargs=-1, required=True, type=_FOLDER)
     def _(runs: tuple[Path, ...]) -> int:
         from loadgen.submission.energy import text
@@ -263,7 +283,11 @@ def _energy(group: click.Group, benchmark: str) -> None:
 
 
 def _rules(group: click.Group, benchmark: str) -> None:
-    @group.command("rules", help="List the rules of the check: id, what is asked for, how to fix it.")
+    @group.command(
+        "rules",
+        help="List the rules of the check: id, what is asked for, how to fix it.",
+        epilog=EXITS["submission rules"],
+    )
     def _() -> int:
         from loadgen.submission.catalogue import RULES
 

@@ -151,7 +151,13 @@ def _view(run: SavedRun, number: int) -> dict[str, Any]:
 
 
 def _setting(name: str, value: object) -> str:
-    return str(value) if name.endswith("_seed") else figure(value)  # a seed is no amount
+    """The value in the unit of its name, and in one that is easier to read: `130,000,000 (130 ms)`."""
+    if name.endswith("_seed"):
+        return str(value)  # it is no amount
+    for ending, per, unit in (("_ns", 1e6, "ms"), ("_ms", 1e3, "s")):
+        if name.endswith(ending) and isinstance(value, (int, float)) and value:
+            return f"{figure(value)} ({value / per:,.6g} {unit})"
+    return figure(value)
 
 
 def _of_others(scenario: str) -> tuple[str, ...]:

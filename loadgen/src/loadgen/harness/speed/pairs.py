@@ -128,8 +128,7 @@ def _offline(plan: Plan, backends: Sequence[Backend[Any, Any]], dataset: Kept, s
         plan.benchmark.name, backends, dataset, encode, plan.batching
     )
     result = run(system, dataset, settings)
-    if result.errors:
-        raise RuntimeError("\n".join([*result.errors, *result.details]))
+    result.raise_failure()
     rate = result.metrics["result_samples_per_second"]
     assert isinstance(rate, float)
     return rate

@@ -39,6 +39,8 @@ def execute(plan: Plan, rates: tuple[float, ...], html: Path | None = None) -> i
     with ExitStack() as stack:
         workers = load_workers(plan, stack, out)
         bench = _Bench(plan, workers, dataset, out)
+        if html is not None:
+            stack.callback(bench.write, html)  # what an interrupted sweep has measured, too
         expected = bench.probe()
         offline = 0.0
         for scenario in plan.benchmark.scenarios:
@@ -47,9 +49,7 @@ def execute(plan: Plan, rates: tuple[float, ...], html: Path | None = None) -> i
                 offline = _rate(result) if scenario is Scenario.Offline else offline
         if Scenario.Server in plan.benchmark.scenarios:
             bench.server(rates or tuple(share * offline for share in SHARES), offline)
-    bench.say(_limit(plan, workers, offline))
-    if html is not None:
-        bench.write(html)
+        bench.say(_limit(plan, workers, offline))
     return 0
 
 
@@ -120,8 +120,7 @@ class _Bench:
         build = plan.imported(plan.benchmark.system, "the system")
         system = build(plan.benchmark.name, self.backends, self.dataset, encode, plan.batching)
         result = run(system, self.dataset, settings)
-        if result.errors:
-            raise RuntimeError("\n".join([*result.errors, *result.details]))
+        result.raise_failure()
         return result
 
 
