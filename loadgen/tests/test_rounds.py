@@ -7,11 +7,13 @@ submission checkers. Scores and scenarios: the checkers' tables.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
+from loadgen import memory
 from loadgen.rules import RulesError, load_round, round_names, table
-from loadgen.settings import Revision, Scenario, TestSettings
+from loadgen.settings import Revision, Scenario, TestSettings, effective
 
 SEEDS = {  # qsl, sample index, schedule
     "v0.5": (3133965575612453542, 665484352860916858, 3622009729038561421),
@@ -344,3 +346,14 @@ def test_the_table_shows_each_model_and_seed(name: str) -> None:
         assert " ".join(map(str, images[0])) in text
     assert "  TEST01" in text
     assert max(len(line) for line in text.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("name", ROUNDS)
+def test_every_test_of_the_rules_fits_in_a_laptop_s_memory(name: str) -> None:
+    """At full size, and at rates that small systems have. Equal issue in Offline asked for 214 GB."""
+    rules = load_round(name)
+    for key in MODELS[name]:
+        for scenario in Scenario:
+            asked = replace(rules.settings(key, scenario), offline_expected_qps=50.0, server_target_qps=470.0)
+            asked = replace(asked, single_stream_expected_latency_ns=1e7, multi_stream_expected_latency_ns=8e7)
+            memory.check_fits(effective(asked, 50_000, 50_000), 50_000, available=4 * 10**9)

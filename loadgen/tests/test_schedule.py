@@ -105,4 +105,6 @@ def test_the_expected_count_is_near_the_generated_one(test: TestSettings, librar
     loaded = loadable_sets(settings, Mode.PerformanceOnly, library[0])[0]
     count = plan(settings, Mode.PerformanceOnly, loaded).query_count
     slack = 6 * np.sqrt(count) + 2 + len(loaded.indices)
+    if test.scenario is Scenario.Offline:
+        assert count == expected_queries(settings, library[0]) == 1
     assert abs(count - expected_queries(settings, library[0])) <= slack + library[0]

@@ -65,6 +65,8 @@ def _equal_issue_base(settings: EffectiveSettings, mode: Mode, loaded: LoadableS
 
 def expected_queries(settings: EffectiveSettings, set_size: int) -> int:
     """About how many queries a performance test generates; for Server the expectation of its random number."""
+    if settings.scenario is Scenario.Offline:
+        return settings.min_query_count
     cover_ns = 0 if settings.performance_issue_unique else settings.target_duration_ms * 1_000_000
     if settings.scenario is not Scenario.Server:
         cover_ns *= 2
