@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MARK = re.compile(r"^# Twin of: (\S+)::(\w+)\n(?:@.*\n)*(?:def|class) (\w+)", re.MULTILINE)
 LONG = 6  # lines of a function from which a copy is worth a mark
-FILES = {str(path.relative_to(ROOT)): path.read_text() for path in sorted(ROOT.glob("benchmarks/*/bench_*/**/*.py"))}
+PLACES = ("benchmarks/*/bench_*/**/*.py", "benchmarks/*/speed/*.py")
+FILES = {str(path.relative_to(ROOT)): path.read_text() for place in PLACES for path in sorted(ROOT.glob(place))}
 
 
 def definitions(source: str) -> dict[str, tuple[str, int]]:

@@ -41,6 +41,7 @@ def end(backend: Backend, batch: int) -> None:
         left -= int(backend.step(1.0).finished.sum())
 
 
+# Twin of: benchmarks/gpt_j/speed/steps.py::table
 def table(backend: Backend) -> str:
     """Of the kernels of a step."""
     activity = ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU
