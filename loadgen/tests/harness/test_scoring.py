@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -125,3 +127,26 @@ def test_a_log_of_another_level_is_pointed_at(
         said = capsys.readouterr().err
         assert "out/Offline/accuracy/mlperf_log_accuracy.json:1: " in said
         assert len(said.splitlines()) == 1
+
+
+def test_a_score_that_takes_long_says_how_far_it_is(
+    benchmark_of: Make, log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ROUGE of Llama's 24,576 answers takes a quarter of an hour."""
+
+    def slow(entries: Any, dataset: Any, at: Any) -> dict[str, float]:
+        for _ in entries:
+            time.sleep(0.03)
+        return {"f1": 100.0, "exact_match": 0.0}
+
+    monkeypatch.setattr("loadgen.harness.report.screen._PLAIN_PERIOD_S", 0.1)
+    monkeypatch.setattr("fake_bench.score", slow)
+    assert invoke(benchmark_of(), ["accuracy", str(log)]) == 0
+    found = re.findall(r"scoring: (\d+) of 50 samples  ([\d.]+)/s  ETA \d+ s", capsys.readouterr().out)
+    counts = [int(count) for count, _ in found]
+    assert len(counts) >= 2
+    assert counts == sorted(set(counts))
+    assert 0 < counts[0] < counts[-1] < 50
+    assert all(0 < float(rate) < 34 for _, rate in found)
+    assert invoke(benchmark_of(), ["accuracy", str(log), "--quiet"]) == 0
+    assert "scoring" not in capsys.readouterr().out

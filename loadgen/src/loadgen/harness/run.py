@@ -230,7 +230,7 @@ class Bench:
         judged: tuple[Accuracy, ...] = ()
         try:
             if mode is Mode.AccuracyOnly and result.valid:
-                judged = score_log(self.plan, self.dataset, folder / "mlperf_log_accuracy.json")
+                judged = score_log(self.plan, self.dataset, folder / "mlperf_log_accuracy.json", self.out)
         except BaseException as error:  # the answers are kept, and can be scored by the `accuracy` command
             failure, stopped = error, isinstance(error, KeyboardInterrupt)
             reason = f"the answers are not scored: {'interrupted' if stopped else error}"

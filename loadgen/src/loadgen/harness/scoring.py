@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
 
 from loadgen.contracts import Dataset, Entry, InputError, Scoring
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.plan import Plan
 from loadgen.harness.report import screen
 from loadgen.logs import in_folder, read_accuracy
+from loadgen.progress import Progress
 from loadgen.rules import Accuracy
+
+_SHOWN_EACH_S = 0.25
 
 
 def open_dataset(plan: Plan, needs_model: bool = True) -> Dataset[Any]:
@@ -65,10 +70,10 @@ def score_existing(plan: Plan, log: Path, told: LogOptions) -> int:
     told.check(plan.benchmark)
     file, dataset, out = find_log(log), open_dataset(plan, needs_model=False), screen.console(plan.request.quiet)
     if told.is_whole:
-        judged = score_log(plan, dataset, file, told)
+        judged = score_log(plan, dataset, file, out, told)
         out.print(text(judged))
         return int(not judged[0].met)
-    values, answered = _values(plan, dataset, file, told)
+    values, answered = _values(plan, dataset, file, out, told)
     line = plan.rules.write_accuracy(values)
     (file.parent / "accuracy-partial.txt").write_text(line + "\n")
     first = "" if told.max_examples is None else f", of the first {told.max_examples:,} examples alone"
@@ -79,27 +84,43 @@ def score_existing(plan: Plan, log: Path, told: LogOptions) -> int:
     return 0
 
 
-def score_log(plan: Plan, dataset: Dataset[Any], log: Path, told: LogOptions = LogOptions()) -> tuple[Accuracy, ...]:
+def score_log(
+    plan: Plan, dataset: Dataset[Any], log: Path, out: Console, told: LogOptions = LogOptions()
+) -> tuple[Accuracy, ...]:
     """Score an accuracy log, write `accuracy.txt` beside it, and judge by each of the plan's ratios, lowest first.
 
     Raises InputError for a damaged log, or one of other samples.
     """
-    values, _ = _values(plan, dataset, log, told)
+    values, _ = _values(plan, dataset, log, out, told)
     (log.parent / "accuracy.txt").write_text(plan.rules.write_accuracy(values) + "\n")
     scores = {name: float(value) for name, value in values.items()}
     return tuple(_judged(plan, scores, ratio) for ratio in plan.ratios)
 
 
-def _values(plan: Plan, dataset: Dataset[Any], log: Path, told: LogOptions) -> tuple[Mapping[str, float], int]:
+def _values(
+    plan: Plan, dataset: Dataset[Any], log: Path, out: Console, told: LogOptions
+) -> tuple[Mapping[str, float], int]:
     """What the metric gives, and how many samples the log answers."""
     module = plan.imported(plan.benchmark.accuracy, "the accuracy metric")
     at = Scoring(plan.folder, plan.device, log.parent, told.dtype, told.transposed, told.max_examples, told.partial)
     seen = np.zeros(dataset.total_count, np.uint64)
     answers = entries(log, seen, told.is_whole)
-    values: Mapping[str, float] = module.score(answers, dataset, at)
+    with screen.watching("scoring", out) as show:
+        values: Mapping[str, float] = module.score(_shown(answers, len(seen), show), dataset, at)
     for _ in answers:  # what a metric did not read is checked all the same
         pass
     return values, int(np.count_nonzero(seen))
+
+
+def _shown(answers: Iterator[Entry], total: int, show: Callable[[Progress], None] | None) -> Iterator[Entry]:
+    """The answers, and now and then how many of them the metric has taken."""
+    began = last = time.monotonic()
+    for number, entry in enumerate(answers):
+        now = time.monotonic()
+        if show and number and now - last > _SHOWN_EACH_S:
+            last, rate = now, number / (now - began)
+            show(Progress(number, number, total, now - began, rate, None, None, (total - number) / rate))
+        yield entry
 
 
 def score_part(plan: Plan, dataset: Dataset[Any], log: Path, of: Path) -> Mapping[str, float]:
