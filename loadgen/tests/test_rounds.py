@@ -164,6 +164,7 @@ def test_equal_issue_and_tokens(name: str, model: str) -> None:
         assert (settings.server_ttft_latency, settings.server_tpot_latency) == (2_000_000_000, 200_000_000)
         tight = rules.model(model).interactive_limits
         assert (tight and (tight.first_ns, tight.each_ns)) == ((450_000_000, 40_000_000) if name >= "v5" else None)
+        assert ("llama2-70b-interactive.Server.ttft_latency = 450\n" in rules.conf_text()) is (name >= "v5")
 
 
 @pytest.mark.parametrize(("name", "model"), PAIRS)

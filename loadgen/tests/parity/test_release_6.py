@@ -16,7 +16,8 @@ from loadgen.settings import Revision, Scenario
 pytestmark = pytest.mark.skipif(official.REVISION is Revision.V4_0, reason="release 4.0 has no rules built in")
 
 # Every model that a benchmark of this project has, dropped ones too.
-MODELS = "resnet50 bert retinanet 3d-unet dlrm-v2 rnnt gptj stable-diffusion-xl llama2-70b * wan-2".split()
+OURS = "resnet50 bert retinanet 3d-unet dlrm-v2 rnnt gptj stable-diffusion-xl llama2-70b llama2-70b-interactive"
+MODELS = [*OURS.split(), "*", "wan-2"]
 NAMES = sorted(
     name
     for name in dir(official.lg.TestSettings())

@@ -66,6 +66,15 @@ class ModelRules:
     """What its config sets: scenario or "*" -> key -> value."""
 
     @property
+    def interactive_conf(self) -> Mapping[str, Mapping[str, float]]:
+        """What the config sets for the Interactive scenario, which it calls a model; empty: there is none."""
+        tight = self.interactive_limits
+        if tight is None:
+            return {}
+        limits = {"ttft_latency": tight.first_ns // 1_000_000, "tpot_latency": tight.each_ns // 1_000_000}
+        return {"*": self.conf["*"], "Server": {**self.conf["Server"], **limits}}
+
+    @property
     def offered(self) -> frozenset[Scenario]:
         """All scenarios that a result may have, required or not."""
         kinds = (*self.scenarios.values(), *self.optional_scenarios.values())

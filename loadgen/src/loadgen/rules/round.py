@@ -151,8 +151,10 @@ class Round:
         lines += [f"*.*.test05_{field} = {seed}" for field, seed in self.test05_seeds.items()]
         for scenario, keys in self.scenarios.items():
             lines += ["", *(f"*.{scenario.name}.{key} = {value}" for key, value in keys.items())]
-        for name, rules in self.models.items():
-            lines.append("")
-            for scope, keys in rules.conf.items():
+        named = {name: rules.conf for name, rules in self.models.items()}
+        named |= {f"{name}-interactive": rules.interactive_conf for name, rules in self.models.items()}
+        for name, conf in named.items():
+            lines += [""] if conf else []
+            for scope, keys in conf.items():
                 lines += [f"{name}.{scope}.{key} = {value}" for key, value in keys.items()]
         return "\n".join(lines) + "\n"
