@@ -161,7 +161,7 @@ def tests_loadgen(session: nox.Session) -> None:
 @nox.parametrize("wheel", ["4.0", "6.0.17"])
 def parity(session: nox.Session, wheel: str) -> None:
     """Compare loadgen with an official wheel; `-- --seed 5 --cases 500` draws other settings."""
-    install(session, "-e", "./loadgen", f"mlcommons-loadgen=={wheel}", *TESTERS)
+    install(session, "-e", "./loadgen", f"mlcommons-loadgen=={wheel}", "pyyaml", *TESTERS)
     pytest(session, ROOT / "loadgen" / "tests" / "parity", "-q", "-s", "--import-mode", "prepend")
 
 

@@ -8,3 +8,4 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=1, help="seed that the cases are drawn from")
     parser.addoption("--cases", type=int, default=500, help="cases to draw for each official wheel")
+    parser.addoption("--checker", help="tools/submission of the official suite, for test_checker.py")
