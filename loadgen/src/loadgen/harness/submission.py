@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _HELP = """Build a submission, check it, write its tables.
 
-A submission holds the results of one round: <division>/<submitter>/{systems,code,measurements,results,compliance}.
+A submission holds the results of one round: <division>/<submitter>/{systems,code,measurements,results,compliance},
+or, from v6.0 on, <division>/<submitter>/{systems,src,results}.
 """
 _FOLDER = click.Path(path_type=Path)
 _AS_OFFICIAL = "The official v4.0 checker's verdicts, its defects too, and each place where the strict check differs."
@@ -111,15 +112,15 @@ def build_tree(
         infers=not no_infer,
         ratios=ratios,
     )
-    return _report(order, build(order, read))
+    return _report(order, read[0].round, build(order, read))
 
 
-def _report(order: Order, results: Sequence[Path]) -> int:
+def _report(order: Order, round_name: str, results: Sequence[Path]) -> int:
     for result in results:
         click.echo(result)
     for note in dict.fromkeys(order.notes):
         click.echo(f"note: {note}", err=True)
-    click.echo(f"check it: python -m loadgen submission check {order.output}", err=True)
+    click.echo(f"check it: python -m loadgen submission check {order.output} --round {round_name}", err=True)
     return 0
 
 

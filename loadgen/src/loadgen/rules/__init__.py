@@ -8,12 +8,13 @@ other round says how it differs from its neighbour (`based_on`). Models go by th
 from loadgen.rules.accuracy import Accuracy, Limits, Metric, RulesError
 from loadgen.rules.load import load_round, round_names
 from loadgen.rules.model import ModelRules, TokenLimits
-from loadgen.rules.round import ComplianceTest, Round, SubmissionRules
+from loadgen.rules.round import ComplianceTest, Layout, Round, SubmissionRules
 from loadgen.rules.table import table
 
 __all__ = [
     "Accuracy",
     "ComplianceTest",
+    "Layout",
     "Limits",
     "Metric",
     "ModelRules",

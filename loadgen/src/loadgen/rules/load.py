@@ -11,7 +11,7 @@ from typing import Any
 
 from loadgen.rules.accuracy import Metric, RulesError
 from loadgen.rules.model import ModelRules, TokenLimits, listed
-from loadgen.rules.round import ComplianceTest, Round, SubmissionRules
+from loadgen.rules.round import ComplianceTest, Layout, Round, SubmissionRules
 from loadgen.settings import Revision, Scenario
 
 if sys.version_info >= (3, 11):
@@ -55,7 +55,9 @@ def load_round(name: str) -> Round:
 
 def _submission(data: Mapping[str, Any], name: str) -> SubmissionRules:
     asked = [field for since, fields in data["system_fields"].items() if since <= name for field in fields]
-    return SubmissionRules(**{key: _frozen(value) for key, value in {**data, "system_fields": asked}.items()})
+    layout = Layout(**{key: _frozen(value) for key, value in data["layout"].items()})
+    own = {**data, "system_fields": asked, "layout": layout}
+    return SubmissionRules(**{key: _frozen(value) for key, value in own.items()})
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -38,9 +38,23 @@ class ComplianceTest:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Folders of a submitter, and in which of them what belongs to a result lies."""
+
+    folders: tuple[str, ...]
+    code: str
+    measurements: str
+    """With <system>/<model>/<scenario>/ below it, as results/ has; it may be results/ itself."""
+    measurements_file: str
+    """On weights and data types; with fields in braces for the names of system, implementation and scenario."""
+    compliance: str
+
+
+@dataclass(frozen=True)
 class SubmissionRules:
     """What a round's result tree holds: names of files and fields, and sizes. A `*` stands for any characters."""
 
+    layout: Layout
     divisions: tuple[str, ...]
     statuses: tuple[str, ...]
     """Of a system: available, preview, rdi."""

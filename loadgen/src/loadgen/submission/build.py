@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loadgen.errors import InputError
-from loadgen.rules import RulesError
+from loadgen.rules import Layout, RulesError
 from loadgen.submission.checks.performance import INFERRED_FROM
 from loadgen.submission.own_settings import user_conf
 from loadgen.submission.reading import read_object
 from loadgen.submission.requirements import Needs, Requirements
 from loadgen.submission.runs import RunFolder, Test
+from loadgen.submission.tree import Place
 from loadgen.submission.truncate import accuracy_text, shorten
 
 LOGS = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
@@ -49,8 +50,8 @@ class Order:
     def above(self) -> Path:
         return self.output / self.division / self.submitter
 
-    def result(self, part: str, model: str, scenario: str) -> Path:
-        return self.above / part / self.system / model / scenario
+    def place(self, layout: Layout, model: str, scenario: str) -> Place:
+        return Place(self.division, self.submitter, self.system, model, scenario, layout)
 
 
 def build(order: Order, runs: Sequence[RunFolder]) -> list[Path]:
@@ -59,7 +60,7 @@ def build(order: Order, runs: Sequence[RunFolder]) -> list[Path]:
     requirements = Requirements(round_name)
     _check(order, requirements)
     jobs = [job for run in runs for job in _jobs(order, requirements, run)]
-    twice = [job.folder(order, "results") for job in jobs if job.folder(order, "results").exists()]
+    twice = [job.results for job in jobs if job.results.exists()]
     doubled = {job.name for job in jobs if [one.name for one in jobs].count(job.name) > 1}
     if twice or doubled:
         what = twice[0] if twice else f"{' '.join(sorted(doubled)[0])} of several runs"
@@ -70,7 +71,7 @@ def build(order: Order, runs: Sequence[RunFolder]) -> list[Path]:
         _write(order, requirements, job)
     described.parent.mkdir(parents=True, exist_ok=True)
     described.write_text(_json(order.description), encoding="utf-8")
-    return [job.folder(order, "results") for job in jobs]
+    return [job.results for job in jobs]
 
 
 def _check_description(order: Order, file: Path) -> None:
@@ -115,16 +116,22 @@ class _Job:
 
     run: RunFolder
     needs: Needs
-    scenario: str
+    root: Path
+    place: Place
     performance: Test
     accuracy: Test
+
+    @property
+    def scenario(self) -> str:
+        return self.place.folder
 
     @property
     def name(self) -> tuple[str, str]:
         return self.needs.name, self.scenario
 
-    def folder(self, order: Order, part: str) -> Path:
-        return order.result(part, self.needs.name, self.scenario)
+    @property
+    def results(self) -> Path:
+        return self.root / self.place.path
 
 
 def _jobs(order: Order, requirements: Requirements, run: RunFolder) -> Iterator[_Job]:
@@ -140,7 +147,8 @@ def _jobs(order: Order, requirements: Requirements, run: RunFolder) -> Iterator[
         for scenario, source in _scenarios(order, requirements, needs, list(pairs)).items():
             if scenario == "MultiStream" != source and not pairs[source][0].metrics.get("early_stopping_latency_ms"):
                 order.notes.append(f"{needs.name}: {source} has too few queries to infer {scenario} from: run longer")
-            yield _Job(run, needs, scenario, *pairs[source])
+            place = order.place(requirements.tree.layout, needs.name, scenario)
+            yield _Job(run, needs, order.output, place, *pairs[source])
 
 
 def _claimed(order: Order, requirements: Requirements, run: RunFolder, tests: Sequence[Test]) -> Iterator[Needs]:
@@ -180,16 +188,15 @@ def _scenarios(order: Order, requirements: Requirements, needs: Needs, ran: list
 
 
 def _write(order: Order, requirements: Requirements, job: _Job) -> None:
-    results = job.folder(order, "results")
-    run_1, accuracy = results / "performance" / "run_1", results / "accuracy"
+    run_1, accuracy = job.results / "performance" / "run_1", job.results / "accuracy"
     _copy(job.performance.folder, run_1, LOGS)
     _copy(job.accuracy.folder, accuracy, (*LOGS, "accuracy.txt"))
     _answers(job.accuracy.folder / ANSWERS, accuracy)
     if job.needs.rules.images:
         _images(order, job, accuracy / "images")
-    _session(order, job)
+    _session(job)
     _measurements(order, requirements, job)
-    _code(order, job.needs)
+    _code(order, job)
     _compliance(order, job)
 
 
@@ -224,9 +231,9 @@ def _images(order: Order, job: _Job, to: Path) -> None:
         order.notes.append(f"{source}: without {', '.join(name for name in wanted if name not in there)}")
 
 
-def _session(order: Order, job: _Job) -> None:
+def _session(job: _Job) -> None:
     """What a power session left beside the performance test: power/, ranging/ and the meter's samples."""
-    source, to = job.performance.folder, job.folder(order, "results") / "performance"
+    source, to = job.performance.folder, job.results / "performance"
     if not (source / "power").is_dir():
         return
     for name in ("power", "ranging"):
@@ -235,15 +242,18 @@ def _session(order: Order, job: _Job) -> None:
 
 
 def _measurements(order: Order, requirements: Requirements, job: _Job) -> None:
-    to = job.folder(order, "measurements")
+    to, layout = order.output / job.place.measurements, requirements.tree.layout
     to.mkdir(parents=True, exist_ok=True)
+    own = layout.measurements_file.format(
+        system=order.system, implementation=order.implementation, scenario=job.scenario
+    )
     texts = {
         "mlperf.conf": requirements.round.conf_text(),
         "user.conf": user_conf(job.run.model, job.performance),
         "README.md": _readme(order, job),
-        f"{order.system}_{order.implementation}_{job.scenario}.json": _json(dict(order.measurements)),
+        own: _json(dict(order.measurements)),
     }
-    for name in (*requirements.tree.measurement_files, f"{order.system}_{order.implementation}_{job.scenario}.json"):
+    for name in (*requirements.tree.measurement_files, own):
         (to / name).write_text(texts[name], encoding="utf-8")
 
 
@@ -258,14 +268,13 @@ def _readme(order: Order, job: _Job) -> str:
     )
 
 
-def _code(order: Order, needs: Needs) -> None:
+def _code(order: Order, job: _Job) -> None:
     """The folder once; a model's other result names have a file that says where."""
-    place = order.above / "code" / needs.name
+    place = order.output / job.place.code / job.needs.name
     if place.exists():
         return
-    same = [
-        one for one in sorted(place.parent.glob(f"{needs.rules.benchmark}*")) if (one / order.implementation).is_dir()
-    ]
+    named_alike = sorted(place.parent.glob(f"{job.needs.rules.benchmark}*"))
+    same = [one for one in named_alike if (one / order.implementation).is_dir()]
     place.parent.mkdir(parents=True, exist_ok=True)
     if same:
         place.write_text(f"{same[0].name}\n", encoding="utf-8")
@@ -282,8 +291,8 @@ def _compliance(order: Order, job: _Job) -> None:
     if not source.is_dir():
         order.notes.append(f"{job.needs.name}, {job.scenario}: no {', '.join(tests)} yet: `comply` runs them")
         return
-    to = job.folder(order, "compliance")
-    shutil.copytree(source, to)
+    to = order.output / job.place.compliance
+    shutil.copytree(source, to, dirs_exist_ok=True)
     log = to / "TEST01" / "accuracy" / ANSWERS
     if log.is_file():
         _answers(log, log.parent)

@@ -43,13 +43,28 @@ _RESULTS = [
 ]
 _MEASUREMENTS = [
     ("measurements-missing", "A result has a folder below measurements/.", "Build it from the run's folder.", FAILS),
-    ("measurements-file-missing", "mlperf.conf, user.conf and README.md are there.", "Add the file.", FAILS),
-    ("measurements-file-empty", "mlperf.conf, user.conf and README.md say something.", "Write what was used.", FAILS),
-    ("measurements-json-missing", "<system>_<implementation>_<scenario>.json is there.", "Add it.", FAILS),
+    (
+        "measurements-file-missing",
+        "user.conf and README.md are there, until v4.1 mlperf.conf too.",
+        "Add the file.",
+        FAILS,
+    ),
+    ("measurements-file-empty", "user.conf, README.md and mlperf.conf say something.", "Write what was used.", FAILS),
+    (
+        "measurements-json-missing",
+        "<system>_<implementation>_<scenario>.json is there, measurements.json from v6.0 on.",
+        "Add it.",
+        FAILS,
+    ),
     ("measurements-unreadable", "The measurements file is a JSON object.", "Mend the JSON at that line.", STOPS),
     ("measurements-field-missing", "It has the five fields on weights and data types.", "Add the field.", FAILS),
     ("measurements-field-empty", "The five fields are not empty.", "Fill it in.", FAILS),
-    ("code-missing", "code/<model> has what was run.", "Add the code, or a file that names its folder.", FAILS),
+    (
+        "code-missing",
+        "code/<model>, or src/<model> from v6.0 on, has what was run.",
+        "Add the code, or a file that names its folder.",
+        FAILS,
+    ),
 ]
 _ACCURACY = [
     ("accuracy-missing", "accuracy/accuracy.txt is there.", "Run accuracy mode: it writes the score.", FAILS),
@@ -99,7 +114,7 @@ _PERFORMANCE = [
     ("sut-name", "In network, the system's name contains 'Network SUT'.", "Name it so in the run.", FAILS),
 ]
 _COMPLIANCE = [
-    ("compliance-missing", "A closed result has its folder below compliance/.", "Run `comply`.", FAILS),
+    ("compliance-missing", "A closed result has its compliance tests.", "Run `comply`.", FAILS),
     ("compliance-test-missing", "Every test of the model is there.", "Run `comply`.", FAILS),
     ("compliance-verdict-missing", "verify_performance.txt is there.", "Run `comply`: it verifies.", FAILS),
     ("compliance-performance", "verify_performance.txt says TEST PASS.", "Run the test again.", FAILS),
@@ -134,7 +149,7 @@ _POWER = [
 _WARNINGS = [
     ("system-field-unknown", "Fields are those of the round.", "Remove it, or mend its name.", LOGS),
     ("system-unused", "Each description has results.", "Remove it, or add the results.", SILENT),
-    ("unknown-folder", "A submitter's folder holds the round's five folders.", "Rename or remove it.", SILENT),
+    ("unknown-folder", "A submitter's folder holds the round's folders only.", "Rename or remove it.", SILENT),
     ("power-warning", "A power session has nothing that a reviewer would ask about.", "Be ready to explain it.", LOGS),
 ]
 

@@ -79,7 +79,7 @@ def check(given: Path, round_name: str = ROUND) -> Checked:
         for submitter in folders(scope.root / division):
             if scope.has(f"{division}/{submitter}"):
                 found += _around(context, scope, division, submitter)
-    wanted = list(places(scope))
+    wanted = list(places(scope, requirements.tree.layout))
     for place in wanted:
         row, findings = _result(context, place)
         rows.append(row)

@@ -88,7 +88,7 @@ def _result(said: Verdicts, by_result: Mapping[str, list[Finding]], row: Row) ->
         return False
     said.stops += _stops(measurements)
     if _fails(measurements):
-        said.results[place.path] = said.results[place.below("measurements")] = False
+        said.results[place.path] = said.results[place.measurements] = False
         return False
     said.stops += _stops([one for one in findings if one not in measurements])
     if _fails(findings) and not _fails([one for one in findings if one.rule not in _ZERO]):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from loadgen.errors import InputError
+from loadgen.rules import Layout
 from loadgen.submission.reading import folders
 from loadgen.submission.requirements import LOWER
 
 DIVISIONS = ("closed", "open", "network")
 TOLERATED = (".git", ".github", "assets")
 """Folders beside the divisions that nobody minds."""
-PARTS = ("systems", "code", "measurements", "results", "compliance")
 
 
 @dataclass(frozen=True, order=True)
@@ -26,6 +26,8 @@ class Place:
     model: str
     folder: str
     """The scenario, as its folder spells it."""
+    layout: Layout = field(compare=False, repr=False)
+    """Of the round: where the rest of a result lies."""
 
     @property
     def scenario(self) -> str:
@@ -61,8 +63,22 @@ class Place:
     def description(self) -> str:
         return f"{self.above}/systems/{self.system}.json"
 
-    def below(self, part: str) -> str:
-        """Its folder in measurements/ or compliance/."""
+    @property
+    def code(self) -> str:
+        """The folder of all models' code."""
+        return f"{self.above}/{self.layout.code}"
+
+    @property
+    def measurements(self) -> str:
+        """Its folder of settings, and of what was done to the weights."""
+        return self._below(self.layout.measurements)
+
+    @property
+    def compliance(self) -> str:
+        """The folder that holds a folder for each compliance test."""
+        return self._below(self.layout.compliance)
+
+    def _below(self, part: str) -> str:
         return f"{self.above}/{part}/{self.system}/{self.model}/{self.folder}"
 
 
@@ -83,9 +99,9 @@ class Scope:
 
     def wants(self, place: Place) -> bool:
         """Is this result asked about: by its own folders, its system's, or one above them?"""
-        owned = [place.path, place.below("measurements"), place.below("compliance"), place.description]
-        if self.part.split("/")[2:3] == ["code"]:
-            owned.append(f"{place.above}/code/{place.model}")
+        owned = [place.path, place.measurements, place.compliance, place.description]
+        if self.part.split("/")[2:3] == [place.layout.code]:
+            owned.append(f"{place.code}/{place.model}")
         return any(map(self.has, owned))
 
 
@@ -105,7 +121,7 @@ def scope_of(given: Path) -> Scope:
     )
 
 
-def places(scope: Scope) -> Iterator[Place]:
+def places(scope: Scope, layout: Layout) -> Iterator[Place]:
     """The results that are asked about, in the order of their paths."""
     for division in DIVISIONS:
         for submitter in folders(scope.root / division):
@@ -113,6 +129,6 @@ def places(scope: Scope) -> Iterator[Place]:
             for system in folders(above):
                 for model in folders(above / system):
                     for folder in folders(above / system / model):
-                        place = Place(division, submitter, system, model, folder)
+                        place = Place(division, submitter, system, model, folder, layout)
                         if scope.wants(place):
                             yield place

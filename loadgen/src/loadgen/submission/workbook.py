@@ -123,7 +123,7 @@ def identifier(line: Line, version: str) -> tuple[str, str]:
 
 def _left(line: Line, version: str) -> list[Any]:
     cells, place = line.cells, line.row.place
-    details, code = place.system_path, f"{place.above}/code"
+    details, code = place.system_path, place.code
     return [
         *identifier(line, version),
         cells["Organization"],

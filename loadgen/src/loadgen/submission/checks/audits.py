@@ -38,7 +38,7 @@ def check_audits(subject: Subject) -> Iterator[Finding]:
     tests = subject.needs.rules.compliance
     if not tests or not subject.place.is_strict:
         return
-    place = subject.place.below("compliance")
+    place = subject.place.compliance
     if not subject.at(place).is_dir():
         yield subject.finding("compliance-missing", place, observed="not there", required=", ".join(tests))
         return
@@ -129,7 +129,7 @@ def _rate(subject: Subject, test: str, run: Run) -> Iterator[Finding]:
     if run.scenario not in Scenario.__members__:
         return  # the log is not there
     rules, scenario = subject.requirements.round.tests[test], Scenario[run.scenario]
-    before = subject.place.below("compliance") + f"/{rules.reference}" if rules.reference else subject.place.path
+    before = subject.place.compliance + f"/{rules.reference}" if rules.reference else subject.place.path
     reference = run_of(subject, f"{before}/performance/run_1")
     if reference.log.fault or reference.scenario != run.scenario or reference.log.text("result_validity") != "VALID":
         return  # which is found elsewhere

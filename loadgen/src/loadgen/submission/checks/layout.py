@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from loadgen.submission.checks.context import Context
 from loadgen.submission.findings import Finding, Official
 from loadgen.submission.reading import files, folders, read_object
-from loadgen.submission.tree import DIVISIONS, PARTS, TOLERATED
+from loadgen.submission.tree import DIVISIONS, TOLERATED
 
 _SHOWN = 10  # of one kind: a garbled archive may have thousands
 
@@ -30,10 +30,10 @@ def check_root(context: Context) -> Iterator[Finding]:
 def check_submitter(context: Context, division: str, submitter: str) -> Iterator[Finding]:
     """Everything below a submitter's folder, whichever part was asked about."""
     above = f"{division}/{submitter}"
-    place = context.at(above)
+    place, parts = context.at(above), context.requirements.tree.layout.folders
     for name in folders(place):
-        if name not in PARTS and not name.startswith((".", "__pycache__")) and " " not in name:
-            yield Finding(f"{above}/{name}", "unknown-folder", required=", ".join(PARTS))
+        if name not in parts and not name.startswith((".", "__pycache__")) and " " not in name:
+            yield Finding(f"{above}/{name}", "unknown-folder", required=", ".join(parts))
     if "results" not in folders(place):
         yield Finding(above, "no-results-folder")
     found: dict[str, int] = {}

@@ -14,7 +14,7 @@ from loadgen.submission.reading import files, read_object, read_text
 
 def check_measurements(subject: Subject, has_power: bool) -> Iterator[Finding]:
     """Files, the five fields, and the code that they belong to."""
-    place = subject.place.below("measurements")
+    place = subject.place.measurements
     if not subject.at(place).is_dir():
         yield subject.finding("measurements-missing", place)
         return
@@ -44,10 +44,13 @@ def _power(subject: Subject, place: str) -> Iterator[Finding]:
 def measurements_file(subject: Subject) -> tuple[str, str]:
     """(name, implementation) of the result's measurements; empty without one.
 
-    Named `<system>_<implementation>_<scenario>.json`, or without the scenario.
+    Named `<system>_<implementation>_<scenario>.json`, or without the scenario, in the rounds that name it so.
     """
+    name = subject.requirements.tree.layout.measurements_file
+    if "{" not in name:
+        return (name if subject.at(f"{subject.place.measurements}/{name}").is_file() else ""), ""
     system, ending = subject.place.system, f"_{subject.place.folder}.json"
-    names = [name for name in files(subject.at(subject.place.below("measurements"))) if name.endswith(".json")]
+    names = [name for name in files(subject.at(subject.place.measurements)) if name.endswith(".json")]
     own = [name for name in names if name.startswith(system)]
     for name in sorted(own, key=lambda name: not name.endswith(ending)):
         end = len(ending) if name.endswith(ending) else len(".json")
@@ -58,7 +61,9 @@ def measurements_file(subject: Subject) -> tuple[str, str]:
 def _described(subject: Subject, place: str) -> Iterator[Finding]:
     name, implementation = measurements_file(subject)
     if not name:
-        yield subject.finding("measurements-json-missing", place, required=f"{subject.place.system}_*.json")
+        wanted = subject.requirements.tree.layout.measurements_file
+        required = f"{subject.place.system}_*.json" if "{" in wanted else wanted
+        yield subject.finding("measurements-json-missing", place, required=required)
         return
     path = f"{place}/{name}"
     said, fault = read_object(subject.at(path))
@@ -70,8 +75,8 @@ def _described(subject: Subject, place: str) -> Iterator[Finding]:
             yield subject.finding("measurements-field-missing", path, key, "not there")
         elif not said[key] and subject.requirements.asks_for_content:
             yield subject.finding("measurements-field-empty", path, key, said[key])
-    if not _has_code(subject.at(f"{subject.place.above}/code"), subject.place.model, implementation):
-        yield subject.finding("code-missing", f"{subject.place.above}/code/{subject.place.model}", "", "not there")
+    if not _has_code(subject.at(subject.place.code), subject.place.model, implementation):
+        yield subject.finding("code-missing", f"{subject.place.code}/{subject.place.model}", "", "not there")
 
 
 def _has_code(folder: Path, model: str, implementation: str) -> bool:
