@@ -83,6 +83,7 @@ WEIGHTS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--official", type=Path, help="tools/submission of the official suite's tag v4.0")
+    parser.addoption("--checker-6", type=Path, help="tools/submission of the official suite's main branch")
 
 
 @dataclass
@@ -335,7 +336,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory, code: Path) -> Path:
     return built(place / "tree", [ran], "datacenter", "box", code, division="open")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make() -> ModuleType:
     """The functions of this file."""
     return sys.modules[__name__]
