@@ -16,6 +16,8 @@ from loadgen.settings import Scenario
 
 _WHOLE = {"performance_sample_count_override": 0}  # the rules' 5,000 are more than the miniature's captions
 
+IMAGE = 3 * 1024**2
+"""Bytes of an answer."""
 GFLOP = 282_000.0  # 40 passes of the U-Net at 6,760, the VAE's decoder 10,500, the text encoders 900
 
 MINI = Profile(
@@ -61,6 +63,7 @@ SYNTHETIC = Profile(
     samples=5_000,
     memory_gb="bench_sdxl.needs:memory_gb",
     disk_gb=7.5,  # weights of 16 bits and the scorers
+    answer_bytes=IMAGE,
     gflop=GFLOP,
 )
 
@@ -70,6 +73,7 @@ FULL = Profile(
     is_official=True,
     samples=5_000,
     memory_gb="bench_sdxl.needs:memory_gb",
+    answer_bytes=IMAGE,
     gflop=GFLOP,
     assets="bench_sdxl.assets:ASSETS",
 )

@@ -20,7 +20,7 @@ from rich.console import Console
 from loadgen.contracts import Backend, Dataset, InputError, Loaded, Measures
 from loadgen.harness import claims, peak
 from loadgen.harness.files import owned
-from loadgen.harness.machine import rapl, telemetry
+from loadgen.harness.machine import needs, rapl, telemetry
 from loadgen.harness.plan import Layered, Plan, installed
 from loadgen.harness.report import columns, record, screen
 from loadgen.harness.report.collect import Report
@@ -57,6 +57,7 @@ def _execute(plan: Plan, output: Path, out: Console, gpus: telemetry.Gpus, then:
             out.print(f"{dataset.total_count:,} samples")
             shortfalls = claims.shortfalls(plan, dataset.total_count, gpus.facts)
             tests = report.begin(workers.loaded, shortfalls)
+            needs.check_room(plan.profile, tests, output)
             if shortfalls and plan.profile.is_official:
                 out.print(screen.claim(shortfalls), style="yellow", markup=False)
             bench = Bench(plan, report, dataset, workers.backends, out)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from loadgen.errors import InputError
 from loadgen.harness.benchmark import BackendSpec, Benchmark
 from loadgen.harness.cli import invoke
-from loadgen.harness.machine import checks, doctor, telemetry
+from loadgen.harness.machine import checks, doctor, needs, telemetry
 from loadgen.harness.machine.checks import OK, PROBLEM, UNKNOWN, WARNING, Finding
+from loadgen.harness.plan import Request, resolve
+from loadgen.settings import Mode
 
 Make = Callable[..., Benchmark]
 GB = 10**9
@@ -272,3 +277,31 @@ def test_sockets_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.fspath(doctor._sockets()[1]) == "/run/user/7/podman/podman.sock"
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert len(doctor._sockets()) == 2
+
+
+def test_logs_that_no_disk_holds_are_refused_before_the_first_test(
+    benchmark_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An image has megabytes: hours of drawing would end with a full disk."""
+    made = benchmark_of()
+    profile = replace(made.profiles["mini"], samples=50, answer_bytes=10**15)
+    made = replace(made, profiles={"mini": profile})
+    told = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
+    invoke(made, ["doctor", "--quiet", *told])
+    assert "problem  disk for logs" in capsys.readouterr().out
+    assert invoke(made, ["run", *told, "--scenario", "Offline"]) == 2
+    assert "accuracy logs of this run take 100000000.0 GB" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "Offline").exists()
+    assert invoke(made, ["run", *told, "--scenario", "Offline", "--mode", "performance"]) == 0
+
+
+def test_a_log_that_is_written_again_makes_room_for_itself(
+    benchmark_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = resolve(benchmark_of(), Request(("Offline",), modes=(Mode.AccuracyOnly,)))
+    profile = replace(plan.profile, samples=50, answer_bytes=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=400))
+    with pytest.raises(InputError, match="--output"):
+        needs.check_room(profile, plan.tests, tmp_path)
+    put(tmp_path, {"Offline/accuracy/mlperf_log_accuracy.json": "x" * 700})
+    needs.check_room(profile, plan.tests, tmp_path)

@@ -99,12 +99,12 @@ def memory(free: int | None, needed: float) -> Finding:
     return Finding("memory", OK, seen)
 
 
-def disk(free: int, needed: int, place: Path) -> Finding:
-    """In bytes, below the first folder of `place` that exists."""
+def disk(free: int, needed: int, place: Path, what: str = "disk", option: str = "--data") -> Finding:
+    """In bytes, below the first folder of `place` that exists. option: the one that names it."""
     seen = f"{free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB more needed, in {place}"
     if needed > free:
-        return Finding("disk", PROBLEM, seen, "make room, or name another folder by --data")
-    return Finding("disk", OK, seen)
+        return Finding(what, PROBLEM, seen, f"make room, or name another folder by {option}")
+    return Finding(what, OK, seen)
 
 
 def writable(what: str, folder: Path, fix: str) -> Finding:

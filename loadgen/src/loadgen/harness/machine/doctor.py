@@ -41,6 +41,9 @@ def findings(plan: Plan) -> Iterator[Finding]:
     folder = plan.folder
     to_come, _ = needs.disk_bytes(plan.profile, needs.assets(plan), folder)
     yield checks.disk(shutil.disk_usage(above(folder)).free, to_come, folder)
+    if logs := needs.log_bytes(plan.profile, plan.tests):
+        output = plan.request.output or Path("results")
+        yield checks.disk(shutil.disk_usage(above(output)).free, logs, output, "disk for logs", "--output")
     yield checks.possible(needs.obstacle(plan))
     yield checks.writable("data folder", folder, "name another folder by --data")
     yield checks.writable("cache", cache.root(), "name another folder by XDG_CACHE_HOME")

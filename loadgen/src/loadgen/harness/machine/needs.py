@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from loadgen.errors import InputError
 from loadgen.harness.assets.asset import Asset, fault, part_of
 from loadgen.harness.assets.ranges import Parts
 from loadgen.harness.benchmark import Profile
-from loadgen.harness.plan import Plan
+from loadgen.harness.plan import Layered, Plan
 from loadgen.settings import Mode, Scenario, TestSettings, effective
 
 
@@ -51,6 +52,24 @@ def disk_bytes(profile: Profile, listed: Sequence[Asset], folder: Path) -> tuple
     made = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file not in official)
     to_make = max(0, round(profile.disk_gb * 1e9) - made)
     return sum(to_fetch(asset, folder) for asset in missing) + to_make, sum(not asset.bytes for asset in missing)
+
+
+def log_bytes(profile: Profile, tests: Sequence[Layered]) -> int:
+    """Of the accuracy logs that these tests write: two characters for each byte of an answer."""
+    accuracy = sum(layers.settings.mode is Mode.AccuracyOnly for layers in tests)
+    return 2 * accuracy * profile.samples * profile.answer_bytes
+
+
+def check_room(profile: Profile, tests: Sequence[Layered], output: Path) -> None:
+    """Raise InputError if the folder has no room for the accuracy logs. What an interrupted run left is overwritten."""
+    needed = log_bytes(profile, tests)
+    left = [output / layers.settings.scenario.name / "accuracy" / "mlperf_log_accuracy.json" for layers in tests]
+    free = shutil.disk_usage(output).free + sum(log.stat().st_size for log in set(left) if log.is_file())
+    if needed > free:
+        raise InputError(
+            f"{output}: the accuracy logs of this run take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: "
+            "make room, name another folder by --output, or run a scenario at a time (--scenario)"
+        )
 
 
 def to_fetch(asset: Asset, folder: Path) -> int:
