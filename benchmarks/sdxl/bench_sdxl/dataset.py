@@ -68,6 +68,11 @@ class Dataset:
         """All: tokens of 5,000 captions take 6 MB."""
         return len(self.captions)
 
+    @property
+    def answer_bytes(self) -> int:
+        """Of an image."""
+        return 3 * self.side**2
+
     def load(self, indices: Sequence[int]) -> None:
         """Nothing to do: tokenising is not timed, and reading the file did it."""
 

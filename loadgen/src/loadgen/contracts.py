@@ -126,6 +126,16 @@ Figures: TypeAlias = "Mapping[str, float | npt.NDArray[Any]]"
 
 
 @runtime_checkable
+class SizesAnswers(Protocol):
+    """A dataset that says how large its answers are: a run looks for room for accuracy logs before its first test."""
+
+    @property
+    def answer_bytes(self) -> int:
+        """Of each."""
+        ...
+
+
+@runtime_checkable
 class Measures(Protocol):
     """A system that knows more of a run than when its answers came."""
 

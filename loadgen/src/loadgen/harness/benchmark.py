@@ -68,7 +68,7 @@ class Profile:
     disk_gb: float = 0.0
     """GB of the files that a run makes in the profile's folder, official ones not counted; 0: not known."""
     answer_bytes: int = 0
-    """Of an answer, where accuracy logs are so large that a run first looks for room for them; 0: it does not."""
+    """Of an answer, for the room that accuracy logs take; 0: not known. A run asks the dataset (`SizesAnswers`)."""
     gflop: float = 0.0
     """Billions of operations of an average sample, additions and multiplications; 0: not known."""
     memory_gb: float | str = 0.0

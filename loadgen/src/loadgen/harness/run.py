@@ -57,7 +57,7 @@ def _execute(plan: Plan, output: Path, out: Console, gpus: telemetry.Gpus, then:
             out.print(f"{dataset.total_count:,} samples")
             shortfalls = claims.shortfalls(plan, dataset.total_count, gpus.facts)
             tests = report.begin(workers.loaded, shortfalls)
-            needs.check_room(plan.profile, tests, output)
+            needs.check_room(dataset, tests, output)
             if shortfalls and plan.profile.is_official:
                 out.print(screen.claim(shortfalls), style="yellow", markup=False)
             bench = Bench(plan, report, dataset, workers.backends, out)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from loadgen.harness.benchmark import BackendSpec, Benchmark
 from loadgen.harness.cli import invoke
 from loadgen.harness.machine import checks, doctor, needs, telemetry
 from loadgen.harness.machine.checks import OK, PROBLEM, UNKNOWN, WARNING, Finding
-from loadgen.harness.plan import Request, resolve
+from loadgen.harness.plan import Request, import_name, resolve
 from loadgen.settings import Mode
 
 Make = Callable[..., Benchmark]
@@ -284,6 +285,7 @@ def test_logs_that_no_disk_holds_are_refused_before_the_first_test(
 ) -> None:
     """An image has megabytes: hours of drawing would end with a full disk."""
     made = benchmark_of()
+    monkeypatch.setattr(import_name(made, made.dataset, "the dataset"), "answer_bytes", 10**15, raising=False)
     profile = replace(made.profiles["mini"], samples=50, answer_bytes=10**15)
     made = replace(made, profiles={"mini": profile})
     told = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
@@ -299,9 +301,9 @@ def test_a_log_that_is_written_again_makes_room_for_itself(
     benchmark_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = resolve(benchmark_of(), Request(("Offline",), modes=(Mode.AccuracyOnly,)))
-    profile = replace(plan.profile, samples=50, answer_bytes=10)
+    dataset: Any = SimpleNamespace(total_count=50, answer_bytes=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=400))
     with pytest.raises(InputError, match="--output"):
-        needs.check_room(profile, plan.tests, tmp_path)
+        needs.check_room(dataset, plan.tests, tmp_path)
     put(tmp_path, {"Offline/accuracy/mlperf_log_accuracy.json": "x" * 700})
-    needs.check_room(profile, plan.tests, tmp_path)
+    needs.check_room(dataset, plan.tests, tmp_path)

@@ -41,7 +41,7 @@ def findings(plan: Plan) -> Iterator[Finding]:
     folder = plan.folder
     to_come, _ = needs.disk_bytes(plan.profile, needs.assets(plan), folder)
     yield checks.disk(shutil.disk_usage(above(folder)).free, to_come, folder)
-    if logs := needs.log_bytes(plan.profile, plan.tests):
+    if logs := needs.log_bytes(plan.tests, plan.profile.samples, plan.profile.answer_bytes):
         output = plan.request.output or Path("results")
         yield checks.disk(shutil.disk_usage(above(output)).free, logs, output, "disk for logs", "--output")
     yield checks.possible(needs.obstacle(plan))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from loadgen.contracts import Dataset, SizesAnswers
 from loadgen.errors import InputError
 from loadgen.harness.assets.asset import Asset, fault, part_of
 from loadgen.harness.assets.ranges import Parts
@@ -54,15 +56,16 @@ def disk_bytes(profile: Profile, listed: Sequence[Asset], folder: Path) -> tuple
     return sum(to_fetch(asset, folder) for asset in missing) + to_make, sum(not asset.bytes for asset in missing)
 
 
-def log_bytes(profile: Profile, tests: Sequence[Layered]) -> int:
+def log_bytes(tests: Sequence[Layered], samples: int, answer_bytes: int) -> int:
     """Of the accuracy logs that these tests write: two characters for each byte of an answer."""
-    accuracy = sum(layers.settings.mode is Mode.AccuracyOnly for layers in tests)
-    return 2 * accuracy * profile.samples * profile.answer_bytes
+    return 2 * samples * answer_bytes * sum(layers.settings.mode is Mode.AccuracyOnly for layers in tests)
 
 
-def check_room(profile: Profile, tests: Sequence[Layered], output: Path) -> None:
+def check_room(dataset: Dataset[Any], tests: Sequence[Layered], output: Path) -> None:
     """Raise InputError if the folder has no room for the accuracy logs. What an interrupted run left is overwritten."""
-    needed = log_bytes(profile, tests)
+    if not isinstance(dataset, SizesAnswers):
+        return
+    needed = log_bytes(tests, dataset.total_count, dataset.answer_bytes)
     left = [output / layers.settings.scenario.name / "accuracy" / "mlperf_log_accuracy.json" for layers in tests]
     free = shutil.disk_usage(output).free + sum(log.stat().st_size for log in set(left) if log.is_file())
     if needed > free:
