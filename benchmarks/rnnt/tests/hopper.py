@@ -37,7 +37,7 @@ def main() -> None:
     signature = {name: type_of(name) for name in kernel.arg_names}
     aligned = [name for name, kind in signature.items() if kind.startswith("*")]
     attributes = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
-    source = ASTSource(kernel, signature, {name: value for name, value in CONSTANTS.items()}, attributes)
+    source = ASTSource(kernel, signature, CONSTANTS, attributes)
     print(triton.compile(source, target=GPUTarget("cuda", 90, 32), options=kernels.LAUNCH).asm["ttgir"])
 
 

@@ -21,8 +21,8 @@ _SMALL_GROUP, _LARGE_GROUP, _SMALL_BATCH = 16, 32, 512
 """Utterances that a program takes: in a large batch more, so that the next batch's encoder has processors to run on."""
 _OUTPUTS = 32  # 28 labels, the blank, and three that never win
 LAUNCH = {"num_warps": 8, "num_stages": 1}
-"""With more stages, a Hopper GPU's products in 16 bits take the joint's values from registers and are still reading them
-when Triton 3.6 lets the next block's be written there (its issue 9433): labels were wrong. Later versions may do better."""
+"""With more stages, a Hopper GPU's products in 16 bits take the joint's values from registers, and are still reading
+them when the next block's are written there, as Triton 3.6 compiles it (its issue 9433): some labels were wrong."""
 
 
 @triton.jit
