@@ -342,8 +342,6 @@ def test_synthesize_says_what_it_wrote(
     assert invoke(made, ["synthesize", "--data", "big", "--backend", "missing"]) == 2
     assert "package beta" in capsys.readouterr().err
     assert invoke(made, ["synthesize", "--backend", "tvm"]) == 2
-    assert invoke(made, ["synthesize", "--data", "own", "--backend", "fake_bench:Backend"]) == 0
-    assert sorted(Path("own/model").iterdir()) == [], "a class of the user's own says what it reads when it loads"
 
 
 def test_a_benchmark_may_bring_its_own_system(benchmark_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,8 @@ import pytest
 from loadgen.contracts import InputError
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
-from loadgen.harness.report import charts, columns, record, screen
+from loadgen.harness.report import charts, columns, record
 from loadgen.harness.report.page import judged_of, latency_table, write_report
-from loadgen.progress import Progress
 from loadgen.results import Records
 
 Make = Callable[..., Benchmark]
@@ -395,15 +394,3 @@ def test_help_imports_neither_the_plots_nor_numpy() -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert shown.stdout.endswith("[]\n"), shown.stdout + shown.stderr
     assert "--fail-above PERCENT" in shown.stdout
-
-
-def test_a_line_of_progress_stays_one_line_in_a_log(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With the counts of ten minutes on a GPU it is longer than the 110 columns of tables."""
-    monkeypatch.setattr(screen, "_PLAIN_PERIOD_S", 0.0)
-    look = Progress(12_276_000, 9_784_906, 12_276_000, 660.0, 14_838.3, 358_479_330_000, 653_836_530_000, 168.0)
-    with screen.watching("Offline performance", screen.console(quiet=False)) as report:
-        assert report is not None
-        report(look)
-    assert capsys.readouterr().out.splitlines() == [f"Offline performance: {screen.describe(look)}"]
