@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,7 @@ from bench_rnnt.pytorch.kernels import Decoder
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
+HOPPER = Path(__file__).with_name("hopper.py")
 needs_gpu = pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
 MIXED = [(18, 1.0), (52, 0.6), (5, 1.5)]
 """Seeds, and what is added to the blank's bias, of models with which frames bring no label, some and many."""
@@ -85,6 +90,16 @@ def test_in_16_bits_the_kernel_decodes_as_pytorch_does(dtype: torch.dtype, mini:
         strict=True,
     )
     assert sum(found == expected for found, expected in pairs) >= 0.97 * len(lengths)
+
+
+def test_no_product_is_under_way_while_its_registers_are_written() -> None:
+    """As compiled for an H200, which needs none: a product that takes values from registers is waited for at once."""
+    env = {**os.environ, "TRITON_INTERPRET": "0"}
+    done = subprocess.run([sys.executable, str(HOPPER)], capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    waits = re.findall(r"warp_group_dot_wait .*pendings = (\d+)", done.stdout)
+    assert waits, "the joint is no product of warp groups"
+    assert set(waits) == {"0"}
 
 
 class NoStream:

@@ -207,7 +207,7 @@ def _silence(state: RunState, part: Part, done: I64) -> _Silence:
 def _eta(
     settings: EffectiveSettings, part: Part, total: int | None, answered: int, rate: float, elapsed: float
 ) -> float | None:
-    if settings.scenario is Scenario.Server and part.timed and part.series.query_count:
+    if settings.scenario is Scenario.Server and part.series.query_count:
         return max(0.0, int(part.series.due_ns[-1]) / 1e9 - elapsed)
     if total is not None:
         return (total - answered) / rate if rate else None

@@ -222,6 +222,18 @@ def test_progress_in_little_room_says_how_long_it_takes(width: int, said: str) -
     assert screen.describe(now, width) == said
 
 
+def test_a_line_of_progress_stays_one_line_in_a_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the counts of ten minutes on a GPU it is longer than the 110 columns of tables."""
+    monkeypatch.setattr(screen, "_PLAIN_PERIOD_S", 0.0)
+    now = Progress(12_276_000, 9_784_906, 12_276_000, 660.0, 14_838.3, 358_479_330_000, 653_836_530_000, 168.0)
+    with screen.watching("Offline performance", screen.console(quiet=False)) as report:
+        assert report is not None
+        report(now)
+    assert capsys.readouterr().out.splitlines() == [f"Offline performance: {screen.describe(now)}"]
+
+
 def test_official_files_alone_make_no_benchmark_result(
     benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

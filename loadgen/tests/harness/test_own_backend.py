@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from loadgen.harness.benchmark import Benchmark
+from loadgen.harness.benchmark import Benchmark, Profile
 from loadgen.harness.cli import invoke
 
 Make = Callable[..., Benchmark]
@@ -50,6 +51,15 @@ def test_what_is_not_there_is_said(
     err = capsys.readouterr().err
     assert said in err
     assert "Traceback" not in err
+
+
+def test_files_are_made_ahead_for_it(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the data: which weights it reads, the class says when it loads."""
+    made = benchmark_of()
+    synthetic = Profile("large", "fake_bench:prepare", weights="fake_bench:weigh")
+    made = replace(made, profiles={**made.profiles, "synthetic": synthetic})
+    assert invoke(made, ["synthesize", "--data", "big", "--backend", "of_a_vendor:Mine"]) == 0
+    assert "big: ready" in capsys.readouterr().out
 
 
 def test_so_does_a_worker_in_a_process(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,7 +115,7 @@ def _plain(label: str, out: Console) -> Callable[[Progress], None]:
     def show(progress: Progress) -> None:
         if time.monotonic() - last[0] >= _PLAIN_PERIOD_S:
             last[0] = time.monotonic()
-            out.print(f"{label}: {describe(progress)}", markup=False)
+            out.print(f"{label}: {describe(progress)}", markup=False, soft_wrap=True)
 
     return show
 

@@ -35,8 +35,8 @@ def synthesize(benchmark: Benchmark, request: Request) -> int:
     out = screen.console(request.quiet)
     before, began = _files(plan.folder), time.monotonic()
     plan.imported(plan.profile.prepare, "the profile")(plan.folder)
-    asked = (request.backend,) if request.backend else tuple(benchmark.backends)
-    for file in dict.fromkeys(benchmark.backends[name].file for name in asked):
+    asked = (plan.backend,) if request.backend else tuple(benchmark.backends.values())
+    for file in dict.fromkeys(backend.file for backend in asked):
         if file and plan.profile.weights:
             _weigh(plan, file, must=bool(request.backend), out=out)
     for line in _lines(before, _files(plan.folder)):
