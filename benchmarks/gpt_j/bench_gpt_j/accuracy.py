@@ -7,11 +7,13 @@ import sys
 from collections.abc import Iterable, Mapping
 
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.scoring import Score
 
 from bench_gpt_j.dataset import Dataset
 from bench_gpt_j.official import DATA
 from bench_gpt_j.postprocess import decode
 from loadgen.contracts import Entry, InputError, Scoring
+from loadgen.harness.spread import each
 
 ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -24,20 +26,23 @@ def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, 
 
     Raises InputError that names a sample whose answer is no list of the tokenizer's ids.
     """
-    scorer = RougeScorer(list(ROUGES), use_stemmer=True)
     sums, characters, count = dict.fromkeys(ROUGES, 0.0), 0, 0
-    for entry in entries:
-        text = in_sentences(_text(entry, dataset))
-        found: Mapping[str, tuple[float, float, float]] = scorer.score(
-            in_sentences(dataset.references[entry.index]), text
-        )
+    pairs = ((dataset.references[entry.index], _text(entry, dataset)) for entry in entries)
+    for found, letters in each(_compared, pairs):
         for name in ROUGES:
-            sums[name] += found[name][2]
-        characters, count = characters + len(text), count + 1
+            sums[name] += found[name]
+        characters, count = characters + letters, count + 1
     means = {name: round(100 * total / max(1, count), 4) for name, total in sums.items()}
     if 0 < means["rouge1"] < _SUSPECT:
         _suspect(means["rouge1"])
     return {**means, "gen_len": characters, "gen_num": count}
+
+
+def _compared(pair: tuple[str, str]) -> tuple[dict[str, float], int]:
+    """(F of each ROUGE, characters) of one answer, from what the article has and what the model says."""
+    reference, text = map(in_sentences, pair)
+    found: Mapping[str, Score] = RougeScorer(list(ROUGES), use_stemmer=True).score(reference, text)
+    return {name: found[name].fmeasure for name in ROUGES}, len(text)
 
 
 def _suspect(rouge1: float) -> None:

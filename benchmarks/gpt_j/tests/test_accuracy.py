@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
+from bench_gpt_j import accuracy
 from bench_gpt_j.accuracy import score
 from bench_gpt_j.dataset import Dataset
 from bench_gpt_j.postprocess import decode, encode
 from loadgen.contracts import Entry, InputError, Scoring
+from loadgen.harness import spread
 from loadgen.rules import load_round
 
 AT = Scoring(Path())
@@ -44,6 +47,18 @@ def test_endings_of_words_do_not_count(mini_dataset: Dataset) -> None:
     plurals = [text.replace("boat", "boats") for text in mini_dataset.references]
     assert plurals != mini_dataset.references
     assert score(answered(plurals, mini_dataset), mini_dataset, AT)["rouge2"] == 100.0
+
+
+def test_many_answers_are_scored_in_several_processes_to_the_same_digits(
+    mini_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = answered([*mini_dataset.references[1:], mini_dataset.references[0]], mini_dataset)
+    alone = score(entries, mini_dataset, AT)
+    monkeypatch.setattr(accuracy, "each", partial(spread.each, processes=2, few=20))
+    monkeypatch.delattr(accuracy, "RougeScorer")  # this process has none to score with
+    assert score(entries, mini_dataset, AT) == alone
+    with pytest.raises(InputError, match="sample 7: 5 bytes"):
+        score([*entries[:60], Entry(7, b"12345")], mini_dataset, AT)
 
 
 def test_the_line_is_what_the_checker_reads(mini_dataset: Dataset) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import queue
+import resource
 import threading
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
@@ -32,6 +33,8 @@ CONNECT_S = 10.0
 SILENT_S = 300.0
 """Longest time without a byte of an answer that has begun, or of the first: a server may queue. `silent_s` of the
 profile's model options replaces it."""
+SPARE_FILES = 256
+"""Open files for all but connections: logs, libraries, what a device needs."""
 _DATA = b"data:"
 _LINE = 1 << 20  # bytes of the longest line that is read
 
@@ -72,6 +75,23 @@ class Server:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
+def allow_connections(count: int) -> None:
+    """Let this process have so many open, beside its files: systems start one with 1,024 of both.
+
+    Raises InputError if nobody may raise the limit so far.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise InputError(
+            f"--batch {count}: each request has a connection, and this process may open {hard} files: let it open "
+            f"{needed} (ulimit -Hn, or --ulimit nofile={needed} of a container), or give --batch {hard - SPARE_FILES}"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
 class Backend:
     """See `loadgen.contracts.TokenBackend`. Requests live in the event loop of a thread; steps collect what came."""
 
@@ -85,6 +105,7 @@ class Backend:
 
     def load(self) -> Loaded:
         """Ask for one token, in the best form that the server knows. Raises InputError for what a person can mend."""
+        allow_connections(self.options.max_batch)
         self._tokenizer = read_tokenizer(self.options.model / TOKENIZER)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
+from bench_llama2_70b import accuracy
 from bench_llama2_70b.accuracy import in_sentences, score
 from bench_llama2_70b.dataset import Dataset
 from bench_llama2_70b.postprocess import decode, encode
 from loadgen.contracts import Entry, InputError, Scoring
+from loadgen.harness import spread
 from loadgen.rules import load_round
 
 AT = Scoring(Path())
@@ -41,6 +44,18 @@ def test_scores_are_means_of_the_librarys(mini_dataset: Dataset) -> None:
     for name in ("rouge1", "rouge2", "rougeL"):
         assert found[name] == pytest.approx(100 * np.mean([one[name].fmeasure for one in theirs]), abs=1e-4)
     assert 5 < found["rouge1"] < 80
+
+
+def test_many_answers_are_scored_in_several_processes_to_the_same_digits(
+    mini_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = answered([*mini_dataset.references[1:], mini_dataset.references[0]], mini_dataset)
+    alone = score(entries, mini_dataset, AT)
+    monkeypatch.setattr(accuracy, "each", partial(spread.each, processes=2, few=20))
+    monkeypatch.delattr(accuracy, "RougeScorer")  # this process has none to score with
+    assert score(entries, mini_dataset, AT) == alone
+    with pytest.raises(InputError, match="sample 7: 5 bytes"):
+        score([*entries[:60], Entry(7, b"12345")], mini_dataset, AT)
 
 
 def test_the_line_is_what_the_checker_reads(mini_dataset: Dataset) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import socket
 import threading
 import time
@@ -222,6 +223,23 @@ def test_a_server_that_refuses_is_the_users_to_mend(
     with pytest.raises(InputError, match=message):
         backend.load()
     backend.close()
+
+
+def test_there_may_be_as_many_connections_as_requests(serve: Any, mini: Path) -> None:
+    """Systems start a process with 1,024 open files at the most, fewer than a large batch needs."""
+    serve(_well)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+    try:
+        backend = Backend(BackendOptions(mini / "model", max_batch=200))
+        backend.load()
+        backend.close()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 200 + backend_endpoint.SPARE_FILES
+        if hard != resource.RLIM_INFINITY:
+            with pytest.raises(InputError, match=rf"--batch {hard}: .* may open {hard} files.* or give --batch \d+$"):
+                Backend(BackendOptions(mini / "model", max_batch=hard)).load()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_no_server(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:

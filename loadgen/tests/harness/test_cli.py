@@ -300,6 +300,18 @@ def test_info_adds_up_disk_and_time(benchmark_of: Make, capsys: pytest.CaptureFi
     assert "gpu memory needed: not known; free: " in printed
 
 
+def test_info_knows_that_each_sample_comes_equally_often(
+    benchmark_of: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A test of Server that asks for it goes on until the last of its queries, whatever the time."""
+    made = benchmark_of()
+    made = replace(made, profiles={"mini": replace(made.profiles["mini"], samples=50_000)})
+    Path("user.conf").write_text("*.Server.sample_concatenate_permutation = 1\n")
+    words = ["info", "--data", "d", "--scenario", "Server", "--user-conf", "user.conf", "--duration", "600"]
+    assert invoke(made, [*words, "--qps", "50"]) == 0  # 30,000 queries in 600 s
+    assert "Server: performance 17 min, " in capsys.readouterr().out
+
+
 def test_info_says_what_it_does_not_know(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(benchmark_of(), ["info", "--data", "d", "--scenario", "Server"]) == 0
     printed = capsys.readouterr().out

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen import early_stopping
+from loadgen.generation import expected_queries
 from loadgen.harness import peak
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
+from loadgen.harness.plan import Layered
+from loadgen.rules import load_round
+from loadgen.settings import Scenario, TestSettings, effective
 
 
 @given(truth=st.floats(1, 1e5), factor=st.floats(1 / 100, 100))
@@ -38,6 +44,24 @@ def test_nothing_holds() -> None:
 
 def test_it_ends_where_everything_holds() -> None:
     assert peak.search(1.0, lambda rate: True) == 2.0 ** (peak.STEPS - 1)
+
+
+def test_a_try_is_short_and_yet_long_enough_to_be_judged() -> None:
+    """By the rules of a model each of whose 24,576 samples is to come equally often, in 600 s or more."""
+    settings = load_round("v4.0").settings("llama2-70b", Scenario.Server, TestSettings(scenario=Scenario.Server))
+    queries = expected_queries(effective(peak.server_settings(settings, 12.0), 24_576, 24_576), 24_576)
+    assert early_stopping.min_under(1, 0.99) + 1 < queries < 1000
+
+
+def test_a_try_tells_what_is_judged() -> None:
+    tokens = load_round("v4.0").settings("llama2-70b", Scenario.Server, TestSettings(scenario=Scenario.Server))
+    first, each = "result_first_token_99.00_percentile_latency_ns", "result_time_per_output_token_99.00_percentile_ns"
+    metrics = {"result_99.00_percentile_latency_ns": 9e9, first: 31.2e6, each: 4.1e6}
+    said: list[str] = []
+    result: Any = SimpleNamespace(valid=True, metrics=metrics)
+    _, (one, *_) = peak.find_server_rate(Layered(tokens, {}), lambda _: result, said.append)
+    assert one.latency_ns == 31_200_000
+    assert said[0] == "Server at 1/s, p99 of first token 31.20 ms, per token 4.10 ms, holds"
 
 
 @pytest.fixture

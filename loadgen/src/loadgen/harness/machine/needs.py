@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,4 +89,8 @@ def seconds(settings: TestSettings, samples: int) -> float:
         return samples / a_query / test.target_qps
     if settings.scenario is Scenario.Offline:
         return test.samples_per_query / test.target_qps
-    return max(test.target_duration_ms / 1000, test.min_query_count / test.target_qps)
+    queries = max(test.target_duration_ms / 1000 * test.target_qps, test.min_query_count)
+    if settings.scenario is Scenario.Server and settings.sample_concatenate_permutation and samples:
+        of = min(settings.performance_sample_count_override or samples, samples)
+        queries = of * math.ceil(queries / of)  # each sample as often as the others, as a test goes on until it has
+    return queries / test.target_qps

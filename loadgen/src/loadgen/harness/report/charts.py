@@ -62,8 +62,9 @@ def draw(records: Records, prefix: str, judged: Judged = Judged()) -> list[Chart
     return charts
 
 
-def draw_rates(tried: Sequence[Tried], prefix: str, limit_ns: int) -> Chart:
+def draw_rates(tried: Sequence[Tried], prefix: str, judged: Judged) -> Chart:
     """The judged latency at each rate that was tried for Server: full dots held, empty ones did not."""
+    limit_ns = judged.limit_ns or judged.first_ns
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas()
         ordered = sorted(tried, key=lambda one: one.rate)
@@ -79,7 +80,7 @@ def draw_rates(tried: Sequence[Tried], prefix: str, limit_ns: int) -> Chart:
         axes.set_xlabel("rate that was tried, queries/s")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(number))
-        label(axes, f"judged latency, {unit}")
+        label(axes, f"{'time to the first token' if judged.first_ns else 'judged latency'}, {unit}")
         scale_axis(axes, "y", latencies, scale, limit_ns)
         note = f"Short tests of the search; full dots held, empty ones did not{limit_note(limit_ns, scale, unit)}."
         return Chart("Latency by rate", note, svg(figure, prefix))

@@ -208,8 +208,7 @@ def _charts(test: SavedTest, number: int) -> tuple[list[tuple[Chart, Markup]], s
         drawn = charts.draw(columns.read(test.folder), f"c{number}", judged)
         drawn += system_charts.draw_flow(columns.read_figures(test.folder), f"f{number}")
         if test.rates_tried:
-            limit = judged.limit_ns or judged.first_ns
-            drawn.append(charts.draw_rates([Tried(**one) for one in test.rates_tried], f"p{number}", limit))
+            drawn.append(charts.draw_rates([Tried(**one) for one in test.rates_tried], f"p{number}", judged))
     except InputError as error:
         return [], f"No charts: {error}."
     return [picture(chart) for chart in drawn], "" if drawn else "No charts: no query was answered."

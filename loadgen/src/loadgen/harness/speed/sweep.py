@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from loadgen.contracts import Backend
-from loadgen.harness.peak import Tried, tried_at
+from loadgen.harness.peak import QUERIES, Tried, tried_at
 from loadgen.harness.plan import Plan, layered
 from loadgen.harness.report import screen
 from loadgen.harness.run import load_workers
@@ -62,7 +62,8 @@ class _Bench:
         self.duration_s = plan.request.overrides.duration_s or 20.0
         self.lines: list[str] = []
         self.tried: list[Tried] = []
-        self.limit_ns = 0
+        self.asked = TestSettings()
+        """Of Server."""
 
     def say(self, line: str) -> None:
         self.lines.append(line)
@@ -86,21 +87,26 @@ class _Bench:
             Scenario.Offline: {"offline_expected_qps": expected, "min_query_count": 1},
             Scenario.SingleStream: {"single_stream_expected_latency_ns": 1e9 / expected, "min_query_count": 64},
             Scenario.MultiStream: {"multi_stream_expected_latency_ns": 8e9 / expected, "min_query_count": 662},
-            Scenario.Server: {"server_target_qps": expected, "min_query_count": 1},
+            Scenario.Server: {"server_target_qps": expected, "min_query_count": QUERIES},
         }[scenario]
-        result = self._run(replace(layers.settings, min_duration_ms=int(self.duration_s * 1e3), **hurry))
+        hurry |= {"min_duration_ms": int(self.duration_s * 1e3), "sample_concatenate_permutation": False}
+        result = self._run(replace(layers.settings, **hurry))
         self.say(_line(scenario, result))
         if scenario is Scenario.Server:
-            self.limit_ns = layers.settings.server_target_latency_ns
+            self.asked = layers.settings
             self.tried.append(tried_at(expected, layers.settings, result))
         return result
 
     def write(self, html: Path) -> None:
         """The page. Raises InputError if it cannot be written."""
-        from loadgen.harness.report.charts import draw_rates  # matplotlib takes a second to import
+        from loadgen.harness.report.charts import Judged, draw_rates  # matplotlib takes a second to import
         from loadgen.harness.report.page import picture, render, write_page
 
-        chart = picture(draw_rates(self.tried, "s", self.limit_ns)) if self.tried else None
+        asked = self.asked
+        judged = Judged(first_ns=asked.server_ttft_latency, token_ns=asked.server_tpot_latency)
+        if not asked.use_token_latencies:
+            judged = Judged(limit_ns=asked.server_target_latency_ns)
+        chart = picture(draw_rates(self.tried, "s", judged)) if self.tried else None
         title = f"{self.plan.benchmark.title}: {self.plan.backend_name} on {self.plan.device}"
         write_page(html, render("sweep.html", title=title, lines=self.lines, chart=chart))
         self.out.print(f"sweep: {html}", markup=False, soft_wrap=True)
