@@ -163,13 +163,16 @@ def refuse_early(state: RunState, part: Part) -> None:
 
 
 def progress_of(state: RunState, part: Part) -> Progress | None:
-    """A part as it stands, None before it begins. Safe while other threads issue and answer."""
+    """How far the test is with this part, None before it begins. Safe while other threads issue and answer.
+
+    The percentiles are the part's. An accuracy test has a part for each set that is loaded, hundreds of them."""
     if not part.start_ns:
         return None
     size, queries = part.series.samples_per_query, part.queries
     done = state.recorder.done_view[part.first_id : part.first_id + queries * size].copy()  # others write meanwhile
     answered = np.flatnonzero(done)
-    elapsed = (state.job.clock.now_ns() - part.start_ns) / 1e9
+    before, samples, began_ns = _whole(state, part)
+    elapsed = (state.job.clock.now_ns() - began_ns) / 1e9
     some = answered[:: max(1, len(answered) // _RECENT)]
     p50 = p99 = None
     if len(some):
@@ -177,19 +180,25 @@ def progress_of(state: RunState, part: Part) -> Progress | None:
         due = np.array([scheduled[q] for q in (some // size).tolist()], np.int64)
         p50, p99 = (int(x) for x in np.percentile(done[some] - due, [50, 99]))
     counted = state.settings.scenario in (Scenario.Server, Scenario.Offline) or not part.timed
-    total = len(part.series.indices) if counted else None
-    rate = len(answered) / elapsed if elapsed > 0 else 0.0
+    total, completed = samples if counted else None, before + len(answered)
+    rate = completed / elapsed if elapsed > 0 else 0.0
     return Progress(
-        issued=queries * size,
-        completed=len(answered),
+        issued=before + queries * size,
+        completed=completed,
         total=total,
         elapsed_s=elapsed,
         rate=rate,
         p50_ns=p50,
         p99_ns=p99,
-        eta_s=_eta(state.settings, part, total, len(answered), rate, elapsed),
+        eta_s=_eta(state.settings, part, total, completed, rate, elapsed),
         **_silence(state, part, done),
     )
+
+
+def _whole(state: RunState, part: Part) -> tuple[int, int, int]:
+    """The samples of the parts before this one, those of all parts, and when the first began."""
+    sets = [one for one in state.parts if one.mode is part.mode]
+    return part.first_id - sets[0].first_id, sum(len(one.series.indices) for one in sets), sets[0].start_ns
 
 
 def _silence(state: RunState, part: Part, done: I64) -> _Silence:
