@@ -69,6 +69,16 @@ def test_volumes_are_written_once_as_the_references(few: Path, monkeypatch: pyte
     prepare(few)
 
 
+def test_volumes_that_take_minutes_say_how_far_they_are(few: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    monkeypatch.setattr(synthetic, "_SMALL", 0)
+    monkeypatch.setattr(synthetic, "spread", lambda make, jobs, memory: (make(*job) for job in jobs))
+    prepare(few)
+    said = capfd.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in said if " volumes, " in line][1:] == [
+        f"  {n} of 3 volumes" for n in (1, 2, 3)
+    ]
+
+
 @pytest.mark.parametrize("spec", BENCHMARK.backends.values(), ids=BENCHMARK.backends)
 def test_weights_are_made_for_the_sizes_beside_them(spec: Any, tmp_path: Path, capfd: Any, load: Any) -> None:
     model = tmp_path / "model"

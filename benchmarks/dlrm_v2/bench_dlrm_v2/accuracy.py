@@ -1,11 +1,11 @@
-"""AUC over all pairs, by scikit-learn, and what the official script prints beside it."""
+"""AUC over all pairs, and what the official script prints beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
+import numpy.typing as npt
 
 from bench_dlrm_v2.batch import F32
 from bench_dlrm_v2.dataset import Dataset
@@ -13,13 +13,14 @@ from bench_dlrm_v2.postprocess import decode
 from loadgen.contracts import Entry, InputError, Scoring
 
 _UNANSWERED = 2  # no label: those are 0 and 1
+_RANKED = 1 << 20  # clicks that are ranked at a time
 
 
 def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, float]:
     """`AUC` and `accuracy` in percent, `good` of `total` pairs and `queries`, the samples.
 
-    Answers are read one by one, into 5 bytes a pair: 446 MB for day 23. Raises InputError that names a sample whose
-    answer is not of this data.
+    Answers are read one by one, into 5 bytes a pair: 446 MB for day 23, and ranked where they are. Raises InputError
+    that names a sample whose answer is not of this data.
     """
     ends = np.cumsum(dataset.counts)
     probabilities = np.empty(int(ends[-1]), np.float32)
@@ -35,8 +36,8 @@ def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, 
         probabilities, labels = probabilities[answered], labels[answered]
     if labels.min() == labels.max():
         raise InputError(f"all {len(labels)} labels are {labels[0]}: AUC needs pairs with and without a click")
-    good = int((np.round(probabilities) == labels).sum())
-    auc = 100.0 * float(roc_auc_score(labels, probabilities))
+    good = int(((probabilities > 0.5) == labels).sum())  # a half is rounded to none
+    auc = 100.0 * area(probabilities, labels)
     return {
         "AUC": auc,
         "accuracy": 100.0 * good / len(labels),
@@ -44,6 +45,23 @@ def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, 
         "total": len(labels),
         "queries": queries,
     }
+
+
+def area(probabilities: F32, labels: npt.NDArray[np.uint8]) -> float:
+    """AUC: of all couples of a pair with a click and one without, the share where the first has the higher
+    probability; equal ones count half. Sorts `probabilities` in place.
+
+    scikit-learn's `roc_auc_score`, which the official script calls, gives the same to 1e-12 in 62 bytes a pair: 5.5 GB
+    for day 23.
+    """
+    clicked = probabilities[labels == 1]
+    probabilities.sort()
+    doubled = 0  # twice the number of pairs below each click, equal ones half: more than a float tells apart
+    for begin in range(0, len(clicked), _RANKED):
+        some = np.sort(clicked[begin : begin + _RANKED])
+        doubled += sum(int(np.searchsorted(probabilities, some, side).sum()) for side in ("left", "right"))
+    clicks = len(clicked)
+    return (doubled - clicks**2) / (2 * clicks * (len(probabilities) - clicks))
 
 
 def _pairs_of(entry: Entry, dataset: Dataset) -> F32:

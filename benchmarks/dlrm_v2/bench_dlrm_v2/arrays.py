@@ -17,7 +17,7 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
 def map_npy(path: Path, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """The array of an `.npy` file, copied where it is written to. Raises InputError that names the file."""
+    """The array of an `.npy` file, which cannot be written to. Raises InputError that names the file."""
     if not path.is_file():
         raise InputError(f"{path}: no such file. Put the official {path.name} there")
     with path.open("rb") as file:
@@ -68,6 +68,6 @@ def _map(path: Path, what: str, file: IO[bytes], place: int, dtype: npt.DTypeLik
         shape, is_fortran, found = read(file)
         if found != np.dtype(dtype) or is_fortran:
             raise InputError(f"{path.with_name(what)}: holds {found}, expected {np.dtype(dtype)}, row by row")
-        return np.memmap(path, found, "c", file.tell(), shape)
+        return np.memmap(path, found, "r", file.tell(), shape)
     except (ValueError, EOFError) as error:
         raise InputError(f"{path.with_name(what)}: not a whole NumPy array ({error}). Fetch it again") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from bench_dlrm_v2 import dataset
+from bench_dlrm_v2.arrays import map_npy
 from bench_dlrm_v2.batch import Batch, Features, Files
 from bench_dlrm_v2.config import DlrmConfig
 from bench_dlrm_v2.dataset import Dataset
@@ -107,6 +109,19 @@ def test_reads_what_numpy_writes(folder: Path) -> None:
     assert all((a == b).all() for a, b in zip(data.files.columns, arrays["indices"], strict=True))
     assert all(isinstance(ids, np.memmap) for ids in data.files.columns), "nothing is read ahead"
     assert (data.files.dense == arrays["dense"]).all()
+
+
+def test_a_file_larger_than_the_memory_is_mapped(tmp_path: Path) -> None:
+    """The official data has a member of 71 GB: a mapping that could be written to would be refused on a laptop."""
+    pairs = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 400 * 3
+    path = tmp_path / "day.npy"
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<i4", "fortran_order": False, "shape": (pairs, 100)})
+        file.truncate(file.tell() + 400 * pairs)  # a hole, which takes no room
+    ids = map_npy(path, np.int32)
+    path.unlink()
+    assert ids.shape == (pairs, 100)
+    assert ids[-1].tolist() == [0] * 100
 
 
 def test_numpy_reads_what_is_written(folder: Path) -> None:

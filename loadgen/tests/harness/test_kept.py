@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from loadgen.harness import loading
 from loadgen.harness.assets.asset import Asset
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
@@ -258,6 +259,17 @@ def test_official_files_alone_make_no_benchmark_result(
     data = json.loads(Path("out/results.json").read_text())
     assert data["benchmark_result"] is False
     assert len(data["shortfalls"]) == 4
+
+
+def test_a_run_says_that_samples_are_being_loaded(
+    benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loading, "_SAID_EACH_S", 0.02)
+    monkeypatch.setattr("fake_bench.Numbers.load", lambda self, indices: time.sleep(0.2))
+    assert invoke(benchmark_of(), ["--scenario", "Offline", "--output", "out"]) == 0
+    said = capsys.readouterr().out
+    for mode in ("performance", "accuracy"):
+        assert f"Offline {mode}: loading 50 samples, for 0 s now" in said
 
 
 def test_a_run_by_the_rules_is_called_one(

@@ -62,8 +62,11 @@ def write_volumes(folder: Path) -> None:
     began = time.monotonic()
     jobs = [(folder, number, case, sides) for number, (case, sides) in enumerate(zip(CASES, SIDES, strict=True))]
     index, known = {}, {}
-    for entry, sums in spread(_write, jobs, _VOLUME_BYTES if size > _SMALL else 0):
+    loud = size > _SMALL
+    for done, (entry, sums) in enumerate(spread(_write, jobs, _VOLUME_BYTES if loud else 0), start=1):
         index[entry["case"]], known[entry["case"]] = entry, sums
+        if loud:
+            tell(f"  {done} of {len(jobs)} volumes, {time.monotonic() - began:.0f} s")
     write_index(folder, CASES, index, known, UNetConfig().window)
     tell(f"  done in {time.monotonic() - began:.0f} s")
 

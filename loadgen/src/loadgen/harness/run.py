@@ -20,7 +20,12 @@ from rich.console import Console
 from loadgen.contracts import Backend, Dataset, InputError, Loaded, Measures
 from loadgen.harness import claims, peak
 from loadgen.harness.files import owned
+<<<<<<< HEAD
 from loadgen.harness.machine import needs, rapl, telemetry
+=======
+from loadgen.harness.loading import Spoken
+from loadgen.harness.machine import rapl, telemetry
+>>>>>>> size_wide
 from loadgen.harness.plan import Layered, Plan, installed
 from loadgen.harness.report import columns, record, screen
 from loadgen.harness.report.collect import Report
@@ -188,7 +193,8 @@ class Bench:
         return result
 
     def _try(self, settings: TestSettings) -> Result:
-        result = run(self.system(), self.dataset, settings, watchdog_s=self.plan.request.drain_timeout_s)
+        library = Spoken(self.dataset, self._say)
+        result = run(self.system(), library, settings, watchdog_s=self.plan.request.drain_timeout_s)
         result.raise_failure()
         return result
 
@@ -246,8 +252,10 @@ class Bench:
         """
         log = LogSettings(outdir=folder, enable_trace=self.plan.request.trace)
         system, limit_s = self.system(), self.plan.request.drain_timeout_s
-        with screen.watching(f"{settings.scenario.name} {what}", self.out) as progress:
-            return run(system, self.dataset, settings, log=log, progress=progress, watchdog_s=limit_s), system
+        label = f"{settings.scenario.name} {what}"
+        library = Spoken(self.dataset, lambda line: self._say(f"{label}: {line}"))
+        with screen.watching(label, self.out) as progress:
+            return run(system, library, settings, log=log, progress=progress, watchdog_s=limit_s), system
 
 
 def _with_columns(result: Result, system: Any, folder: Path) -> Result:

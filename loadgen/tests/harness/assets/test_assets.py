@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.contracts import InputError
+from loadgen.harness.assets import asset as assets
 from loadgen.harness.assets.asset import Asset, check_space, copy, fault
 
 CONTENT = b"official weights" * 1000
@@ -43,6 +44,19 @@ def test_what_is_wrong_with_a_file(asset: Asset, content: bytes, said: str, tmp_
     found = fault(asset, file)
     assert found.endswith(said)
     assert bool(found) == bool(said)
+
+
+def test_a_long_checksum_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "day_23.npz").write_bytes(bytes(3 << 20))
+    assets.digest(tmp_path / "day_23.npz")
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(assets, "_SAID_EACH_S", 0.0)
+    assets.digest(tmp_path / "day_23.npz")
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("checksum of day_23.npz: 0.0 of 0.0 GB  ETA ")
+    assert last.endswith("ETA 0 s")
 
 
 def test_a_quick_look_reads_no_content(tmp_path: Path) -> None:

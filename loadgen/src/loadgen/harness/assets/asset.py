@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from loadgen.contracts import InputError
 from loadgen.harness.files import sync, whole_file
+from loadgen.harness.standins.making import tell
 
 _BLOCK = 1 << 20  # bytes read at a time
+_SAID_EACH_S = 5.0  # how far a checksum is: of the largest file, 152 GB, it takes minutes
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,16 @@ def fault(asset: Asset, file: Path, *, deep: bool = True) -> str:
 
 
 def digest(file: Path, kind: str = "sha256") -> str:
-    """Of the whole file, in hexadecimal digits."""
-    found = hashlib.new(kind, usedforsecurity=False)
+    """Of the whole file, in hexadecimal digits. Says on stderr how far it is where that takes long."""
+    found, size, done = hashlib.new(kind, usedforsecurity=False), file.stat().st_size, 0
+    began = last = time.monotonic()
     with file.open("rb") as opened:
         while block := opened.read(_BLOCK):
             found.update(block)
+            done += len(block)
+            if (now := time.monotonic()) - last >= _SAID_EACH_S:
+                last, left = now, (size - done) * (now - began) / done
+                tell(f"checksum of {file.name}: {done / 1e9:,.1f} of {size / 1e9:,.1f} GB  ETA {left:.0f} s")
     return found.hexdigest()
 
 

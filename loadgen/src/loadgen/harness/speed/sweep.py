@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from loadgen.contracts import Backend
+from loadgen.harness.loading import Spoken
 from loadgen.harness.peak import QUERIES, Tried, tried_at
 from loadgen.harness.plan import Plan, layered
 from loadgen.harness.report import screen
@@ -125,7 +127,8 @@ class _Bench:
         encode = plan.imported(plan.benchmark.postprocess, "the postprocessing").encode
         build = plan.imported(plan.benchmark.system, "the system")
         system = build(plan.benchmark.name, self.backends, self.dataset, encode, plan.batching)
-        result = run(system, self.dataset, settings)
+        library = Spoken(self.dataset, partial(self.out.print, markup=False))
+        result = run(system, library, settings)
         result.raise_failure()
         return result
 

@@ -1,0 +1,58 @@
+"""Says that samples are being loaded where that takes long: day 23 is 50 GB before the first query."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from loadgen.contracts import SampleLibrary
+
+_SAID_EACH_S = 5.0
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A library whose `load` says every few seconds how long it has taken so far (see `contracts.SampleLibrary`)."""
+
+    library: SampleLibrary
+    say: Callable[[str], None]
+
+    @property
+    def name(self) -> str:
+        return self.library.name
+
+    @property
+    def total_count(self) -> int:
+        return self.library.total_count
+
+    @property
+    def performance_count(self) -> int:
+        return self.library.performance_count
+
+    def load(self, indices: Sequence[int]) -> None:
+        with _said(f"loading {len(indices):,} samples", self.say):
+            self.library.load(indices)
+
+    def unload(self, indices: Sequence[int]) -> None:
+        self.library.unload(indices)
+
+
+@contextmanager
+def _said(what: str, say: Callable[[str], None]) -> Iterator[None]:
+    """By a thread of its own, which has ended when the `with` does: none of it is left when the clock runs."""
+    done, began = threading.Event(), time.monotonic()
+
+    def speak() -> None:
+        while not done.wait(_SAID_EACH_S):
+            say(f"{what}, for {time.monotonic() - began:.0f} s now")
+
+    thread = threading.Thread(target=speak, name="loadgen-loading", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
