@@ -190,7 +190,7 @@ def progress_of(state: RunState, part: Part) -> Progress | None:
         rate=rate,
         p50_ns=p50,
         p99_ns=p99,
-        eta_s=_eta(state.settings, part, total, completed, rate, elapsed),
+        eta_s=_eta(state, part, total, completed, rate, elapsed),
         **_silence(state, part, done),
     )
 
@@ -213,11 +213,12 @@ def _silence(state: RunState, part: Part, done: I64) -> _Silence:
     return {"silent_s": silent, "waiting": tuple((missing[:3] + part.first_id).tolist())}
 
 
-def _eta(
-    settings: EffectiveSettings, part: Part, total: int | None, answered: int, rate: float, elapsed: float
-) -> float | None:
+def _eta(state: RunState, part: Part, total: int | None, answered: int, rate: float, elapsed: float) -> float | None:
+    settings = state.settings
     if settings.scenario is Scenario.Server and part.series.query_count:
-        return max(0.0, int(part.series.due_ns[-1]) / 1e9 - elapsed)
+        left = [one.series for one in state.parts if one.mode is part.mode and one.first_id >= part.first_id]
+        due_ns = part.start_ns + sum(int(series.due_ns[-1]) for series in left)
+        return max(0.0, (due_ns - state.job.clock.now_ns()) / 1e9)
     if total is not None:
         return (total - answered) / rate if rate else None
     by_count = (settings.min_query_count * part.series.samples_per_query - answered) / rate if rate else None

@@ -20,12 +20,8 @@ from rich.console import Console
 from loadgen.contracts import Backend, Dataset, InputError, Loaded, Measures
 from loadgen.harness import claims, peak
 from loadgen.harness.files import owned
-<<<<<<< HEAD
-from loadgen.harness.machine import needs, rapl, telemetry
-=======
 from loadgen.harness.loading import Spoken
-from loadgen.harness.machine import rapl, telemetry
->>>>>>> size_wide
+from loadgen.harness.machine import needs, rapl, telemetry
 from loadgen.harness.plan import Layered, Plan, installed
 from loadgen.harness.report import columns, record, screen
 from loadgen.harness.report.collect import Report
