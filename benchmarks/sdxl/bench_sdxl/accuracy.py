@@ -18,7 +18,7 @@ from bench_sdxl.postprocess import Image, decode
 from loadgen.contracts import Entry, InputError, Scoring
 
 REVIEWED = (4459, 4015, 2705, 1682, 4048, 4683, 3757, 1578, 3319, 95)
-"""Samples whose images a submission shows in rounds v4.0 and v5.0, from the official list of sample ids."""
+"""Samples whose images are kept where the round names none: those of v4.0 and v5.0."""
 _AT_ONCE = 8
 """Images that are in memory together: 25 MB, and the features of as many."""
 
@@ -40,7 +40,7 @@ def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, 
         dataset.statistics,
         dataset.feature_side,
     )
-    review = None if at.output is None else Review(at.output / "images", dataset)
+    review = None if at.output is None else Review(at.output / "images", dataset, at.reviewed)
     for batch in _batches(entries):
         images = [picture(entry, dataset.side) for entry in batch]
         judge.add(images, [dataset.captions[entry.index] for entry in batch])
@@ -83,9 +83,10 @@ def picture(entry: Entry, side: int) -> Image:
 class Review:
     """Writes the images that people look at, `<sample>.png`, and their captions, a line each."""
 
-    def __init__(self, folder: Path, dataset: Dataset) -> None:
+    def __init__(self, folder: Path, dataset: Dataset, named: tuple[int, ...] = ()) -> None:
+        """named: by the round."""
         self.folder = folder
-        self._wanted = reviewed(dataset.total_count)
+        self._wanted = reviewed(dataset.total_count, named or REVIEWED)
         folder.mkdir(parents=True, exist_ok=True)
         lines = [f"{index}  {dataset.captions[index]}\n" for index in self._wanted]
         (folder / "captions.txt").write_text("".join(lines), encoding="utf-8")
@@ -96,6 +97,6 @@ class Review:
             Picture.fromarray(image).save(self.folder / f"{index}.png")
 
 
-def reviewed(count: int) -> tuple[int, ...]:
-    """The official ten; of a smaller set ten that are spread over it."""
-    return REVIEWED if count > max(REVIEWED) else tuple(range(0, count, max(1, count // 10)))[:10]
+def reviewed(count: int, named: tuple[int, ...] = REVIEWED) -> tuple[int, ...]:
+    """Those that are named; of a set that is too small for them ten that are spread over it."""
+    return named if count > max(named) else tuple(range(0, count, max(1, count // 10)))[:10]

@@ -14,6 +14,7 @@ from bench_sdxl.accuracy import REVIEWED, reviewed, score
 from bench_sdxl.dataset import Dataset
 from bench_sdxl.postprocess import decode, encode
 from loadgen.contracts import Entry, InputError, Scoring
+from loadgen.rules import load_round
 
 from .conftest import Images, Scored
 
@@ -58,7 +59,14 @@ def test_reviewed_images_are_the_answers(mini: Path, dataset: Dataset, images: I
             np.testing.assert_array_equal(np.asarray(picture), images[int(index)])
 
 
+def test_each_round_has_its_own_images(mini: Path, dataset: Dataset, images: Images, tmp_path: Path) -> None:
+    entries = (Entry(index, images[index].tobytes()) for index in range(len(images)))
+    score(entries, dataset, Scoring(mini, output=tmp_path, reviewed=(7, 150)))
+    assert sorted(file.name for file in tmp_path.glob("images/*")) == ["150.png", "7.png", "captions.txt"]
+
+
 def test_the_official_ten_are_reviewed() -> None:
+    assert reviewed(5_000, load_round("v5.1").model("stable-diffusion-xl").images)[:2] == (2747, 2235)
     assert reviewed(5_000) == REVIEWED
     assert len(set(REVIEWED)) == len(reviewed(200)) == 10
     assert max(reviewed(200)) < 200

@@ -282,6 +282,8 @@ class Scoring:
     """Score only the first so many."""
     partial: bool = False
     """Is a part of the samples scored, as in the log of a compliance test? Reaches every metric."""
+    reviewed: tuple[int, ...] = ()
+    """Samples whose answers a submission of the round shows; empty: the round names none. Reaches every metric."""
 
 
 @dataclass(frozen=True)

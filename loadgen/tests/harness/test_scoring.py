@@ -15,6 +15,9 @@ import pytest
 from loadgen.contracts import InputError, Scoring
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
+from loadgen.harness.plan import Request, resolve
+from loadgen.harness.report.screen import console
+from loadgen.harness.scoring import open_dataset, score_log
 from loadgen.logs import read_accuracy
 
 Make = Callable[..., Benchmark]
@@ -150,3 +153,19 @@ def test_a_score_that_takes_long_says_how_far_it_is(
     assert all(0 < float(rate) < 34 for _, rate in found)
     assert invoke(benchmark_of(), ["accuracy", str(log), "--quiet"]) == 0
     assert "scoring" not in capsys.readouterr().out
+
+
+def test_a_metric_is_told_which_answers_the_round_shows(
+    benchmark_of: Make, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = resolve(benchmark_of(), Request())
+    plan = replace(plan, rules=replace(plan.rules, images=(3, 7)))
+    told: list[Scoring] = []
+
+    def score(entries: Any, dataset: Any, at: Scoring) -> dict[str, float]:
+        told.append(at)
+        return {"exact_match": 0.0, "f1": 100.0}
+
+    monkeypatch.setattr(plan.imported(plan.benchmark.accuracy, "the accuracy metric"), "score", score)
+    score_log(plan, open_dataset(plan), log, console(quiet=True))
+    assert told[0].reviewed == (3, 7)

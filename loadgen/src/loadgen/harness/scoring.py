@@ -102,7 +102,8 @@ def _values(
 ) -> tuple[Mapping[str, float], int]:
     """What the metric gives, and how many samples the log answers."""
     module = plan.imported(plan.benchmark.accuracy, "the accuracy metric")
-    at = Scoring(plan.folder, plan.device, log.parent, told.dtype, told.transposed, told.max_examples, told.partial)
+    how = (told.dtype, told.transposed, told.max_examples, told.partial)
+    at = Scoring(plan.folder, plan.device, log.parent, *how, reviewed=plan.rules.images)
     seen = np.zeros(dataset.total_count, np.uint64)
     answers = entries(log, seen, told.is_whole)
     with screen.watching("scoring", out) as show:
