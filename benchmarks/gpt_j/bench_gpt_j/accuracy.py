@@ -33,7 +33,7 @@ def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, 
             sums[name] += found[name]
         characters, count = characters + letters, count + 1
     means = {name: round(100 * total / max(1, count), 4) for name, total in sums.items()}
-    if 0 < means["rouge1"] < _SUSPECT:
+    if 0 < means["rouge1"] < _SUSPECT and not dataset.as_long:  # random weights are no surprise
         _suspect(means["rouge1"])
     return {**means, "gen_len": characters, "gen_num": count}
 

@@ -40,7 +40,7 @@ class Dataset:
         """
         path = folder / "data" / DATA
         rows = read_articles(path)
-        self.longest, self.max_new_tokens = longest, max_new_tokens
+        self.longest, self.max_new_tokens, self.as_long = longest, max_new_tokens, as_long
         self.tokenizer = read_tokenizer(folder / "model" / TOKENIZER)
         self.references = [row["output"] for row in rows]
         texts = (PROMPT.format(instruction=row["instruction"], input=row["input"]) for row in rows)

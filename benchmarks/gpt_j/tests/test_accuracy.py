@@ -83,10 +83,14 @@ def test_a_damaged_answer_is_named(data: bytes, message: str, mini_dataset: Data
         score([Entry(7, data)], mini_dataset, AT)
 
 
-def test_a_poor_score_says_what_to_suspect(mini_dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_poor_score_says_what_to_suspect(
+    mini_dataset: Dataset, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     score(answered(["A tailor."] * 320, mini_dataset), mini_dataset, AT)
     assert "fine-tuned checkpoint" in capsys.readouterr().err
     score(answered(mini_dataset.references, mini_dataset), mini_dataset, AT)
+    monkeypatch.setattr(mini_dataset, "as_long", True)  # weights are random then
+    score(answered(["A tailor."] * 320, mini_dataset), mini_dataset, AT)
     assert capsys.readouterr().err == ""
 
 

@@ -13,8 +13,12 @@ import pytest
 
 from loadgen.harness.benchmark import Benchmark
 from loadgen.harness.cli import invoke
+from loadgen.harness.speed import sweep
 from loadgen.harness.speed.pairs import Kept
 from loadgen.harness.speed.roofline import core_gflops, gpu_tflops, limit
+from loadgen.results import Result
+from loadgen.run import run
+from loadgen.settings import TestSettings
 
 Make = Callable[..., Benchmark]
 
@@ -114,6 +118,23 @@ def test_a_sweep_runs_every_scenario_and_stops_after_two_invalid_rates(
     assert "dashed: limit of 200 ms" in page.replace("0.2 s", "200 ms")
     assert "is not known for this device" in page
     assert "var(--bad)" in page[page.index("<svg") :], "the limit is drawn in"
+
+
+def test_a_sweeps_tests_are_no_longer_than_they_say(slow: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules that ask for each sample equally often would make each as long as the data set."""
+    asked: list[TestSettings] = []
+
+    def spy(system: Any, library: Any, settings: TestSettings, **rest: Any) -> Result:
+        asked.append(settings)
+        return run(system, library, settings, **rest)
+
+    monkeypatch.setattr(sweep, "run", spy)
+    Path("user.conf").write_text("*.*.sample_concatenate_permutation = 1\n")
+    options = ["speed", "--sweep", "--data", "d", "--duration", "0.1", "--batch", "16", "--user-conf", "user.conf"]
+    assert invoke(slow, [*options, "--rate", "1000"]) == 0
+    assert {one.scenario for one in asked} == set(slow.scenarios)
+    assert not any(one.sample_concatenate_permutation for one in asked)
+    assert asked[-1].min_query_count > 662, "fewer would not be judged by early stopping"
 
 
 def test_the_limit_of_a_gpu_is_its_peak() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,32 @@ def test_first_tokens_and_answers(kind: str) -> None:
     assert isinstance(system, Measures)
     measured = system.measured()
     assert 0 < measured["between_tokens_min_ns"] <= measured["between_tokens_99.00_percentile_ns"]
+
+
+def again(t: Tokens) -> Tokens:
+    twice = [np.concatenate([column, column]) for column in (t.requests, t.ids)]
+    return Tokens(*twice, np.arange(2 * len(t.ids) + 1), np.ones(2 * len(t.ids), np.bool_))
+
+
+WRONG: dict[str, tuple[Callable[[Tokens], Tokens], str]] = {
+    "unknown": (lambda t: t._replace(requests=t.requests + 90), "told of request 9[01], which does not run"),
+    "finished twice": (again, "told of request [01], which does not run.* twice at once"),
+    "offsets": (lambda t: t._replace(offsets=t.offsets[:-1]), "gave 2 requests, .* 3 offsets up to 2"),
+    "too few ids": (lambda t: t._replace(ids=t.ids[:-1]), "and 1 ids, with offsets"),
+    "lists": (lambda t: t._replace(ids=t.ids.tolist()), "gave int64, list, int64, bool, expected arrays"),
+    "logits": (lambda t: t._replace(ids=t.ids + 0.5), "gave int64, float64, int64, bool, expected arrays"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_step_that_cannot_be_is_told_in_words(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong, message = WRONG[what]
+    engine, heard = Engine(2, 3), Heard()
+    right = engine.step
+    monkeypatch.setattr(engine, "step", lambda timeout_s: wrong(right(timeout_s)))
+    served(engine, heard, np.arange(2), np.arange(2))
+    assert len(heard.failed) == 1
+    assert re.search(message, heard.failed[0])
 
 
 def test_256_running_requests_cost_less_than_a_millisecond_a_step() -> None:

@@ -68,7 +68,7 @@ class StreamingSystem(Generic[B]):
         self._respond = respond
         self._changed = threading.Condition()
         self._waiting: deque[tuple[int, int, float]] = deque()  # id, index, when it came
-        self._running: dict[int, _Running] = {}
+        self._running = _Requests()
         self._gaps, self._flow = Gaps(), Flow()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -138,6 +138,7 @@ class StreamingSystem(Generic[B]):
         return True
 
     def _report(self, tokens: Tokens) -> None:
+        _check(tokens)
         self._gaps.add(tokens.requests[np.diff(tokens.offsets) > 0], time.monotonic_ns())
         ids, bounds = tokens.ids.tolist(), tokens.offsets.tolist()
         first: list[int] = []
@@ -163,7 +164,8 @@ class StreamingSystem(Generic[B]):
         self._respond.complete(ids if len(ids) > 1 else ids[0], *encoded)
         now = time.monotonic()
         for number in ids:
-            ended = self._running.pop(number)
+            ended = self._running[number]
+            del self._running[number]
             self._flow.done(1, now, ended.added_s - ended.came_s, now - ended.added_s)
 
     def _indices(self, ids: list[int]) -> I64:
@@ -178,6 +180,30 @@ class _Running:
     def __init__(self, index: int, came_s: float, added_s: float) -> None:
         self.index, self.came_s, self.added_s = index, came_s, added_s
         self.tokens: list[int] = []
+
+
+class _Requests(dict[int, _Running]):
+    """Those that the backend has, by number."""
+
+    def __missing__(self, number: int) -> _Running:
+        raise ValueError(
+            f"the backend's step() told of request {number}, which does not run: it was never added, or step() told "
+            "before, or twice at once, that it is finished"
+        )
+
+
+def _check(tokens: Tokens) -> None:
+    """Raises ValueError for columns that do not fit together: what follows would name neither them nor the backend."""
+    rows = len(tokens.requests)
+    if not all(isinstance(column, np.ndarray) for column in tokens) or tokens.ids.dtype.kind not in "iu":
+        kinds = ", ".join(str(getattr(column, "dtype", type(column).__name__)) for column in tokens)
+        raise ValueError(f"the backend's step() gave {kinds}, expected arrays of int64, int64, int64 and bool")
+    if len(tokens.offsets) != rows + 1 or len(tokens.finished) != rows or tokens.offsets[-1] != len(tokens.ids):
+        raise ValueError(
+            f"the backend's step() gave {rows} requests, {len(tokens.finished)} times finished and {len(tokens.ids)} "
+            f"ids, with offsets {tokens.offsets.tolist()[:3]}..., expected {rows} times finished and {rows + 1} "
+            f"offsets up to {len(tokens.ids)}"
+        )
 
 
 def tokens_of(rows: Sequence[tuple[int, Sequence[int], bool]]) -> Tokens:

@@ -145,7 +145,8 @@ def _line(scenario: Scenario, result: Result) -> str:
     if scenario is Scenario.Offline:
         return f"Offline {_rate(result):,.1f} samples/s, {verdict}"
     p50, p90, p99 = np.percentile(result.latencies_ns, [50, 90, 99]) / 1e6
-    return f"{scenario.name}: p50 {p50:.2f} ms, p90 {p90:.2f} ms, p99 {p99:.2f} ms, {verdict}"
+    of_tokens = screen.tokens(result.metrics)
+    return f"{scenario.name}: p50 {p50:.2f} ms, p90 {p90:.2f} ms, p99 {p99:.2f} ms{of_tokens}, {verdict}"
 
 
 def _limit(plan: Plan, workers: Opened[Any, Any], offline: float) -> str:
