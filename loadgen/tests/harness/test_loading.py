@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from loadgen.harness import loading
-from loadgen.harness.loading import Spoken
+from loadgen.harness.loading import Spoken, held
 
 
 class Slow:
@@ -49,3 +49,14 @@ def test_a_quick_load_says_nothing() -> None:
     said: list[str] = []
     Spoken(Slow(0), said.append).load([1])
     assert not said
+
+
+def test_held_samples_are_loaded_again_only_if_others_are_wanted() -> None:
+    slow = Slow(0)
+    with held(slow) as library:
+        assert (library.name, library.total_count, library.performance_count) == ("numbers", 50, 20)
+        for wanted in ([1, 2], [1, 2], [2, 3]):
+            library.load(wanted)
+            library.unload(wanted)
+            assert slow.loaded == wanted
+    assert not slow.loaded

@@ -101,7 +101,11 @@ def test_a_run_at_its_peak(slow: Benchmark, capsys: pytest.CaptureFixture[str]) 
 def test_offlines_rate_is_found_too(slow: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peak, "PROBE_S", 0.1)
     Path("user.conf").write_text("*.Offline.min_query_count = 1\n")
+    loads: list[str] = []
+    monkeypatch.setattr("fake_bench.Numbers.load", lambda self, indices: loads.append("load"))
+    monkeypatch.setattr("fake_bench.Numbers.unload", lambda self, indices: loads.append("unload"))
     words = ["--find-peak", "--mode", "performance", "--scenario", "Offline", "--output", "out"]
     assert invoke(slow, [*words, "--duration", "0.5", "--user-conf", "user.conf"]) == 0
+    assert loads == ["load", "unload"] * 2, "for all probes once, and for the test: samples may be 50 GB"
     (test,) = json.loads(Path("out/results.json").read_text())["tests"]
     assert 200 <= test["settings"]["offline_expected_qps"] <= 2100

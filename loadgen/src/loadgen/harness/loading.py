@@ -1,4 +1,4 @@
-"""Says that samples are being loaded where that takes long: day 23 is 50 GB before the first query."""
+"""Loading that takes long is said, and done once where several tests want the same samples: day 23 of DLRM is 50 GB."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from loadgen.contracts import SampleLibrary
 
@@ -38,6 +38,51 @@ class Spoken:
 
     def unload(self, indices: Sequence[int]) -> None:
         self.library.unload(indices)
+
+
+@dataclass
+class Held:
+    """A library whose samples stay in memory from one test to the next, as long as the next wants the same."""
+
+    library: SampleLibrary
+    loaded: list[int] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.library.name
+
+    @property
+    def total_count(self) -> int:
+        return self.library.total_count
+
+    @property
+    def performance_count(self) -> int:
+        return self.library.performance_count
+
+    def load(self, indices: Sequence[int]) -> None:
+        if list(indices) != self.loaded:
+            self.release()
+            self.library.load(indices)
+            self.loaded = list(indices)
+
+    def unload(self, indices: Sequence[int]) -> None:
+        """Not yet: see `release`."""
+
+    def release(self) -> None:
+        """Let go what is loaded."""
+        if self.loaded:
+            self.library.unload(self.loaded)
+        self.loaded = []
+
+
+@contextmanager
+def held(library: SampleLibrary) -> Iterator[Held]:
+    """The library as a `Held`, which is released at the end."""
+    kept = Held(library)
+    try:
+        yield kept
+    finally:
+        kept.release()
 
 
 @contextmanager

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
-from loadgen.contracts import Backend, Dataset, InputError, Loaded, Measures
+from loadgen.contracts import Backend, Dataset, InputError, Loaded, Measures, SampleLibrary
 from loadgen.harness import claims, peak
 from loadgen.harness.files import owned
-from loadgen.harness.loading import Spoken
+from loadgen.harness.loading import Spoken, held
 from loadgen.harness.machine import needs, rapl, telemetry
 from loadgen.harness.plan import Layered, Plan, installed
 from loadgen.harness.report import columns, record, screen
@@ -32,6 +32,8 @@ from loadgen.results import Result
 from loadgen.rules import Accuracy
 from loadgen.run import run
 from loadgen.settings import Mode, Scenario, TestSettings
+
+Found = TypeVar("Found")
 
 
 def execute(plan: Plan, gpus: telemetry.Gpus | None = None, then: Callable[[Bench], None] = lambda _: None) -> int:
@@ -176,9 +178,9 @@ class Bench:
             return self.test(layers)
         name = layers.settings.scenario.name
         if layers.settings.scenario is Scenario.Offline:
-            return self.test(peak.at_rate(layers, peak.find_offline_rate(layers, self._try, self._say)))
+            return self.test(peak.at_rate(layers, self._searched(partial(peak.find_offline_rate, layers))))
         self._say(f"{name}: searching the highest rate, with at most {peak.STEPS} tests of {peak.TRY_S:g} s or more")
-        rate, tried = peak.find_server_rate(layers, self._try, self._say)
+        rate, tried = self._searched(partial(peak.find_server_rate, layers))
         if rate is None:
             self._say(f"{name}: no rate down to {tried[-1].rate:,.3g}/s holds; the test runs at that of its settings")
             return self.test(layers, tried)
@@ -188,8 +190,12 @@ class Bench:
                 break
         return result
 
-    def _try(self, settings: TestSettings) -> Result:
-        library = Spoken(self.dataset, self._say)
+    def _searched(self, find: Callable[[Callable[[TestSettings], Result], Callable[[str], None]], Found]) -> Found:
+        """What a search finds, whose tests all use the same loaded samples."""
+        with held(Spoken(self.dataset, self._say)) as library:
+            return find(partial(self._try, library), self._say)
+
+    def _try(self, library: SampleLibrary, settings: TestSettings) -> Result:
         result = run(self.system(), library, settings, watchdog_s=self.plan.request.drain_timeout_s)
         result.raise_failure()
         return result
