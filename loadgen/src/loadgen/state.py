@@ -25,6 +25,7 @@ IssueThreads: TypeAlias = Callable[[Callable[[], None]], None]
 
 _SILENCE_S = 5.0  # without an answer, before it is said
 _RECENT = 4096  # answers that the percentiles so far are taken from, spread over all of them
+_LOOKED_AT = 65_536  # samples among which they are sought
 
 
 class _Silence(TypedDict, total=False):
@@ -169,18 +170,13 @@ def progress_of(state: RunState, part: Part) -> Progress | None:
     if not part.start_ns:
         return None
     size, queries = part.series.samples_per_query, part.queries
-    done = state.recorder.done_view[part.first_id : part.first_id + queries * size].copy()  # others write meanwhile
-    answered = np.flatnonzero(done)
+    done = state.recorder.done_view[part.first_id : part.first_id + queries * size]  # others write meanwhile
+    answered = int(np.count_nonzero(done))
     before, samples, began_ns = _whole(state, part)
     elapsed = (state.job.clock.now_ns() - began_ns) / 1e9
-    some = answered[:: max(1, len(answered) // _RECENT)]
-    p50 = p99 = None
-    if len(some):
-        scheduled = part.scheduled[:queries]  # a copy: the issuer may go on appending
-        due = np.array([scheduled[q] for q in (some // size).tolist()], np.int64)
-        p50, p99 = (int(x) for x in np.percentile(done[some] - due, [50, 99]))
+    p50, p99 = _percentiles(part, done)
     counted = state.settings.scenario in (Scenario.Server, Scenario.Offline) or not part.timed
-    total, completed = samples if counted else None, before + len(answered)
+    total, completed = samples if counted else None, before + answered
     rate = completed / elapsed if elapsed > 0 else 0.0
     return Progress(
         issued=before + queries * size,
@@ -191,8 +187,23 @@ def progress_of(state: RunState, part: Part) -> Progress | None:
         p50_ns=p50,
         p99_ns=p99,
         eta_s=_eta(state.settings, part, total, completed, rate, elapsed),
-        **_silence(state, part, done),
+        **_silence(state, part, done, answered),
     )
+
+
+def _percentiles(part: Part, done: I64) -> tuple[int | None, int | None]:
+    """p50 and p99 in ns, of some answers; None if there is none. No copy is made of the whole column."""
+    places = np.arange(0, len(done), max(1, len(done) // _LOOKED_AT))
+    times = done[places]
+    places, times = places[times != 0], times[times != 0]
+    step = max(1, len(places) // _RECENT)
+    places, times = places[::step], times[::step]
+    if not len(places):
+        return None, None
+    scheduled, size = part.scheduled, part.series.samples_per_query
+    due = np.array([scheduled[q] for q in (places // size).tolist()], np.int64)
+    p50, p99 = np.percentile(times - due, [50, 99])
+    return int(p50), int(p99)
 
 
 def _whole(state: RunState, part: Part) -> tuple[int, int, int]:
@@ -201,16 +212,16 @@ def _whole(state: RunState, part: Part) -> tuple[int, int, int]:
     return part.first_id - sets[0].first_id, sum(len(one.series.indices) for one in sets), sets[0].start_ns
 
 
-def _silence(state: RunState, part: Part, done: I64) -> _Silence:
+def _silence(state: RunState, part: Part, done: I64, answered: int) -> _Silence:
     """What to say of a system that answers nothing while samples are out; nothing, if it answers."""
-    missing = np.flatnonzero(done == 0)
-    if not len(missing):
+    if answered == len(done):
         return {}
     last = max(int(done.max()), part.start_ns)
     silent = (state.job.clock.now_ns() - last) / 1e9
     if silent < _SILENCE_S:
         return {}
-    return {"silent_s": silent, "waiting": tuple((missing[:3] + part.first_id).tolist())}
+    missing = np.flatnonzero(done == 0)[:3] + part.first_id
+    return {"silent_s": silent, "waiting": tuple(missing.tolist())} if len(missing) else {}
 
 
 def _eta(
