@@ -103,6 +103,19 @@ def test_what_serves_as_well_is_not_asked_for(
     assert invoke(bench, ["fetch", "--check", "--data", str(tmp_path)]) == 2
 
 
+def test_a_file_for_what_is_not_made_yet_has_taken_no_disk(
+    benchmark_of: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the prepared images of ResNet-50 and RetinaNet, whose file has its length from the first."""
+    made = benchmark_of()
+    made = replace(made, profiles={"mini": replace(made.profiles["mini"], disk_gb=0.004)})
+    with (tmp_path / "images.bin").open("wb") as file:
+        file.write(bytes(1_000_000))
+        file.truncate(4_000_000)
+    assert invoke(made, ["info", "--data", str(tmp_path)]) == 0
+    assert "disk needed: about 3 MB more" in capsys.readouterr().out
+
+
 def test_info_lists_files_without_reading_them(
     bench: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
