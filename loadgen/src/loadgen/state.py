@@ -172,12 +172,14 @@ def progress_of(state: RunState, part: Part) -> Progress | None:
     size, queries = part.series.samples_per_query, part.queries
     done = state.recorder.done_view[part.first_id : part.first_id + queries * size]  # others write meanwhile
     answered = int(np.count_nonzero(done))
-    before, samples, began_ns = _whole(state, part)
-    elapsed = (state.job.clock.now_ns() - began_ns) / 1e9
+    before, samples, began_ns, later_s = _whole(state, part)
+    now = state.job.clock.now_ns()
+    elapsed = (now - began_ns) / 1e9
     p50, p99 = _percentiles(part, done)
     counted = state.settings.scenario in (Scenario.Server, Scenario.Offline) or not part.timed
     total, completed = samples if counted else None, before + answered
     rate = completed / elapsed if elapsed > 0 else 0.0
+    eta = _eta(state.settings, part, total, completed, rate, (now - part.start_ns) / 1e9)
     return Progress(
         issued=before + queries * size,
         completed=completed,
@@ -186,7 +188,7 @@ def progress_of(state: RunState, part: Part) -> Progress | None:
         rate=rate,
         p50_ns=p50,
         p99_ns=p99,
-        eta_s=_eta(state.settings, part, total, completed, rate, elapsed),
+        eta_s=None if eta is None else eta + later_s,
         **_silence(state, part, done, answered),
     )
 
@@ -206,10 +208,14 @@ def _percentiles(part: Part, done: I64) -> tuple[int | None, int | None]:
     return int(p50), int(p99)
 
 
-def _whole(state: RunState, part: Part) -> tuple[int, int, int]:
-    """The samples of the parts before this one, those of all parts, and when the first began."""
+def _whole(state: RunState, part: Part) -> tuple[int, int, int, float]:
+    """The samples of the parts before this one, those of all parts, when the first began, and for Server how long the
+    queries of those after it take by their schedule."""
     sets = [one for one in state.parts if one.mode is part.mode]
-    return part.first_id - sets[0].first_id, sum(len(one.series.indices) for one in sets), sets[0].start_ns
+    later = [one.series.due_ns for one in sets if one.first_id > part.first_id and one.series.query_count]
+    scheduled = state.settings.scenario is Scenario.Server
+    later_s = sum(int(due[-1]) for due in later) / 1e9 if scheduled else 0.0
+    return part.first_id - sets[0].first_id, sum(len(one.series.indices) for one in sets), sets[0].start_ns, later_s
 
 
 def _silence(state: RunState, part: Part, done: I64, answered: int) -> _Silence:
@@ -227,7 +233,7 @@ def _silence(state: RunState, part: Part, done: I64, answered: int) -> _Silence:
 def _eta(
     settings: EffectiveSettings, part: Part, total: int | None, answered: int, rate: float, elapsed: float
 ) -> float | None:
-    if settings.scenario is Scenario.Server and part.timed and part.series.query_count:
+    if settings.scenario is Scenario.Server and part.series.query_count:
         return max(0.0, int(part.series.due_ns[-1]) / 1e9 - elapsed)
     if total is not None:
         return (total - answered) / rate if rate else None

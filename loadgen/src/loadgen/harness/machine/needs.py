@@ -54,16 +54,16 @@ def disk_bytes(profile: Profile, listed: Sequence[Asset], folder: Path) -> tuple
     return sum(to_fetch(asset, folder) for asset in missing) + to_make, sum(not asset.bytes for asset in missing)
 
 
+def to_fetch(asset: Asset, folder: Path) -> int:
+    """Bytes of a file that an earlier fetch has not got yet, as far as its size is known."""
+    return max(0, asset.bytes - Parts(part_of(folder / asset.path)).done)
+
+
 def _occupied(file: Path) -> int:
     """Bytes of the disk that it has taken: of a file of prepared images, whose length is there from the first, those
     that were written."""
     status = file.stat()
     return min(status.st_size, 512 * status.st_blocks) if hasattr(status, "st_blocks") else status.st_size
-
-
-def to_fetch(asset: Asset, folder: Path) -> int:
-    """Bytes of a file that an earlier fetch has not got yet, as far as its size is known."""
-    return max(0, asset.bytes - Parts(part_of(folder / asset.path)).done)
 
 
 def seconds(settings: TestSettings, samples: int) -> float:
