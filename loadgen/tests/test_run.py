@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,37 +142,6 @@ def test_progress_ends_with_everything_done() -> None:
     on_fake_clock(settings(Scenario.Offline), progress=seen.append)
     assert seen[-1].completed == seen[-1].issued == seen[-1].total == 220
     assert seen[-1].p50_ns is not None
-
-
-@pytest.mark.parametrize(
-    ("mode", "loaded"), [(Mode.PerformanceOnly, 45), (Mode.AccuracyOnly, 45), (Mode.AccuracyOnly, 9)]
-)
-def test_a_servers_progress_knows_when_its_last_query_is_due(mode: Mode, loaded: int) -> None:
-    """Also at the beginning of an accuracy test, when hardly one has come: at 1 query a second it takes an hour."""
-    seen: list[Progress] = []
-    asked = settings(Scenario.Server, mode=mode, server_target_qps=50.0, min_duration_ms=900)
-    run(FakeSystem(), FakeLibrary(45, loaded), asked, progress=seen.append)
-    ends = [look.elapsed_s + look.eta_s for look in seen if look.eta_s]
-    assert len(ends) > 1
-    assert max(ends) - min(ends) < 0.05
-
-
-def test_progress_of_an_accuracy_test_counts_all_sets_that_are_loaded() -> None:
-    """Not each by itself: RetinaNet's 24,781 samples are 388 sets, and every one of them was about to end."""
-    seen: list[Progress] = []
-    clock = FakeClock()
-
-    class SlowToLoad(FakeLibrary):
-        def load(self, indices: Sequence[int]) -> None:
-            clock.sleep_until(clock.now_ns() + 1000 * MS)
-
-    asked = settings(Scenario.Offline, mode=Mode.AccuracyOnly)
-    run(FakeSystem(clock, MS), SlowToLoad(103, 40), asked, clock=clock, progress=seen.append)
-    ends = [one for one in seen if one.completed in (40, 80, 103)]
-    assert [one.completed for one in ends] == [40, 80, 103]
-    assert all(one.total == 103 and one.issued == one.completed for one in ends)
-    assert ends[1].elapsed_s == pytest.approx(1.0, rel=0.1)  # loading the second set took most of it
-    assert ends[1].eta_s == pytest.approx(23 / 80 * ends[1].elapsed_s)
 
 
 def test_tokens_are_counted_from_the_first_one() -> None:

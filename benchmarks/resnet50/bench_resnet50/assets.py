@@ -23,6 +23,7 @@ IMAGES = Asset(
     licence="for non-commercial research",
     bytes=6_744_924_160,
     md5="29b22e2961454d5413ddabcf34fc5622",
+    instead=(f"data/{MAP}",),
     gate="register at image-net.org, accept its terms and download the validation images of ILSVRC 2012",
 )
 CLASSES = Asset(
@@ -32,6 +33,7 @@ CLASSES = Asset(
     bytes=17_858_008,
     md5="f963098ea0e785a968ca1eb634003a90",
     sha256="e35c0c1994a21f7d8ed49d01881ce17ab766743d3b0372cdc0183ff4d0dfc491",
+    instead=(f"data/{MAP}",),
     mirrors=("https://www.dropbox.com/s/92n2fyej3lzy3s3/caffe_ilsvrc12.tar.gz?dl=1",),
 )
 DATA = (IMAGES, CLASSES)

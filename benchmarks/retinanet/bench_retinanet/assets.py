@@ -33,6 +33,7 @@ BOXES = Asset(
     address=f"{_GITHUB}/v2.1/{ANNOTATIONS_ARCHIVE}",
     licence="CC BY 4.0",
     md5="817fd8da3aeeb0575f1e2d2926b15e68",
+    instead=(f"data/{ANNOTATIONS}",),
 )
 CALIBRATION_LIST = Asset(
     path=f"data/{CALIBRATION}",
@@ -55,12 +56,11 @@ WEIGHTS = (
         licence=_LICENCE,
         md5="2037c152a6be18e371ebec654314f7e0",
         backends=("pytorch",),
+        instead=(f"model/{PYTORCH}", f"model/{PICKLED}"),
     ),
 )
 FULL = (BOXES, CALIBRATION_LIST, *WEIGHTS)
 """Checksums are those that MLCommons' own automation compares with, mirrors the ones that it offers."""
-_ELSEWHERE = {f"model/{ARCHIVE}": (f"model/{PYTORCH}", f"model/{PICKLED}"), BOXES.path: (f"data/{ANNOTATIONS}",)}
-"""Asset -> what a folder may hold in its place: what is in it, or the same weights in another form."""
 
 
 def prepare(folder: Path) -> None:
@@ -82,7 +82,7 @@ def prepare(folder: Path) -> None:
 
 
 def _is_there(asset: Asset, folder: Path) -> bool:
-    return any((folder / path).is_file() for path in (asset.path, *_ELSEWHERE.get(asset.path, ())))
+    return any((folder / path).is_file() for path in (asset.path, *asset.instead))
 
 
 def unpack_annotations(data: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
 _PERIOD_S = 0.25
+_REST = 20  # so many times as long as a look lasted nothing is looked at: it reads a column of all samples
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Progress:
 
 
 class Reporter:
-    """Calls `report` four times a second between `with` and its end, and once at the end.
+    """Calls `report` four times a second, or less often if a look takes long, between `with` and its end, and once at
+    the end.
 
     look: called on the reporter's thread, and at the end on that of the `with`; None: nothing to report yet.
     """
@@ -56,8 +59,11 @@ class Reporter:
 
     def _loop(self) -> None:
         assert self._report is not None
-        while not self._stop.wait(_PERIOD_S):
+        took = 0.0
+        while not self._stop.wait(max(_PERIOD_S, _REST * took)):
+            began = time.thread_time()
             self._once(self._report)
+            took = time.thread_time() - began
 
     def _once(self, report: Callable[[Progress], None]) -> None:
         seen = self._look()

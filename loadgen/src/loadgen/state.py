@@ -25,6 +25,7 @@ IssueThreads: TypeAlias = Callable[[Callable[[], None]], None]
 
 _SILENCE_S = 5.0  # without an answer, before it is said
 _RECENT = 4096  # answers that the percentiles so far are taken from, spread over all of them
+_LOOKED_AT = 65_536  # samples among which they are sought
 
 
 class _Silence(TypedDict, total=False):
@@ -169,19 +170,16 @@ def progress_of(state: RunState, part: Part) -> Progress | None:
     if not part.start_ns:
         return None
     size, queries = part.series.samples_per_query, part.queries
-    done = state.recorder.done_view[part.first_id : part.first_id + queries * size].copy()  # others write meanwhile
-    answered = np.flatnonzero(done)
-    before, samples, began_ns = _whole(state, part)
-    elapsed = (state.job.clock.now_ns() - began_ns) / 1e9
-    some = answered[:: max(1, len(answered) // _RECENT)]
-    p50 = p99 = None
-    if len(some):
-        scheduled = part.scheduled[:queries]  # a copy: the issuer may go on appending
-        due = np.array([scheduled[q] for q in (some // size).tolist()], np.int64)
-        p50, p99 = (int(x) for x in np.percentile(done[some] - due, [50, 99]))
+    done = state.recorder.done_view[part.first_id : part.first_id + queries * size]  # others write meanwhile
+    answered = int(np.count_nonzero(done))
+    before, samples, began_ns, later_s = _whole(state, part)
+    now = state.job.clock.now_ns()
+    elapsed = (now - began_ns) / 1e9
+    p50, p99 = _percentiles(part, done)
     counted = state.settings.scenario in (Scenario.Server, Scenario.Offline) or not part.timed
-    total, completed = samples if counted else None, before + len(answered)
+    total, completed = samples if counted else None, before + answered
     rate = completed / elapsed if elapsed > 0 else 0.0
+    eta = _eta(state.settings, part, total, completed, rate, (now - part.start_ns) / 1e9)
     return Progress(
         issued=before + queries * size,
         completed=completed,
@@ -190,35 +188,53 @@ def progress_of(state: RunState, part: Part) -> Progress | None:
         rate=rate,
         p50_ns=p50,
         p99_ns=p99,
-        eta_s=_eta(state, part, total, completed, rate, elapsed),
-        **_silence(state, part, done),
+        eta_s=None if eta is None else eta + later_s,
+        **_silence(state, part, done, answered),
     )
 
 
-def _whole(state: RunState, part: Part) -> tuple[int, int, int]:
-    """The samples of the parts before this one, those of all parts, and when the first began."""
+def _percentiles(part: Part, done: I64) -> tuple[int | None, int | None]:
+    """p50 and p99 in ns, of some answers; None if there is none. No copy is made of the whole column."""
+    places = np.arange(0, len(done), max(1, len(done) // _LOOKED_AT))
+    times = done[places]
+    places, times = places[times != 0], times[times != 0]
+    step = max(1, len(places) // _RECENT)
+    places, times = places[::step], times[::step]
+    if not len(places):
+        return None, None
+    scheduled, size = part.scheduled, part.series.samples_per_query
+    due = np.array([scheduled[q] for q in (places // size).tolist()], np.int64)
+    p50, p99 = np.percentile(times - due, [50, 99])
+    return int(p50), int(p99)
+
+
+def _whole(state: RunState, part: Part) -> tuple[int, int, int, float]:
+    """The samples of the parts before this one, those of all parts, when the first began, and for Server how long the
+    queries of those after it take by their schedule."""
     sets = [one for one in state.parts if one.mode is part.mode]
-    return part.first_id - sets[0].first_id, sum(len(one.series.indices) for one in sets), sets[0].start_ns
+    later = [one.series.due_ns for one in sets if one.first_id > part.first_id and one.series.query_count]
+    scheduled = state.settings.scenario is Scenario.Server
+    later_s = sum(int(due[-1]) for due in later) / 1e9 if scheduled else 0.0
+    return part.first_id - sets[0].first_id, sum(len(one.series.indices) for one in sets), sets[0].start_ns, later_s
 
 
-def _silence(state: RunState, part: Part, done: I64) -> _Silence:
+def _silence(state: RunState, part: Part, done: I64, answered: int) -> _Silence:
     """What to say of a system that answers nothing while samples are out; nothing, if it answers."""
-    missing = np.flatnonzero(done == 0)
-    if not len(missing):
+    if answered == len(done):
         return {}
     last = max(int(done.max()), part.start_ns)
     silent = (state.job.clock.now_ns() - last) / 1e9
     if silent < _SILENCE_S:
         return {}
-    return {"silent_s": silent, "waiting": tuple((missing[:3] + part.first_id).tolist())}
+    missing = np.flatnonzero(done == 0)[:3] + part.first_id
+    return {"silent_s": silent, "waiting": tuple(missing.tolist())} if len(missing) else {}
 
 
-def _eta(state: RunState, part: Part, total: int | None, answered: int, rate: float, elapsed: float) -> float | None:
-    settings = state.settings
+def _eta(
+    settings: EffectiveSettings, part: Part, total: int | None, answered: int, rate: float, elapsed: float
+) -> float | None:
     if settings.scenario is Scenario.Server and part.series.query_count:
-        left = [one.series for one in state.parts if one.mode is part.mode and one.first_id >= part.first_id]
-        due_ns = part.start_ns + sum(int(series.due_ns[-1]) for series in left)
-        return max(0.0, (due_ns - state.job.clock.now_ns()) / 1e9)
+        return max(0.0, int(part.series.due_ns[-1]) / 1e9 - elapsed)
     if total is not None:
         return (total - answered) / rate if rate else None
     by_count = (settings.min_query_count * part.series.samples_per_query - answered) / rate if rate else None

@@ -85,6 +85,37 @@ def test_the_command_copies_from_a_folder(bench: Benchmark, tmp_path: Path, serv
     assert server.requests == []
 
 
+def test_what_serves_as_well_is_not_asked_for(
+    bench: Benchmark, tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As images that lie there unpacked, whose archive only a person can get."""
+    weights = Asset("model/weights.bin", server.address, "MIT", bytes=len(CONTENT))
+    packed = Asset("data/list.tar", "", "CC0", bytes=9_000_000, gate="ask for it", instead=("data/a", "data/list.txt"))
+    monkeypatch.setattr("fake_bench.ASSETS", [weights, packed])
+    for name in ("data/list.txt", "model/weights.bin"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(CONTENT)
+    for command in (["fetch"], ["fetch", "--check"], ["info", "--profile", "full"]):
+        assert invoke(bench, [*command, "--data", str(tmp_path)]) == 0
+        assert "data/list.tar: not needed, data/list.txt is there" in (said := capsys.readouterr().out)
+    assert "disk needed: about 0 MB more" in said
+    (tmp_path / "data/list.txt").unlink()
+    assert invoke(bench, ["fetch", "--check", "--data", str(tmp_path)]) == 2
+
+
+def test_a_file_for_what_is_not_made_yet_has_taken_no_disk(
+    benchmark_of: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the prepared images of ResNet-50 and RetinaNet, whose file has its length from the first."""
+    made = benchmark_of()
+    made = replace(made, profiles={"mini": replace(made.profiles["mini"], disk_gb=0.004)})
+    with (tmp_path / "images.bin").open("wb") as file:
+        file.write(bytes(1_000_000))
+        file.truncate(4_000_000)
+    assert invoke(made, ["info", "--data", str(tmp_path)]) == 0
+    assert "disk needed: about 3 MB more" in capsys.readouterr().out
+
+
 def test_info_lists_files_without_reading_them(
     bench: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,8 @@ class Asset:
     """The backends that need it; empty: all."""
     dtypes: tuple[str, ...] = ()
     """The number formats (`--dtype`) that need it; empty: all."""
+    instead: tuple[str, ...] = ()
+    """Files below the profile's folder, one of which serves as well: what it is unpacked to, or another form of it."""
 
     @property
     def has_checksum(self) -> bool:
@@ -65,6 +67,13 @@ def fault(asset: Asset, file: Path, *, deep: bool = True) -> str:
         if wanted and (found := digest(file, kind)) != wanted:
             return f"wrong: its {kind} is {found}, not {wanted}"
     return ""
+
+
+def substitute(asset: Asset, folder: Path) -> str:
+    """What the profile's folder holds in the place of an asset that it has not (`Asset.instead`); empty: nothing."""
+    if (folder / asset.path).is_file():
+        return ""
+    return next((path for path in asset.instead if (folder / path).is_file()), "")
 
 
 def digest(file: Path, kind: str = "sha256") -> str:

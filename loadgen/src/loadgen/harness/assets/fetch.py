@@ -14,7 +14,7 @@ from rich.console import Console
 
 from loadgen.contracts import InputError
 from loadgen.harness.assets import cache
-from loadgen.harness.assets.asset import Asset, check_space, copy, fault
+from loadgen.harness.assets.asset import Asset, check_space, copy, fault, substitute
 from loadgen.harness.assets.download import download
 from loadgen.harness.assets.published import expanded
 from loadgen.harness.benchmark import Benchmark
@@ -32,9 +32,10 @@ def execute(plan: Plan, source: Path | None, check: bool) -> int:
     folder, out = plan.folder, screen.console(plan.request.quiet)
     _say(out, f"{plan.benchmark.title}: official files, in {folder}")
     assets = expanded(needs.assets(plan), folder, may_ask=source is None and not check)
-    faults = {asset: fault(asset, folder / asset.path) for asset in assets}
+    others = {asset: substitute(asset, folder) for asset in assets}
+    faults = {asset: "" if others[asset] else fault(asset, folder / asset.path) for asset in assets}
     for asset in assets:
-        for line in describe(asset, faults[asset]):
+        for line in describe(asset, faults[asset], others[asset]):
             _say(out, line)
     wanted = [asset for asset in assets if faults[asset]]
     if wanted and check:
@@ -56,10 +57,11 @@ def official(benchmark: Benchmark, request: Request) -> Plan:
     return resolve(benchmark, replace(request, profile=request.profile or offers[0]))
 
 
-def describe(asset: Asset, wrong: str) -> list[str]:
-    """What a person wants to know of one file, and whether it is there."""
+def describe(asset: Asset, wrong: str, other: str = "") -> list[str]:
+    """What a person wants to know of one file, and whether it is there. other: what is there in its place."""
     size = f"{asset.bytes / 1e6:,.1f} MB" if asset.bytes else "size not known"
     state = wrong or ("present, checked" if asset.has_checksum else _UNCHECKED)
+    state = f"not needed, {other} is there" if other else state
     lines = [f"  {asset.path}: {state}", f"    {size}, {asset.licence}"]
     lines += [f"    {asset.address}"] if asset.address else []
     lines += [f"    listed in {asset.listing}.md5"] if asset.listing else []

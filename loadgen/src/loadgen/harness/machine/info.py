@@ -6,8 +6,9 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from loadgen.harness.assets.asset import fault
+from loadgen.harness.assets.asset import Asset, fault, substitute
 from loadgen.harness.benchmark import Profile
 from loadgen.harness.files import above
 from loadgen.harness.machine import needs
@@ -67,12 +68,18 @@ def _files(plan: Plan) -> Iterator[str]:
     yield f"disk needed: {f'about {_size(size)} more{more}' if known else 'not known'}"
     yield f"files {folder}; free there: {shutil.disk_usage(above(folder)).free / 1e9:.1f} GB"
     if listed:
-        yield from (f"  {asset.path}: {fault(asset, folder / asset.path, deep=False) or 'present'}" for asset in listed)
+        yield from (f"  {asset.path}: {_state(asset, folder)}" for asset in listed)
         return
     found = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     yield from (f"  {file.relative_to(folder)}: {file.stat().st_size / 1e6:,.1f} MB" for file in found)
     if not found:
         yield "  none yet: a run makes them"
+
+
+def _state(asset: Asset, folder: Path) -> str:
+    if other := substitute(asset, folder):
+        return f"not needed, {other} is there"
+    return fault(asset, folder / asset.path, deep=False) or "present"
 
 
 def _size(count: int) -> str:

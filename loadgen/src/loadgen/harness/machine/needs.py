@@ -10,7 +10,7 @@ from typing import Any
 
 from loadgen.contracts import Dataset, SizesAnswers
 from loadgen.errors import InputError
-from loadgen.harness.assets.asset import Asset, fault, part_of
+from loadgen.harness.assets.asset import Asset, fault, part_of, substitute
 from loadgen.harness.assets.ranges import Parts
 from loadgen.harness.benchmark import Profile
 from loadgen.harness.plan import Layered, Plan
@@ -50,9 +50,10 @@ def obstacle(plan: Plan) -> str:
 
 def disk_bytes(profile: Profile, listed: Sequence[Asset], folder: Path) -> tuple[int, int]:
     """(bytes still to come into the folder, official files that are to come and whose size is not known)."""
-    missing = [asset for asset in listed if fault(asset, folder / asset.path, deep=False)]
+    absent = [asset for asset in listed if not substitute(asset, folder)]
+    missing = [asset for asset in absent if fault(asset, folder / asset.path, deep=False)]
     official = {folder / asset.path for asset in listed} | {part_of(folder / asset.path) for asset in listed}
-    made = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file not in official)
+    made = sum(_occupied(file) for file in folder.rglob("*") if file.is_file() and file not in official)
     to_make = max(0, round(profile.disk_gb * 1e9) - made)
     return sum(to_fetch(asset, folder) for asset in missing) + to_make, sum(not asset.bytes for asset in missing)
 
@@ -79,6 +80,13 @@ def check_room(dataset: Dataset[Any], tests: Sequence[Layered], output: Path) ->
 def to_fetch(asset: Asset, folder: Path) -> int:
     """Bytes of a file that an earlier fetch has not got yet, as far as its size is known."""
     return max(0, asset.bytes - Parts(part_of(folder / asset.path)).done)
+
+
+def _occupied(file: Path) -> int:
+    """Bytes of the disk that it has taken: of a file of prepared images, whose length is there from the first, those
+    that were written."""
+    status = file.stat()
+    return min(status.st_size, 512 * status.st_blocks) if hasattr(status, "st_blocks") else status.st_size
 
 
 def seconds(settings: TestSettings, samples: int) -> float:
