@@ -66,6 +66,34 @@ def test_a_score_that_fails_loses_no_answers(
     assert invoke(benchmark_of(), ["accuracy", "out/Offline/accuracy"]) == 0
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_run_that_ended_in_scoring_is_resumed_there(
+    benchmark_of: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], killed: bool
+) -> None:
+    """Stable Diffusion XL draws its 5,000 images for an hour."""
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fake_bench.score", stopped)
+        assert invoke(benchmark_of(), list(OFFLINE)) == 130
+    if killed:  # before anything of the test was recorded
+        Path("out/Offline/accuracy/test.json").unlink()
+        record = json.loads(Path("out/results.json").read_text())
+        Path("out/results.json").write_text(json.dumps({**record, "tests": []}))
+    log = Path("out/Offline/accuracy/mlperf_log_accuracy.json")
+    before = log.stat().st_mtime_ns
+    assert invoke(benchmark_of(), ["run", "--resume", "out"]) == 0
+    assert "Offline accuracy: all samples were answered before; now they are scored" in capsys.readouterr().out
+    assert log.stat().st_mtime_ns == before
+    assert recorded_in("out") == [("Offline", "AccuracyOnly", False)]
+    (test,) = json.loads(Path("out/results.json").read_text())["tests"]
+    assert test["accuracy"]["values"]["f1"] == 100.0
+    assert invoke(benchmark_of(), list(OFFLINE)) == 0  # not resumed: everything again
+    assert log.stat().st_mtime_ns > before
+
+
 def test_a_scenario_joins_the_results_of_its_folder(benchmark_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(benchmark_of(), list(OFFLINE)) == 0
     assert invoke(benchmark_of(), ["--scenario", "server", "--mode", "accuracy", "--output", "out"]) == 0

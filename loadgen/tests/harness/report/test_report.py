@@ -139,6 +139,8 @@ def test_settings_say_where_they_are_from(benchmark_of: Make) -> None:
     assert "min_query_count 700 user.conf" in words
     assert "qsl_rng_seed 13281865557512327830 rules v4.0" in words
     assert "server_target_latency_ns 1,000,000,000 (1,000 ms) profile" in words
+    assert "server_ttft_latency 100,000,000 (100 ms)" in words, "in ns, though its name does not say so"
+    assert "min_duration_ms 200 (0.2 s) profile" in words
     assert "The same as in Server, performance" in words
 
 

@@ -78,7 +78,9 @@ class Report:
                 _check_same(self._record(), earlier, file)
             self._entries = kept
         for scenario, mode in asked:
-            rebuild.forget(self.output / scenario / record.KINDS[mode])
+            place = self.output / scenario / record.KINDS[mode]
+            if not (self.plan.request.missing and rebuild.answered(place)):
+                rebuild.forget(place)
         record.write(self.output, self._record())
         return tuple(asked.values())
 

@@ -154,8 +154,8 @@ def _setting(name: str, value: object) -> str:
     """The value in the unit of its name, and in one that is easier to read: `130,000,000 (130 ms)`."""
     if name.endswith("_seed"):
         return str(value)  # it is no amount
-    for ending, per, unit in (("_ns", 1e6, "ms"), ("_ms", 1e3, "s")):
-        if name.endswith(ending) and isinstance(value, (int, float)) and value:
+    for endings, per, unit in ((("_ns", "_ttft_latency", "_tpot_latency"), 1e6, "ms"), ("_ms", 1e3, "s")):
+        if name.endswith(endings) and isinstance(value, (int, float)) and value:
             return f"{figure(value)} ({value / per:,.6g} {unit})"
     return figure(value)
 

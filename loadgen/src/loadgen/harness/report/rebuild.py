@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from loadgen.contracts import InputError
 from loadgen.harness.files import saving, whole_file
 from loadgen.harness.machine import telemetry
 from loadgen.harness.report import record
+from loadgen.results import Result
+from loadgen.settings import Mode, Scenario
 
 FILE = "test.json"
 """In a test's folder: what `results.json` says of the test, and of the run."""
@@ -28,6 +32,32 @@ def forget(folder: Path) -> None:
     """Another test takes this one's place."""
     for name in (FILE, _RESULT):
         (folder / name).unlink(missing_ok=True)
+
+
+def answered(folder: Path) -> Result | None:
+    """Of an accuracy test that came to its end, but was not scored: its answers lie in the log. None: it did not."""
+    data = _read(folder / _RESULT)
+    if data.get("mode") != "AccuracyOnly" or data.get("valid") is not True:
+        return None
+    return Result(
+        scenario=Scenario[data["scenario"]],
+        mode=Mode.AccuracyOnly,
+        valid=True,
+        reasons=(),
+        errors=tuple(data["errors"]),
+        warnings=tuple(data["warnings"]),
+        metrics=data["metrics"],
+        headline=None,
+        query_count=data["query_count"],
+        sample_count=data["sample_count"],
+        duration_ns=data["duration_ns"],
+        interrupted=False,
+        note="",
+        details=(),
+        logdir=folder,
+        raised=None,
+        latencies_ns=np.empty(0, np.int64),
+    )
 
 
 def mended(folder: Path, benchmark: str = "", title: str = "") -> str:
@@ -88,7 +118,7 @@ def _unrecorded(data: Mapping[str, Any], place: str, folder: Path) -> dict[str, 
     entry = {**data, "accuracy": None, "settings": {}, "origins": {}, "folder": place, "telemetry": []}
     if data["mode"] == "AccuracyOnly":
         reason = f"the answers are not scored: the run ended before; the command `accuracy {folder / place}` does it"
-        return {**entry, "valid": False, "reasons": [*data["reasons"], reason]}
+        return {**entry, "valid": False, "interrupted": True, "reasons": [*data["reasons"], reason]}
     try:
         sampled = telemetry.read(folder / place)
     except InputError:
