@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,16 @@ def test_what_nobody_told_is_asked_for_and_nothing_is_invented(ran: Path) -> Non
     assert "host_processor" not in str(raised.value)
     with pytest.raises(InputError, match="no field colour"):
         complete(Requirements(), {**TOLD, "colour": "red"}, found_by([read_run(ran)]))
+
+
+def test_all_that_is_missing_is_said_at_once(
+    ran: Path, code: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {name: value for name, value in {**TOLD, **WEIGHTS}.items() if name not in ("cooling", "retraining")}
+    words = ["submission", "build", str(ran), "--output", str(tmp_path / "tree"), "--submitter", "Org", "--trial"]
+    words += ["--system", "box", "--code", str(code), *(f"--set={name}={value}" for name, value in told.items())]
+    assert main(words) == 2
+    assert re.search(r"--set cooling=\.\.\..*\n  --set retraining=\.\.\.", capsys.readouterr().err)
 
 
 def test_runs_of_two_systems_are_no_one_system(ran: Path, tmp_path: Path) -> None:

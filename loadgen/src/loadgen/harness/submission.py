@@ -99,15 +99,17 @@ def build_tree(
     requirements = Requirements(read[0].round)
     told = {**(read_description(description) if description else {}), **_pairs(fields)}
     told |= {"submitter": submitter, "division": division}
-    weights = {name: told.pop(name) for name in requirements.tree.implementation_fields if name in told}
+    weights = {"weight_data_types": str(read[0].options.get("dtype used", ""))}
+    weights |= {name: told.pop(name) for name in requirements.tree.implementation_fields if name in told}
+    described, weights = _described(requirements, told, weights, read)
     order = Order(
         output=output,
         division=division,
         submitter=submitter,
         system=system,
-        description=_described(requirements, told, read),
+        description=described,
         implementation=implementation or str(read[0].options.get("backend", "")).rsplit(":", 1)[-1],
-        measurements={"weight_data_types": str(read[0].options.get("dtype used", "")), **weights},
+        measurements=weights,
         code=code or _own_code(benchmark),
         infers=not no_infer,
         ratios=ratios,
@@ -124,15 +126,20 @@ def _report(order: Order, round_name: str, results: Sequence[Path]) -> int:
     return 0
 
 
-def _described(requirements: Requirements, told: Mapping[str, str], runs: Sequence[RunFolder]) -> dict[str, str]:
-    """What is missing is asked for, at a terminal one by one."""
+def _described(
+    requirements: Requirements, told: Mapping[str, str], weights: Mapping[str, str], runs: Sequence[RunFolder]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The description of the system and that of the weights. What is missing is asked for, at a terminal one by one."""
     from loadgen.submission.describe import HINTS, complete, found_by, missing_fields
 
-    found, asked = found_by(runs), dict(told)
+    found, asked, of_weights = found_by(runs), dict(told), dict(weights)
+    unsaid = [name for name in requirements.tree.implementation_fields if not weights.get(name)]
     if sys.stdin.isatty():
         for name in missing_fields(requirements, {**found, **told}):
             asked[name] = click.prompt(f"{name}{f' ({HINTS[name]})' if name in HINTS else ''}")
-    return complete(requirements, asked, found)
+        of_weights |= {name: click.prompt(f"{name} (of the weights)") for name in unsaid}
+        unsaid = []
+    return complete(requirements, asked, found, unsaid), of_weights
 
 
 def _own_code(benchmark: str) -> Path:

@@ -57,10 +57,13 @@ def _versions(runs: Iterable[RunFolder]) -> Iterable[str]:
                 yield f"{name.removesuffix(' version')} {value}"
 
 
-def complete(requirements: Requirements, told: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
+def complete(
+    requirements: Requirements, told: Mapping[str, str], found: Mapping[str, str], also: Sequence[str] = ()
+) -> dict[str, str]:
     """The whole description, its fields in the round's order. What is told counts more than what is found.
 
-    Raises InputError that lists what is missing, and for a field that the round does not have.
+    also: what is missing elsewhere, so that all of it is said at once. Raises InputError that lists what is missing,
+    and for a field that the round does not have.
     """
     tree = requirements.tree
     known = list(dict.fromkeys([*tree.system_fields, "system_type", *tree.power_fields, *tree.network_fields]))
@@ -71,7 +74,7 @@ def complete(requirements: Requirements, told: Mapping[str, str], found: Mapping
             f"round {requirements.round.name} has no field {', '.join(strange)}; it has {', '.join(known)}"
         )
     both = {**{name: "" for name in tree.system_fields if name not in filled(requirements)}, **found, **told}
-    missing = missing_fields(requirements, both)
+    missing = [*missing_fields(requirements, both), *also]
     if missing:
         lines = [f"  --set {name}=...{f'  ({HINTS[name]})' if name in HINTS else ''}" for name in missing]
         raise InputError(
