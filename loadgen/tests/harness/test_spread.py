@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,21 +18,32 @@ from loadgen.contracts import InputError
 from loadgen.harness.spread import each
 
 
-def place(number: int) -> tuple[int, int]:
+WORK = """
+import os, signal
+
+def place(number):
     return number, os.getpid()
 
-
-def refuse(number: int) -> int:
+def refuse(number):
     if number == 30:
         raise ValueError(f"sample {number}")
     return number
 
-
-def die(number: int) -> None:
+def die(number):
     os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
-def test_many_are_worked_on_in_other_processes_and_come_in_order() -> None:
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module that other processes can import, as they cannot import this one."""
+    (tmp_path / "work_of_spread.py").write_text(WORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "work_of_spread", raising=False)
+    return importlib.import_module("work_of_spread")
+
+
+def test_many_are_worked_on_in_other_processes_and_come_in_order(work: Any) -> None:
     read: list[int] = []
 
     def items() -> Iterator[int]:
@@ -37,7 +51,7 @@ def test_many_are_worked_on_in_other_processes_and_come_in_order() -> None:
             read.append(number)
             yield number
 
-    found = each(place, items(), processes=2, few=20)
+    found = each(work.place, items(), processes=2, few=20)
     first = next(found)
     assert len(read) <= 100, "progress is told by what was read"
     numbers, places = zip(first, *found, strict=True)
@@ -46,18 +60,18 @@ def test_many_are_worked_on_in_other_processes_and_come_in_order() -> None:
 
 
 @pytest.mark.parametrize(("count", "processes"), [(19, 2), (300, 1)])
-def test_few_items_or_one_processor_need_no_other_process(count: int, processes: int) -> None:
-    assert list(each(place, range(count), processes, few=20)) == [(n, os.getpid()) for n in range(count)]
+def test_few_items_or_one_processor_need_no_other_process(work: Any, count: int, processes: int) -> None:
+    assert list(each(work.place, range(count), processes, few=20)) == [(n, os.getpid()) for n in range(count)]
 
 
-def test_what_work_raises_is_raised_here() -> None:
+def test_what_work_raises_is_raised_here(work: Any) -> None:
     with pytest.raises(ValueError, match="sample 30"):
-        list(each(refuse, range(300), processes=2, few=20))
+        list(each(work.refuse, range(300), processes=2, few=20))
 
 
-def test_a_process_that_is_killed_is_told() -> None:
+def test_a_process_that_is_killed_is_told(work: Any) -> None:
     with pytest.raises(InputError, match="where memory runs out"):
-        list(each(die, range(300), processes=2, few=20))
+        list(each(work.die, range(300), processes=2, few=20))
 
 
 SLOW = """
