@@ -17,7 +17,6 @@ import pytest
 from loadgen.contracts import InputError
 from loadgen.harness.spread import each
 
-
 WORK = """
 import os, signal
 
