@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +37,7 @@ from bench_sdxl.pytorch.products import FLOAT8, Convolution, Product
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
+HOPPER = Path(__file__).with_name("hopper.py")
 needs_gpu = pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
 SMALL = UNetConfig(
     block_out_channels=(16, 32),
@@ -135,6 +140,17 @@ def test_convolutions(shape: tuple[int, ...]) -> None:
     found = convolution.convolve_doubled(x, convolution.doubled(weight), bias, tile)
     expected = F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), weight, bias, padding=1)
     close(found, expected, tolerance)
+
+
+def test_no_convolution_multiplies_what_lies_in_registers() -> None:
+    """As compiled for an H200, which needs none: Triton 3.6 writes there while a product still reads."""
+    env = {**os.environ, "TRITON_INTERPRET": "0"}
+    done = subprocess.run([sys.executable, str(HOPPER)], capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    kernels = done.stdout.split("tt.func public")[1:]
+    assert len(kernels) == 7
+    for kernel in kernels:  # a product's left side: a part of shared memory, or a tensor in registers
+        assert set(re.findall(r"warp_group_dot .*} : (!?[\w.]+)<", kernel)) == {"!ttg.memdesc"}, kernel[:1000]
 
 
 @pytest.mark.parametrize("inputs", [8, 16])

@@ -17,7 +17,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 
 class Tile(NamedTuple):
-    """How a product is cut. Measured on an H200 with SDXL's sizes."""
+    """How a product is cut. Measured on an H200 with SDXL's sizes, when pixels were the product's left side."""
 
     pixels: int
     outputs: int
@@ -26,8 +26,8 @@ class Tile(NamedTuple):
 
 
 FLOAT8 = Tile(256, 128, 128, 3)
-WIDE = Tile(128, 256, 64, 3)
-NARROW = Tile(128, 128, 64, 4)
+HALF = Tile(256, 128, 64, 3)
+"""Of 16 bits."""
 _GROUP = 8
 """Tiles of pixels that follow each other: they read the same weights, and find them in the cache."""
 
@@ -68,15 +68,17 @@ def _convolve(
     across = width // COLUMNS
     each = height // LINES * across
     image, line, column = tile // each, tile % each // across * LINES, tile % across * COLUMNS
-    total = tl.zeros([PIXELS, OUTPUTS], tl.float32)
+    total = tl.zeros([OUTPUTS, PIXELS], tl.float32)
     steps = inputs // INPUTS
     for step in range(SIDE * SIDE * steps):
         tap, at = step // steps, step % steps * INPUTS
         above, left = line - 1 + tap // SIDE + down, column - 1 + tap % SIDE + right
         pixels = x.load([image, above, left, at]).reshape([PIXELS, INPUTS])
         weights = weight.load([phase * outputs + part * OUTPUTS, tap * inputs + at])
-        total = tl.dot(pixels, weights.T, total)
-    total *= scale
+        # pixels on the right: on the left, those of several lines would come from registers, where Triton 3.6 lets the
+        # next ones be written while a Hopper GPU still reads (its issue 9433)
+        total = tl.dot(weights, pixels.T, total)
+    total = total.T * scale
     channel = part * OUTPUTS + tl.arange(0, OUTPUTS)
     if BIASED:
         total += tl.load(bias + channel, mask=channel < outputs, other=0).to(tl.float32)[None]
@@ -111,7 +113,7 @@ def convolve(x: Tensor, weight: Tensor, scale: float, dtype: torch.dtype, tile: 
     return _launched(x, weight, None, scale, dtype, tile, side=3, phases=1)
 
 
-def convolve_doubled(x: Tensor, weight: Tensor, bias: Tensor, tile: Tile) -> Tensor:
+def convolve_doubled(x: Tensor, weight: Tensor, bias: Tensor, tile: Tile = HALF) -> Tensor:
     """3 x 3, padded, of x in twice the size, each pixel repeated. weight: of `doubled`."""
     return _launched(x, weight, bias, 1.0, x.dtype, tile, side=2, phases=4)
 

@@ -72,15 +72,14 @@ class Upsample(nn.Module):
     def __init__(self, plain: layers.Upsample) -> None:
         super().__init__()
         self.plain = plain
-        self.tile = convolution.NARROW if len(plain.conv.weight) % convolution.WIDE.outputs else convolution.WIDE
         self.weight = convolution.doubled(plain.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         _, inputs, height, width = x.shape
-        if not convolution.fits(height, width, inputs, len(self.weight) // 4, self.tile):
+        if not convolution.fits(height, width, inputs, len(self.weight) // 4, convolution.HALF):
             plain: Tensor = self.plain(x)
             return plain
-        return convolution.convolve_doubled(x, self.weight, cast(Tensor, self.plain.conv.bias), self.tile)
+        return convolution.convolve_doubled(x, self.weight, cast(Tensor, self.plain.conv.bias))
 
 
 def _rows(x: Tensor) -> Tensor:
