@@ -13,12 +13,11 @@ from loadgen.contracts import SampleLibrary
 _SAID_EACH_S = 5.0
 
 
-@dataclass(frozen=True)
-class Spoken:
-    """A library whose `load` says every few seconds how long it has taken so far (see `contracts.SampleLibrary`)."""
+@dataclass
+class _Around:
+    """A library around another, of the same samples."""
 
     library: SampleLibrary
-    say: Callable[[str], None]
 
     @property
     def name(self) -> str:
@@ -31,6 +30,13 @@ class Spoken:
     @property
     def performance_count(self) -> int:
         return self.library.performance_count
+
+
+@dataclass
+class Spoken(_Around):
+    """A library whose `load` says every few seconds how long it has taken so far (see `contracts.SampleLibrary`)."""
+
+    say: Callable[[str], None]
 
     def load(self, indices: Sequence[int]) -> None:
         with _said(f"loading {len(indices):,} samples", self.say):
@@ -41,23 +47,10 @@ class Spoken:
 
 
 @dataclass
-class Held:
+class Held(_Around):
     """A library whose samples stay in memory from one test to the next, as long as the next wants the same."""
 
-    library: SampleLibrary
     loaded: list[int] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.library.name
-
-    @property
-    def total_count(self) -> int:
-        return self.library.total_count
-
-    @property
-    def performance_count(self) -> int:
-        return self.library.performance_count
 
     def load(self, indices: Sequence[int]) -> None:
         if list(indices) != self.loaded:
