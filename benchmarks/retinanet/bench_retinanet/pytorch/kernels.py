@@ -16,7 +16,7 @@ from torch import Tensor
 CHANNELS = 16
 """Of the stem's input: 12 of a block of 2x2 pixels, and 4 zeros."""
 _PIXELS = 32  # of a program, where it has all channels of them
-_LOGITS = 4096  # of a program that selects
+_LOCATIONS, _OUTPUTS = 8, 512  # of a program that selects
 
 
 @triton.jit
@@ -91,26 +91,41 @@ def _select(
     values,
     places,
     counts,
-    size,
+    locations,
     level,
     limit,
     outputs: tl.constexpr,
     levels: tl.constexpr,
     capacity: tl.constexpr,
-    block: tl.constexpr,
+    rows: tl.constexpr,
+    columns: tl.constexpr,
 ):
-    """Those of a part of one image's level that are over the limit, or not a number, go to its list, in any order."""
-    row = tl.program_id(1).to(tl.int64) * levels + level
-    at = tl.program_id(0) * block + tl.arange(0, block)
-    value = tl.load(logits + tl.program_id(1).to(tl.int64) * size + at, mask=at < size, other=float("-inf"))
-    value = value.to(tl.float32) + tl.load(bias + at % outputs)
+    """Those of some locations and outputs of one image's level that are over the limit, or not a number, go to its
+    list, in any order."""
+    parts: tl.constexpr = (outputs + columns - 1) // columns
+    image = tl.program_id(1).to(tl.int64)
+    row = image * levels + level
+    logits += image * locations * outputs
+    first = tl.program_id(0) // parts * rows
+    output = tl.program_id(0) % parts * columns + tl.arange(0, columns)
+    added = tl.load(bias + output, mask=output < outputs, other=0.0)
+    location = first + tl.arange(0, rows)
+    at = location[:, None] * outputs + output[None, :]
+    real = (location < locations)[:, None] & (output < outputs)[None, :]
+    value = tl.load(logits + at, mask=real, other=float("-inf")).to(tl.float32) + added[None, :]
     over = (value > limit) | (value != value)
-    count = tl.sum(over.to(tl.int32), axis=0)
-    if count > 0:
-        place = tl.atomic_add(counts + row, count) + tl.cumsum(over.to(tl.int32), axis=0) - 1
-        kept = over & (place < capacity)
-        tl.store(values + row * capacity + place, value, mask=kept)
-        tl.store(places + row * capacity + place, at, mask=kept)
+    if tl.sum(tl.sum(over.to(tl.int32), axis=1), axis=0) > 0:  # seldom: read once more, location by location
+        for number in range(rows):
+            is_real = (first + number < locations) & (output < outputs)
+            index = (first + number) * outputs + output
+            logit = tl.load(logits + index, mask=is_real, other=float("-inf")).to(tl.float32) + added
+            passes = (logit > limit) | (logit != logit)
+            count = tl.sum(passes.to(tl.int32), axis=0)
+            if count > 0:
+                place = tl.atomic_add(counts + row, count) + tl.cumsum(passes.to(tl.int32), axis=0) - 1
+                kept = passes & (place < capacity)
+                tl.store(values + row * capacity + place, logit, mask=kept)
+                tl.store(places + row * capacity + place, index, mask=kept)
 
 
 def fill(images: Tensor, mean: Tensor, deviation: Tensor, out: Tensor) -> None:
@@ -163,11 +178,11 @@ def select(logits: Tensor, bias: Tensor, limit: float, level: int, to: Lists) ->
     """What is over the limit of logits [n, anchors * classes, side, side], channels last, once their bias [anchors *
     classes] in float32 is added."""
     n, outputs, side, _ = _last(logits)
-    size = outputs * side * side
+    locations = side * side
     _, levels, capacity = to.values.shape
-    _select[(triton.cdiv(size, _LOGITS), n)](
-        logits, bias, *to, size, level, limit, outputs, levels, capacity, _LOGITS, num_warps=8
-    )
+    programs = triton.cdiv(locations, _LOCATIONS) * triton.cdiv(outputs, _OUTPUTS)
+    sizes = (outputs, levels, capacity, _LOCATIONS, _OUTPUTS)
+    _select[(programs, n)](logits, bias, *to, locations, level, limit, *sizes, num_warps=8)
 
 
 def _last(x: Tensor) -> torch.Size:
