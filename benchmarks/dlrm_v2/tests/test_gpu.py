@@ -111,7 +111,7 @@ def test_the_pipeline_answers_each_batch(
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
     network = Dense(source.config).eval()
     network.load_state_dict({name.removeprefix(PREFIX): value for name, value in source.state().items()})
-    options = BackendOptions(source.snapshot.metadata.parent.parent, max_batch=1)
+    options = BackendOptions(source.snapshot.metadata.parent.parent, max_batch=1, max_cost=20)
     pipeline = Pipeline(network, source, torch.float32, [torch.device("cpu")] * devices, options)
     dense, indices = made.pairs(source.config)
     sizes = [1, 3, 2, 30, 12]

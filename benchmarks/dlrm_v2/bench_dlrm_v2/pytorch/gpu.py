@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench_dlrm_v2.batch import F32, Batch
+from bench_dlrm_v2.batch import F32, Batch, Features
 from bench_dlrm_v2.model import Dense
 from bench_dlrm_v2.official import DENSE_FEATURES
 from bench_dlrm_v2.pytorch.dense import for_gpu
@@ -81,9 +81,23 @@ class Pipeline:
         """In all slots at once. A loaded sample that is computed before the clock runs shows how many indices a pair
         has, and page-locked memory is slow to get: 0.1 s for each slot."""
         self.pairs = max(self.pairs, len(batch))
+        is_new = any(slot.hots != batch.hots for slot in self._slots)
         for slot in self._slots:
             slot.wait()
-            slot.take(self.pairs, sum(batch.hots))
+            slot.take(self.pairs, batch.hots)
+        if is_new:
+            self._rehearse(batch.hots)
+
+    def _rehearse(self, hots: tuple[int, ...]) -> None:
+        """Batches of many sizes, several under way: a GPU loads each kernel when it first needs it, and takes memory,
+        which delayed a test's first answers by 0.1 s."""
+        features = Features(
+            np.zeros((self.pairs, DENSE_FEATURES), np.float32), np.zeros((self.pairs, sum(hots)), np.int32), hots
+        )
+        sizes = [self.pairs >> halvings for halvings in range(self.pairs.bit_length())]
+        batches = [Batch(features, np.zeros(1, np.int64), np.array([size])) for size in sizes[:1] * _SLOTS + sizes]
+        for answer in [self.submit(batch) for batch in batches]:
+            answer.result()
 
     def close(self) -> None:
         """Waits for what is under way."""
@@ -140,6 +154,8 @@ class _Slot:
 
     def __init__(self) -> None:
         self._dense = self._indices = torch.empty((0, 0))
+        self.hots: tuple[int, ...] = ()
+        """Indices of a pair that there is room for, by table."""
         self.done: Any = None
 
     def wait(self) -> None:
@@ -148,12 +164,13 @@ class _Slot:
             self.done.synchronize()
 
     def has_room(self, batch: Batch) -> bool:
-        return len(batch) <= len(self._dense) and sum(batch.hots) == self._indices.shape[1]
+        return len(batch) <= len(self._dense) and batch.hots == self.hots
 
-    def take(self, pairs: int, hots: int) -> None:
+    def take(self, pairs: int, hots: tuple[int, ...]) -> None:
         """Room for so many pairs of so many indices."""
+        self.hots = hots
         self._dense = _page_locked((pairs, DENSE_FEATURES), torch.float32)
-        self._indices = _page_locked((pairs, hots), torch.int32)
+        self._indices = _page_locked((pairs, sum(hots)), torch.int32)
 
     def collect(self, batch: Batch, threads: ThreadPoolExecutor) -> tuple[Tensor, Tensor]:
         """dense [n, 13] and indices [n, sum of hots] of the batch's pairs."""
