@@ -21,8 +21,10 @@ _SMALL_GROUP, _LARGE_GROUP, _SMALL_BATCH = 16, 32, 512
 """Utterances that a program takes: in a large batch more, so that the next batch's encoder has processors to run on."""
 _OUTPUTS = 32  # 28 labels, the blank, and three that never win
 LAUNCH = {"num_warps": 8, "num_stages": 1}
-"""With more stages, a Hopper GPU's products in 16 bits take the joint's values from registers, and are still reading
-them when the next block's are written there, as Triton 3.6 compiles it (its issue 9433): some labels were wrong."""
+"""Not for the joint: with more stages a Hopper GPU's products in 16 bits take its values from registers, and are still
+reading them when the next block's are written there, as Triton 3.6 compiles it (its issue 9433). Labels were wrong."""
+_STAGES = tl.constexpr(3)
+"""Blocks of the prediction's weights that are asked for ahead."""
 
 
 @triton.jit
@@ -32,7 +34,7 @@ def _added(into, forget, fresh, out, inputs, weight, WIDTH: tl.constexpr, BLOCK:
     inputs: pointers to the first BLOCK columns of some rows. weight: to these units' columns of the first row.
     """
     inner = tl.arange(0, BLOCK)[:, None] * (4 * WIDTH)
-    for first in range(0, WIDTH, BLOCK):
+    for first in tl.range(0, WIDTH, BLOCK, num_stages=_STAGES):
         x = tl.load(inputs + first)
         w = weight[None, :] + first * (4 * WIDTH) + inner
         into = tl.dot(x, tl.load(w), into, input_precision=PRECISION)
@@ -136,7 +138,7 @@ def _decode(
         top = hidden + (new * LAYERS + LAYERS - 1) * layer_size
         for first in range(0, JOINT, BLOCK):
             total = tl.zeros((GROUP, BLOCK), tl.float32)
-            for inner in range(0, WIDTH, BLOCK):
+            for inner in tl.range(0, WIDTH, BLOCK, num_stages=_STAGES):
                 x = tl.load(top + from_state + inner)
                 w = tl.load(prediction_part + (inner + unit)[:, None] * JOINT + (first + unit)[None, :])
                 total = tl.dot(x, w, total, input_precision=PRECISION)
