@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -58,6 +59,7 @@ class Backend:
 
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32
         decoder = kernels.Decoder(greedy)
+        gpu.fill(self.model.encoder)
 
         def encode(waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
             encoded, lengths = self.encode(waves, samples)
@@ -66,8 +68,10 @@ class Backend:
         most = self._options.max_batch
         frames = self._options.max_cost or most * LONGEST.frames
         self._pipeline = gpu.Pipeline(encode, decoder, self.device, frames * JOINED)
-        for count in {1, min(most, max(1, frames // LONGEST.frames)), most}:
-            self.submit(silence(count, JOINED * max(2, min(LONGEST.frames, frames // count)))).result()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "RNN module weights")  # in bfloat16 PyTorch copies them before each use
+            for count in {1, min(most, max(1, frames // LONGEST.frames)), most}:
+                self.submit(silence(count, JOINED * max(2, min(LONGEST.frames, frames // count)))).result()
 
     @torch.inference_mode()
     def submit(self, batch: Batch) -> Future[list[Answer]]:

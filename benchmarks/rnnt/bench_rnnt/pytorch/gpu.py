@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench_rnnt.dataset import Batch
 from bench_rnnt.postprocess import Labels as Answer
@@ -23,9 +23,42 @@ _SLOTS = 3
 _COLLECTORS = 4
 """Threads that copy waveforms: one copies 4 GB/s, and 8,000 utterances have 1.6 GB."""
 
+_UNITS = 64
+"""LSTMs on a GPU have a multiple of so many. In float16 cuDNN 9.19 computed 104, 112 and 120 wrongly on an H200, in
+batches of 16 and more; 64, 96, 128, 320, 1,000 and 1,024 were right."""
+
 Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """int16 [B, N] and lengths [B] in samples, on the GPU -> what is decoded, [T, B, any], and lengths [B] in frames."""
 Decode = Callable[[Tensor, Tensor], Labels]
+
+
+class Filled(nn.Module):
+    """An LSTM with more units, which have no weights, and so stay zero."""
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
+        weight = lstm.weight_hh_l0
+        self._hidden, width = lstm.hidden_size, -(-lstm.hidden_size // _UNITS) * _UNITS
+        self._lstm = nn.LSTM(lstm.input_size, width, lstm.num_layers, device=weight.device, dtype=weight.dtype)
+        for name, value in self._lstm.named_parameters():
+            given = lstm.get_parameter(name).detach()
+            gates = given.view(4, self._hidden, *given.shape[1:])
+            columns = [0, value.shape[1] - given.shape[1]] if given.dim() > 1 else []
+            value.data.copy_(nn.functional.pad(gates, [*columns, 0, width - self._hidden]).flatten(0, 1))
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """As `nn.LSTM`; the state has all units."""
+        outputs, state = self._lstm(x, state)
+        return outputs[..., : self._hidden], state
+
+
+def fill(encoder: nn.Module) -> None:
+    """Its LSTMs, in place."""
+    for part in encoder.children():
+        lstm = part.get_submodule("lstm")
+        assert isinstance(lstm, nn.LSTM)
+        if lstm.hidden_size % _UNITS:
+            part.add_module("lstm", Filled(lstm))
 
 
 class Pipeline:
