@@ -21,6 +21,7 @@ from loadgen.submission import table, workbook
 from loadgen.submission.check import check
 
 RESULT = "closed/Org/results/box/resnet/SingleStream"
+LLAMA = "closed/Org/results/rack/llama2-70b-99.9"
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,16 @@ def test_what_is_missing_is_found(latest: Path, copied: Callable[[Path], Path], 
     assert {finding.rule for finding in check(tree, "v6.1").findings} == {rule}
 
 
+def test_one_of_some_scenarios_is_asked_for(latest: Path, copied: Callable[[Path], Path]) -> None:
+    tree = copied(latest)
+    shutil.rmtree(tree / LLAMA / "Server")
+    (finding,) = check(tree, "v6.1").findings
+    assert (finding.rule, finding.path) == ("scenario-missing", LLAMA)
+    assert "Interactive or Server" in str(finding)
+    (tree / LLAMA / "Interactive").mkdir()
+    assert "scenario-missing" not in {one.rule for one in check(tree, "v6.1").findings}
+
+
 @pytest.mark.parametrize(("part", "results"), [(f"{RESULT}/TEST01", 1), ("closed/Org/src/resnet", 3)])
 def test_a_part_is_checked_for_itself(latest: Path, part: str, results: int) -> None:
     assert len(check(latest / part, "v6.1").rows) == results
@@ -87,23 +98,21 @@ def test_build_names_the_round_to_check_by(
     assert main(hint.split()) == 0
 
 
-@pytest.mark.parametrize(("gone", "code_of_exit"), [("", 0), (f"{RESULT}/measurements.json", 1), ("src", 1)])
+@pytest.mark.parametrize(
+    ("gone", "results"), [("", 5), (f"{RESULT}/measurements.json", 4), (f"{LLAMA}/Server", 3), ("closed/Org/src", 0)]
+)
 def test_the_official_checker_says_so_too(
-    request: pytest.FixtureRequest, latest: Path, tmp_path: Path, gone: str, code_of_exit: int
+    request: pytest.FixtureRequest, latest: Path, tmp_path: Path, gone: str, results: int
 ) -> None:
     checker = request.config.getoption("--checker-6")
     if checker is None:
         pytest.skip("give the official checker by --checker-6 FOLDER")
     tree = Path(shutil.copytree(latest, tmp_path / "tree"))
-    if gone == "src":
-        shutil.rmtree(tree / "closed/Org/src")
-    elif gone:
-        (tree / gone).unlink()
+    if gone:
+        shutil.rmtree(tree / gone) if (tree / gone).is_dir() else (tree / gone).unlink()
     words = ["-m", "submission_checker.main", "--input", str(tree), "--version", "v6.1", "--submission-exceptions"]
     words += ["--csv", str(tmp_path / "summary.csv")]
     environment = {**os.environ, "PYTHONPATH": str(checker.resolve())}
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == code_of_exit, done.stderr[-2000:]
-    assert len((tmp_path / "summary.csv").read_text().splitlines()) == (
-        6 if code_of_exit == 0 else 1 if gone == "src" else 5
-    )
+    assert done.returncode == bool(gone), done.stderr[-2000:]
+    assert len((tmp_path / "summary.csv").read_text().splitlines()) == 1 + results

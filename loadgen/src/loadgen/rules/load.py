@@ -115,6 +115,7 @@ def _model_rules(model: str, round_: Mapping[str, Any]) -> ModelRules:
         audit=MappingProxyType(data.get("audit", {})),
         scenarios=_scenarios(categories, "scenarios"),
         optional_scenarios=_scenarios(categories, "optional"),
+        one_of=MappingProxyType({name: tuple(rules.get("one_of", ())) for name, rules in categories.items()}),
         category_ratios=MappingProxyType({name: tuple(rules["ratios"]) for name, rules in categories.items()}),
         metrics=MappingProxyType({name: Metric(name, **rules) for name, rules in data["metrics"].items()}),
         accuracy_line=data["accuracy_line"],

@@ -51,6 +51,8 @@ class ModelRules:
     """Category ("datacenter", "edge") -> required scenarios; a missing category is not offered."""
     optional_scenarios: Mapping[str, tuple[Scenario, ...]]
     """Category -> those that a result may have besides."""
+    one_of: Mapping[str, tuple[str, ...]]
+    """Category -> names of optional scenarios of which a result must have one; Interactive may be among them."""
     category_ratios: Mapping[str, tuple[float, ...]]
     """Category -> ratios to the reference that may be claimed there."""
     metrics: Mapping[str, Metric]

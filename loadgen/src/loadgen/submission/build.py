@@ -177,6 +177,9 @@ def _scenarios(order: Order, requirements: Requirements, needs: Needs, ran: list
     order.notes.extend(
         f"{needs.name}: {one} is not asked for on {kind}, and left out" for one in ran if one not in chosen
     )
+    some = needs.one_of(kind)
+    if some and not some & set(chosen):
+        order.notes.append(f"{needs.name}: {' or '.join(sorted(some))} is required on {kind} and was not run")
     for scenario in sorted(required - set(chosen)):
         source = next((one for one in INFERRED_FROM.get(scenario, ()) if one in chosen), None)
         if kind == "edge" and order.infers and source:

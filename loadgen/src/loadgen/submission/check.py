@@ -160,6 +160,10 @@ def _model(context: Context, path: str, place: Place, row: Row, needs: Needs | N
             yield Finding(path, "model-category", "", kind, f"a category that has {needs.name}", path)
         return
     there = {LOWER.get(one, one) for one in folders(context.at(path))}
+    wanted, some = ", ".join(sorted(row.required)), needs.one_of(kind)
+    if some and not some & there and place.is_strict:
+        either = " or ".join(sorted(some))
+        yield Finding(path, "scenario-missing", "", f"without {either}", f"{wanted}, and {either}", path)
     for scenario in sorted(row.required - there):
         if place.is_strict:
-            yield Finding(path, "scenario-missing", "", f"without {scenario}", ", ".join(sorted(row.required)), path)
+            yield Finding(path, "scenario-missing", "", f"without {scenario}", wanted, path)

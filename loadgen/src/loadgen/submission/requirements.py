@@ -39,6 +39,12 @@ class Needs:
         more = self.rules.optional_scenarios
         return frozenset(one.name for category in self._categories(system_type) for one in more.get(category, ()))
 
+    def one_of(self, system_type: str) -> frozenset[str]:
+        """Scenarios of which there must be one; empty: none need be."""
+        return frozenset(
+            one for category in self._categories(system_type) for one in self.rules.one_of.get(category, ())
+        )
+
     def _categories(self, system_type: str) -> list[str]:
         """Of the system's, those that offer the model with this ratio."""
         known = self.rules.scenarios
