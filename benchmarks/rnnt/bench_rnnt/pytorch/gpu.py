@@ -37,14 +37,14 @@ class Filled(nn.Module):
 
     def __init__(self, lstm: nn.LSTM) -> None:
         super().__init__()
-        weight = lstm.weight_hh_l0
         self._hidden, width = lstm.hidden_size, -(-lstm.hidden_size // _UNITS) * _UNITS
-        self._lstm = nn.LSTM(lstm.input_size, width, lstm.num_layers, device=weight.device, dtype=weight.dtype)
+        self._lstm = nn.LSTM(lstm.input_size, width, lstm.num_layers)
         for name, value in self._lstm.named_parameters():
             given = lstm.get_parameter(name).detach()
             gates = given.view(4, self._hidden, *given.shape[1:])
             columns = [0, value.shape[1] - given.shape[1]] if given.dim() > 1 else []
             value.data.copy_(nn.functional.pad(gates, [*columns, 0, width - self._hidden]).flatten(0, 1))
+        self._lstm.to(given.device, given.dtype)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """As `nn.LSTM`; the state has all units."""
