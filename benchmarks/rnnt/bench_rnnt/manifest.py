@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -50,12 +51,28 @@ def _utterances(path: Path, document: Sequence[Any]) -> Iterator[Utterance]:
         try:
             (name,) = [file["fname"] for file in entry["files"] if file["speed"] == 1]
             seconds, samples, text = entry["original_duration"], entry["original_num_samples"], entry["transcript"]
-            is_short = float(seconds) <= MAX_SECONDS
+            wav, is_short = _wav(name), _seconds(seconds) <= MAX_SECONDS
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{place} is no utterance with one file of speed 1 ({error!r}): {_ADVICE}") from error
         if is_short:
             _check_text(text, f"{place}, {name}")
-            yield Utterance(_found(path.parent, PurePosixPath(name)), _count(samples, f"{place}, {name}"), text)
+            yield Utterance(_found(path.parent, wav), _count(samples, f"{place}, {name}"), text)
+
+
+def _wav(name: Any) -> PurePosixPath:
+    """Raises ValueError for what is no path below a folder."""
+    path = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
+    if len(path.parts) < 2:
+        raise ValueError(f"fname {name!r} is no path of a file")
+    return path
+
+
+def _seconds(value: Any) -> float:
+    """Raises ValueError for what is no duration: not a number above all, which is neither short nor long."""
+    seconds = float(value)
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"original_duration {value!r} is no duration")
+    return seconds
 
 
 def _count(samples: Any, place: str) -> int:

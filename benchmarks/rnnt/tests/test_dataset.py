@@ -159,6 +159,22 @@ def _timeless(document: Any) -> None:
     document[1]["original_duration"] = None
 
 
+def _nan(document: Any) -> None:
+    document[1]["original_duration"] = float("nan")
+
+
+def _negative(document: Any) -> None:
+    document[1]["original_duration"] = -3.0
+
+
+def _number(document: Any) -> None:
+    document[1]["files"][0]["fname"] = 7
+
+
+def _nameless(document: Any) -> None:
+    document[1]["files"][0]["fname"] = ""
+
+
 def _none(document: Any) -> None:
     document.clear()
 
@@ -178,6 +194,10 @@ def _long(document: Any) -> None:
         (_fast, "entry 1 is no utterance with one file of speed 1"),
         (_untitled, r"entry 1 is no utterance .*KeyError\('transcript'\)"),
         (_timeless, "entry 1 is no utterance with one file of speed 1"),
+        (_nan, "entry 1 is no utterance .*original_duration nan is no duration"),
+        (_negative, "entry 1 is no utterance .*original_duration -3.0 is no duration"),
+        (_number, "entry 1 is no utterance .*fname 7 is no path of a file"),
+        (_nameless, "entry 1 is no utterance .*fname '' is no path of a file"),
         (_none, "holds no list of utterances"),
         (_long, "no utterance of up to 15 s"),
     ],

@@ -81,9 +81,15 @@ def ours(model: Path, batch: Batch, **options: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def expected(folder: Path) -> Any:
-    theirs: Any = diffusers.StableDiffusionXLPipeline.from_pretrained(str(folder / "model" / PIPE))
-    theirs.set_progress_bar_config(disable=True)
+def theirs(folder: Path) -> Any:
+    """The same folder, as diffusers reads it."""
+    pipeline: Any = diffusers.StableDiffusionXLPipeline.from_pretrained(str(folder / "model" / PIPE))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path, theirs: Any) -> Any:
     latents = torch.from_numpy(np.load(folder / "data" / "latents" / "latents.npy"))
     told = {"negative_prompt": [NEGATIVE], "num_inference_steps": 20, "guidance_scale": GUIDANCE}
     made = [theirs([caption], latents=latents.clone(), output_type="np", **told).images[0] for caption in SAID]
@@ -96,6 +102,41 @@ def test_images_are_diffusers(folder: Path, batch: Batch, expected: Any) -> None
     assert found.std(axis=(1, 2, 3)).min() > 20, "images with something in them"
     assert np.abs(found[0].astype(int) - found[2]).max() > 30, "the caption matters"
     assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_the_rules_numbers() -> None:
+    assert GUIDANCE == 8
+    assert NEGATIVE == "normal quality, low quality, worst quality, low res, blurry, nsfw, nude"
+
+
+def test_the_negative_prompt_is_read_once_and_20_steps_take_both_halves(folder: Path, batch: Batch) -> None:
+    """Only the prompts of a batch are read while the clock runs, and from its one latent every image starts."""
+    backend = Backend(BackendOptions(folder / "model", threads=1))
+    backend.load()
+    told: list[list[list[int]]] = []
+    seen: list[torch.Tensor] = []
+    pipeline = backend.pipeline
+    for encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
+        encoder.register_forward_pre_hook(lambda _, given: told.append(given[0].tolist()))
+    pipeline.unet.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    backend.submit(batch).result()
+    backend.close()
+    assert told == [batch.ids.tolist(), batch.ids_2.tolist()]
+    assert [len(x) for x in seen] == [2 * len(SAID)] * 20
+    start = seen[0] * (1 + 11.028336**2) ** 0.5 / 11.073581
+    torch.testing.assert_close(start, torch.from_numpy(batch.latents).expand_as(start))
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_a_folder_that_diffusers_wrote_is_read(
+    variant: str | None, folder: Path, theirs: Any, expected: Any, tmp_path: Path
+) -> None:
+    """Configurations, tokenizers and weights all as it writes them, in Hugging Face's layout."""
+    shutil.copytree(folder / "data", tmp_path / "data")
+    theirs.save_pretrained(tmp_path / "model", variant=variant)
+    assert len(list(tmp_path.rglob("*.fp16.safetensors"))) == (4 if variant else 0)
+    batch = Dataset(tmp_path, count=len(SAID)).gather(np.arange(len(SAID)))
+    assert np.abs(ours(tmp_path / "model", batch).astype(int) - expected).max() <= 1
 
 
 def test_a_batch_is_its_samples_one_by_one(folder: Path, batch: Batch, expected: Any) -> None:
@@ -115,11 +156,11 @@ def test_16_bits_come_near(dtype: str, limit: float, folder: Path, batch: Batch,
     assert 0 < difference.mean() < limit
 
 
-def test_float16_decodes_in_float32(folder: Path) -> None:
-    options = BackendOptions(folder / "model", dtype="float16")
-    pipeline = read_pipeline(options, SMALL, torch.device("cpu"))
-    assert next(pipeline.vae.parameters()).dtype == torch.float32
-    assert next(pipeline.unet.parameters()).dtype == torch.float16
+@pytest.mark.parametrize(("dtype", "decoder"), [("float16", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_only_float16_decodes_in_float32(dtype: str, decoder: torch.dtype, folder: Path) -> None:
+    pipeline = read_pipeline(BackendOptions(folder / "model", dtype=dtype), SMALL, torch.device("cpu"))
+    assert {value.dtype for value in pipeline.vae.parameters()} == {decoder}
+    assert {value.dtype for value in pipeline.unet.parameters()} == {getattr(torch, dtype)}
 
 
 def test_both_official_names_of_weights_are_read(folder: Path, batch: Batch, expected: Any, tmp_path: Path) -> None:
