@@ -136,3 +136,19 @@ def test_the_schedule_is_diffusers(steps: int) -> None:
 def test_another_kind_of_schedule_is_refused() -> None:
     with pytest.raises(InputError, match=r"scheduler_config.json: timestep_spacing 'trailing'"):
         schedule(replace(SchedulerConfig(), timestep_spacing="trailing"))
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"beta_end": -1.0}, r"beta_start 0.00085 and beta_end -1.0 do not rise between 0 and 1"),
+        ({"beta_start": 0.0}, r"beta_start 0.0 and"),
+        ({"beta_end": 1.0}, r"beta_end 1.0 do"),
+        ({"num_train_timesteps": 10}, r"num_train_timesteps 10 with steps_offset 1 leave no room for 20 steps"),
+        ({"steps_offset": 50}, r"with steps_offset 50 leave no room"),
+    ],
+)
+def test_numbers_that_make_no_schedule_are_named(change: dict[str, float], fault: str) -> None:
+    """They ended in images of nothing, in a test that was VALID."""
+    with pytest.raises(InputError, match=rf"scheduler_config.json: .*{fault}"):
+        schedule(replace(SchedulerConfig(), **change))  # type: ignore[arg-type]

@@ -47,7 +47,17 @@ def schedule(config: SchedulerConfig, steps: int = STEPS) -> Schedule:
                 f"scheduler_config.json: {name} {getattr(config, name)!r}: the benchmark's is "
                 f"{getattr(_KNOWN, name)!r}; fetch the official file"
             )
+    if not 0 < config.beta_start <= config.beta_end < 1:
+        raise InputError(
+            f"scheduler_config.json: beta_start {config.beta_start} and beta_end {config.beta_end} do not rise between "
+            "0 and 1; fetch the official file"
+        )
     timesteps = (np.arange(steps) * (config.num_train_timesteps // steps))[::-1] + config.steps_offset
+    if not 0 <= timesteps[-1] < timesteps[0] < config.num_train_timesteps:
+        raise InputError(
+            f"scheduler_config.json: num_train_timesteps {config.num_train_timesteps} with steps_offset "
+            f"{config.steps_offset} leave no room for {steps} steps; fetch the official file"
+        )
     levels = noise_levels(config)[timesteps]
     sigmas = np.append(np.sqrt((1 - levels) / levels), 0.0)
     return Schedule(timesteps.astype(np.float32), sigmas.astype(np.float32))
