@@ -20,6 +20,9 @@ from loadgen.harness.files import whole_file
 IMAGING, SEGMENTATION = "imaging.nii.gz", "segmentation.nii.gz"
 Affine: TypeAlias = "npt.NDArray[np.float64]"
 """[4, 4]: voxels to mm."""
+_EXTENT_MM = 1, 3000
+"""Of a side of a volume. What lies outside has its spacing in other units: it would shrink to nothing, or fill the
+memory."""
 
 
 class Scan(NamedTuple):
@@ -53,6 +56,12 @@ def read_scan(folder: Path) -> Scan:
             f"{segmentation}: has the shape {_times(labels.shape)}, but {imaging.name} has {_times(image.shape)}: "
             "get both files of one case"
         )
+    extent = np.array(image.shape) * spacing
+    if extent.min() < _EXTENT_MM[0] or extent.max() > _EXTENT_MM[1]:
+        raise InputError(
+            f"{imaging}: {_times(image.shape)} voxels that are {_times(spacing)} mm apart make {_times(extent)} mm, "
+            f"expected {_EXTENT_MM[0]:,} to {_EXTENT_MM[1]:,} mm a side: get KiTS19's own file"
+        )
     label = labels.astype(np.uint8)
     if (label != labels).any() or label.max(initial=0) >= len(CLASSES):
         raise InputError(f"{segmentation}: has other labels than 0, 1 and 2: get KiTS19's own file")
@@ -80,6 +89,8 @@ def _read(path: Path) -> tuple[npt.NDArray[Any], Affine]:
         voxels = np.asanyarray(file.dataobj)
     if voxels.ndim != 3 or not voxels.size:
         raise InputError(f"{path}: has the shape {_times(voxels.shape)}, expected a volume of three dimensions")
+    if voxels.dtype.kind not in "iuf":
+        raise InputError(f"{path}: its voxels are {voxels.dtype}, expected plain numbers: get KiTS19's own file")
     return voxels, np.asarray(file.affine)
 
 

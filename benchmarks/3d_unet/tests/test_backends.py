@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.networks.nets import DynUNet
 
 from bench_3d_unet.benchmark import BENCHMARK
 from bench_3d_unet.config import FILE, UNetConfig, write_config
@@ -58,6 +59,34 @@ def test_the_single_window_onnx_file_is_read_alone(small: Path, expected: Any, l
     with pytest.raises(Exception, match=r"(?i)invalid dimensions"):
         backend.predict(WINDOWS)
     assert np.concatenate([backend.predict(window[None]) for window in WINDOWS]) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch would rather export in its newer way
+@pytest.mark.parametrize("name", [ONNX, ONNX_ONE])
+def test_files_that_pytorch_exported_from_monais_network_are_read(name: str, tmp_path: Path, load: Load) -> None:
+    """As the official ones were exported from the reference's network; nothing of ours wrote these."""
+    levels, filters = 4, [4, 6, 8, 10]
+    steps: dict[str, Any] = {"strides": [1] + [2] * (levels - 1), "upsample_kernel_size": [2] * (levels - 1)}
+    norm = ("INSTANCE", {"affine": True})
+    network = DynUNet(3, 1, 3, [3] * levels, **steps, filters=filters, norm_name=norm, act_name="relu").eval()
+    windows = torch.from_numpy(WINDOWS)
+    torch.onnx.export(
+        network,
+        (windows[:1],),
+        str(tmp_path / name),
+        input_names=["input"],
+        output_names=["output"],
+        dynamic_axes={side: {0: "batch_size"} for side in ("input", "output")} if name == ONNX else None,
+        opset_version=12,
+        dynamo=False,
+    )
+    write_config(tmp_path / FILE, UNetConfig(tuple(filters), 16))
+    backend = load("onnxruntime", tmp_path)
+    assert backend.windows == (8 if name == ONNX else 1)
+    with torch.inference_mode():
+        theirs = network(windows).numpy()
+    for groups in np.split(np.arange(3), [] if name == ONNX else [1, 2]):
+        assert backend.predict(WINDOWS[groups]) == pytest.approx(theirs[groups], abs=1e-4)
 
 
 def test_the_torchscript_file_is_read_alone(small: Path, expected: Any, load: Load) -> None:

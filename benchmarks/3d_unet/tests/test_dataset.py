@@ -269,6 +269,16 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "no spacing": (patched(IMAGING, 80, np.float32(0)), r"imaging\.nii\.gz: voxels are 0 x .* mm apart"),
     "negative spacing": (patched(IMAGING, 84, np.float32(-1)), r"imaging\.nii\.gz: voxels are 4 x -1 x .* mm apart"),
+    "spacing of nm": (
+        patched(IMAGING, 80, np.float32(1e-6)),
+        r"imaging\.nii\.gz: .* mm, expected 1 to 3,000 mm",
+    ),
+    "spacing of km": (patched(IMAGING, 88, np.float32(1e6)), r"imaging\.nii\.gz: .* mm, expected 1 to 3,000 mm"),
+    "complex": (rewritten(IMAGING, lambda v: v.astype(np.complex64)), r"imaging\.nii\.gz: its voxels are complex64"),
+    "colours": (
+        rewritten(IMAGING, lambda v: np.zeros(v.shape, [(name, np.uint8) for name in "RGB"])),
+        r"imaging\.nii\.gz: its voxels are .*'R'.*, expected plain numbers",
+    ),
     "other labels": (rewritten(SEGMENTATION, lambda v: v + 2), r"segmentation\.nii\.gz: has other labels than 0, 1"),
     "half labels": (rewritten(SEGMENTATION, lambda v: v / 2), r"segmentation\.nii\.gz: has other labels than 0, 1"),
     "no labels": (lambda case: (case / SEGMENTATION).unlink(), r"case_00001/segmentation\.nii\.gz: no such file"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,3 +122,16 @@ def test_logits_that_are_not_finite_are_an_error() -> None:
 def test_equal_sums_give_the_first_label() -> None:
     sums = np.array([[1, 1, 0, 2], [1, 2, 3, 0], [0, 2, 3, 3]], np.float32).reshape(3, 1, 2, 2)
     assert sliding_window.labels_of(sums).ravel().tolist() == sums.argmax(0).ravel().tolist() == [0, 1, 1, 2]
+
+
+def test_labels_take_a_byte_a_voxel() -> None:
+    """README.md states what a volume of 144 windows takes."""
+    sums = np.random.default_rng(0).standard_normal((3, 64, 64, 64)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        labels = sliding_window.labels_of(sums)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (labels == sums.argmax(0)).all()
+    assert peak < 1.3 * labels.size

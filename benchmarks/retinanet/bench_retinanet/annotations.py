@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 from loadgen.contracts import InputError
 
+_LONGEST = 65_535
+"""Pixels of a side of a JPEG file."""
+
 
 class Picture(NamedTuple):
     """One image as the file describes it."""
@@ -82,7 +85,7 @@ def _checked(images: list[Any], categories: list[Any], annotations: list[Any], c
         for place, image in enumerate(images)
     )
     for place, picture in enumerate(pictures):
-        if picture.height < 1 or picture.width < 1:
+        if not (0 < picture.height <= _LONGEST and 0 < picture.width <= _LONGEST):
             raise ValueError(f"image {place}, {picture.file_name}, is {picture.width} x {picture.height} pixels")
     _distinct((picture.id for picture in pictures), "image id")
     _distinct((picture.file_name for picture in pictures), "file name")

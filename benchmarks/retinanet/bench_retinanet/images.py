@@ -45,7 +45,11 @@ def fetch_images(data: Path, pictures: Sequence[Picture], address: str = BUCKET,
                 told = time.monotonic()
                 print(f"{number:,} of {len(wanted):,} images", file=sys.stderr, flush=True)
     if refused:
-        raise InputError(f"{len(refused):,} of {len(wanted):,} images are still missing, call again. {refused[0]}")
+        why = str(refused[0]).partition(". ")[0]  # then follows advice for another command, fetch
+        raise InputError(
+            f"{len(refused):,} of {len(wanted):,} images are still missing: call again, or put them in "
+            f"{data / IMAGE_FOLDERS[0]}. {why}"
+        )
     return len(wanted)
 
 

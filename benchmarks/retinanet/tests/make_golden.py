@@ -1,7 +1,9 @@
-"""Writes golden/torchvision.json: what torchvision's RetinaNet detects with weights and images that follow from a seed.
+"""Writes golden/torchvision.json: what torchvision's RetinaNet detects with weights and images that follow from a seed,
+and golden/torchvision.onnx: a small one of torchvision's, exported by PyTorch, post-processing included.
 
-`pip install torchvision==0.29.1`, then `python tests/make_golden.py`. The tests need only the file: they see that our
-network, anchors, box coding, thresholds and NMS, which do without torchvision, find the same.
+`pip install torchvision==0.28.0 onnx onnxscript`, then `python tests/make_golden.py`. The tests need only the files:
+they see that our network, anchors, box coding, thresholds and NMS, which do without torchvision, find the same, and
+that ONNX Runtime's backend reads a file that nothing of ours wrote.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ CONFIG = replace(RetinaNetConfig(), layers=(1, 1, 1, 1), classes=10, image=192, 
 """torchvision fixes the widths of its ResNeXt; strides are 8, 16, 32, 64 and 96."""
 IMAGES = 3
 FILE = Path(__file__).with_name("golden") / "torchvision.json"
+EXPORT = FILE.with_suffix(".onnx")
+SMALL_CLASSES, SMALL_SIDE = 6, 96
+"""Of the exported model."""
 
 
 def tensors() -> dict[str, npt.NDArray[np.float32]]:
@@ -81,23 +86,77 @@ def build() -> Any:
     return model.eval()
 
 
+def build_small() -> Any:
+    """torchvision's RetinaNet behind three convolutions, whose weights are small enough for an ONNX file to be kept."""
+    import torch
+    from torch import nn
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.retinanet import RetinaNet
+
+    torch.manual_seed(3)
+    backbone: Any = nn.Sequential(*(nn.Conv2d(inputs, 8, 3, 2, 1) for inputs in (3, 8, 8)))
+    backbone.out_channels = 8
+    anchors = AnchorGenerator(((16, 24, 36),), ((0.5, 1.0, 2.0),))
+    options = {"min_size": SMALL_SIDE, "max_size": SMALL_SIDE, "anchor_generator": anchors}
+    model = RetinaNet(backbone, SMALL_CLASSES, **options)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, 0, 1.4 / parameter[0].numel() ** 0.5 if parameter.ndim > 1 else 0.1)
+    nn.init.constant_(model.head.classification_head.cls_logits.bias, -6.0)
+    return model.eval()
+
+
+def small_pictures() -> npt.NDArray[np.float32]:
+    """As `pictures`, for the exported model; the last shows nothing."""
+    found = np.ascontiguousarray(pictures()[:, :, :SMALL_SIDE, :SMALL_SIDE])
+    found[-1] = 0.5
+    return found
+
+
+def export() -> list[dict[str, Any]]:
+    """Writes EXPORT by the official names for one image, and gives what torchvision detects itself."""
+    import torch
+
+    class OneImage(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = build_small()
+
+        def forward(self, images: Any) -> Any:
+            found = self.model(list(images.unbind(0)))[0]
+            return found["boxes"], found["scores"], found["labels"]
+
+    model = OneImage().eval()
+    images = torch.from_numpy(small_pictures())
+    torch.onnx.export(
+        model,
+        (images[:1],),
+        str(EXPORT),
+        input_names=["images"],
+        output_names=["boxes", "scores", "labels"],
+        opset_version=13,
+        dynamo=False,
+    )
+    with torch.inference_mode():
+        return [_plain(model.model([image])[0]) for image in images]
+
+
+def _plain(found: Any) -> dict[str, Any]:
+    boxes, scores = (found[name].double().numpy() for name in ("boxes", "scores"))
+    return {"boxes": boxes.round(3).tolist(), "scores": scores.round(6).tolist(), "labels": found["labels"].tolist()}
+
+
 def main() -> None:
     """Of each image: boxes, scores and labels, best first."""
     import torch
     import torchvision
 
     with torch.inference_mode():
-        found = build()([torch.from_numpy(image) for image in pictures()])
-    golden: dict[str, Any] = {"torchvision": torchvision.__version__.split("+")[0], "images": []}
-    for image in found:
-        boxes, scores = (image[name].double().numpy() for name in ("boxes", "scores"))
-        labels = image["labels"].tolist()
-        golden["images"].append(
-            {"boxes": boxes.round(3).tolist(), "scores": scores.round(6).tolist(), "labels": labels}
-        )
+        found = [_plain(one) for one in build()([torch.from_numpy(image) for image in pictures()])]
+    golden: dict[str, Any] = {"torchvision": torchvision.__version__.split("+")[0], "images": found}
     FILE.parent.mkdir(exist_ok=True)
+    golden["exported"] = export()
     FILE.write_text(json.dumps(golden) + "\n")
-    print([len(image["labels"]) for image in golden["images"]])
+    print({name: [len(image["labels"]) for image in golden[name]] for name in ("images", "exported")})
 
 
 if __name__ == "__main__":

@@ -3,10 +3,13 @@ fit."""
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,7 @@ NAMES = list(BENCHMARK.backends)
 FILES = {name: spec.file for name, spec in BENCHMARK.backends.items()}
 Load = Callable[..., Any]
 Split = Callable[[Any], list[Any]]
+MADE = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("make_golden.py"))))
 
 
 def close(found: Any, other: Any) -> bool:
@@ -97,6 +101,37 @@ def test_outputs_go_by_name(small: Path, small_batch: Batch, expected: Any, load
     onnx.save(model, small / ONNX)
     found = split(load("onnxruntime", small).submit(small_batch).result())
     assert all(close(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+def test_a_file_that_pytorch_exported_from_torchvisions_model(tmp_path: Path, load: Load, split: Split) -> None:
+    """Nothing of ours wrote it, and torchvision's own detections are the truth."""
+    write_config(tmp_path / FILE, RetinaNetConfig(classes=MADE.SMALL_CLASSES, image=MADE.SMALL_SIDE))
+    (tmp_path / ONNX).write_bytes(MADE.EXPORT.read_bytes())
+    found = split(load("onnxruntime", tmp_path).submit(Batch(MADE.small_pictures())).result())
+    golden = json.loads(MADE.FILE.read_text())["exported"]
+    assert [len(image["labels"]) for image in golden][-1] == 0 < min(len(image["labels"]) for image in golden[:-1])
+    for ours, theirs in zip(found, golden, strict=True):
+        order, other = (np.argsort(labels, kind="stable") for labels in (ours.labels, theirs["labels"]))
+        assert ours.labels[order].tolist() == sorted(theirs["labels"])  # of two classes scores may be nearly equal
+        assert ours.scores[order] == pytest.approx(np.array(theirs["scores"])[other], abs=1e-5)
+        assert ours.boxes[order] == pytest.approx(np.array(theirs["boxes"]).reshape(-1, 4)[other], abs=0.01)
+
+
+@pytest.mark.parametrize("pairs", [[(4, 2)], [(4, 2), (5, 2)], [(4, 2), (4, 3)]])
+def test_backends_agree_where_all_scores_are_equal(
+    pairs: list[tuple[int, int]], small: Path, small_tensors: Any, small_batch: Batch, load: Load, split: Split
+) -> None:
+    """Some hundred boxes of one score over each other: which stay depends on their order alone. pairs: of an anchor
+    and a class, which are found everywhere."""
+    config, last = read_config(small / FILE), "head.classification_head.cls_logits"
+    bias = np.full((9, config.classes), -15, np.float32)
+    bias[tuple(zip(*pairs, strict=True))] = 0.5
+    tensors = {**small_tensors, f"{last}.bias": bias.ravel(), f"{last}.weight": 0 * small_tensors[f"{last}.weight"]}
+    for name, writer in WRITERS.items():
+        writer.write(small / name, config, tensors)
+    ours, theirs = (split(load(name, small).submit(small_batch).result()) for name in NAMES)
+    assert all(np.ptp(found.scores) < 1e-6 and len(found.labels) > 200 for found in ours)
+    assert all(close(found, other) for found, other in zip(ours, theirs, strict=True))
 
 
 def input_renamed(graph: Any) -> None:

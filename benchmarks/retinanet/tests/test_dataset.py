@@ -70,6 +70,17 @@ def test_jpegs_of_all_colours_are_read_as_the_reference_does(mode: str, folder: 
         assert (images[0][0] == images[0][2]).all()
 
 
+def test_a_camera_that_was_turned_is_heeded_as_by_the_reference(folder: Folder, noise: Noise) -> None:
+    """OpenCV turns an image as its EXIF data say, and the official sizes are those of what it gives."""
+    place = folder([noise(60, 80)])
+    file = place / "data" / IMAGE_FOLDERS[0] / "0.jpg"
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    Image.fromarray(noise(80, 60)).save(file, "JPEG", quality=80, exif=sideways)
+    assert Image.open(file).size == (60, 80), "as stored"
+    assert loaded(place)[0].tobytes() == np.ascontiguousarray(reference(file, SIDE)).tobytes()
+
+
 def test_the_official_apps_folder_is_read_too(folder: Folder, noise: Noise) -> None:
     place = folder([noise(20, 30), noise(30, 20)])
     before = loaded(place)
@@ -194,6 +205,7 @@ IMAGE = {"id": 1, "file_name": "0.jpg", "height": 5, "width": 5}
         ({"images": [IMAGE, IMAGE]}, "image id 1 is there twice"),
         ({"images": [IMAGE, {**IMAGE, "id": 2}]}, "file name '0.jpg' is there twice"),
         ({"images": [{**IMAGE, "height": 0}]}, "image 0, 0.jpg, is 5 x 0 pixels"),
+        ({"images": [{**IMAGE, "width": 10**9}]}, "image 0, 0.jpg, is 1000000000 x 5 pixels"),
         ({"images": [{**IMAGE, "width": None}]}, "image 0 has width None, expected a whole number"),
         ({"images": [{**IMAGE, "file_name": "../0.jpg"}]}, "file_name '../0.jpg', expected a file below"),
         ({"annotations": [{**BOX, "image_id": 7}]}, "annotation 1 is of image 7, which is not in the file"),

@@ -68,8 +68,10 @@ def test_images_are_fetched_once(data: Path, bucket: str, monkeypatch: pytest.Mo
 def test_one_that_is_not_there_does_not_stop_the_others(data: Path, bucket: str, tmp_path: Path) -> None:
     (tmp_path / "bucket" / "3.jpg").unlink()
     pictures = read_annotations(data / ANNOTATIONS, 3).pictures
-    with pytest.raises(InputError, match=r"1 of 6 images are still missing, call again\. .*3\.jpg: .* 404"):
+    message = r"1 of 6 images are still missing: call again, or put them in .*validation/data\. .*3\.jpg: .* 404"
+    with pytest.raises(InputError, match=message) as caught:
         images.fetch_images(data, pictures, bucket)
+    assert "--from" not in str(caught.value), "an option of another command"
     assert len(list((data / IMAGE_FOLDERS[0]).glob("*.jpg"))) == 5
 
 
