@@ -142,7 +142,8 @@ class Backend:
             while True:
                 request, ids, is_last, error = came
                 if error:
-                    raise RequestError(request, _said(error)) from error
+                    said = f"{self.server.address}: {_said(error)}; the server's log may say why"
+                    raise RequestError(request, said) from error
                 before = rows.get(request, ([], False))[0]
                 rows[request] = (before + ids, is_last)
                 came = self._came.get_nowait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import os
@@ -25,6 +26,8 @@ from bench_llama2_70b.standins.synthetic import lengths, prepare
 from bench_llama2_70b.tokenizer import Tokenizer
 from loadgen.contracts import InputError
 from loadgen.harness.cli import invoke
+
+from .make_golden import FILE, ROWS
 
 TOKENIZER = Tokenizer(read_tokenizer_bytes())
 EXAMPLES = generate.evaluation(8)
@@ -73,6 +76,21 @@ def test_we_read_what_pandas_writes(protocol: int, zipped: bool, tmp_path: Path)
     (tmp_path / "x.pkl").write_bytes(gzip.compress(written) if zipped else written)
     table = read_orca(tmp_path / "x.pkl")
     assert table == {name: list(COLUMNS[name]) for name in ("tok_input", "output", "tok_output", "origin")}
+
+
+GOLDEN: dict[str, str] = json.loads(FILE.read_text())
+
+
+@pytest.mark.parametrize("form", GOLDEN)
+def test_we_read_what_the_references_pandas_wrote(form: str, tmp_path: Path) -> None:
+    """pandas 2.1.1 and NumPy 1.26.4, by `make_golden.py`: their pickles name other modules than ours."""
+    (tmp_path / "x.pkl.gz").write_bytes(base64.b64decode(GOLDEN[form]))
+    table = read_orca(tmp_path / "x.pkl.gz")
+    assert [list(map(int, ids)) for ids in table["tok_input"]] == [row["tok_input"] for row in ROWS]
+    assert [list(map(int, ids)) for ids in table["tok_output"]] == [row["tok_input"][2:] for row in ROWS]
+    assert {name: table[name] for name in ("output", "origin")} == {
+        name: [row[name] for row in ROWS] for name in ("output", "origin")
+    }
 
 
 def test_older_names_are_read(tmp_path: Path) -> None:

@@ -15,12 +15,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import LlamaForCausalLM
 
 from bench_llama2_70b import backend_endpoint
 from bench_llama2_70b.backend_endpoint import Answer, Backend
 from bench_llama2_70b.dataset import Batch, Dataset
 from bench_llama2_70b.pytorch.backend import Backend as Ours
 from loadgen.contracts import BackendOptions, InputError, RequestError
+
+from .vllm_folder import write_folder
 
 PROMPT = np.array([1, 1, 300, 301])
 
@@ -70,6 +74,23 @@ def test_ids_made_from_text(at_llama_cpp: str, mini: Path, mini_dataset: Dataset
     for index, ids in zip((0, 100, 200), made, strict=True):
         assert mini_dataset.tokenizer.decode(ids).split()[0] == mini_dataset.references[index].split()[0]
         assert ids[-1] == 2
+
+
+def test_what_vllm_is_given_is_the_miniature(mini: Path, mini_dataset: Dataset, tmp_path: Path) -> None:
+    """By Hugging Face's model, which reads the same files: see `vllm_folder.py`."""
+    write_folder(tmp_path)
+    theirs = LlamaForCausalLM.from_pretrained(tmp_path, dtype="float32").eval()
+    batch = mini_dataset.gather(np.array([0, 100, 200, 300]))
+    ours = Ours(BackendOptions(mini / "model", max_batch=4, threads=1))
+    ours.load()
+    expected = generate(ours, batch)
+    ours.close()
+    for prompt, answer in zip(batch.prompts, expected, strict=True):
+        given = torch.from_numpy(prompt)[None]
+        made = theirs.generate(
+            given, attention_mask=torch.ones_like(given), max_new_tokens=128, do_sample=False, pad_token_id=2
+        )
+        assert made[0, len(prompt) :].tolist() == answer
 
 
 def event(**content: Any) -> bytes:
@@ -173,8 +194,10 @@ def drop(request: Any) -> None:
 
 
 FAULTS: dict[str, tuple[Script, str]] = {
+    "401": (lambda r: r.reply(401, [b"key expired"]), "HTTP 401 .*key expired"),
     "429": (lambda r: r.reply(429, [b'{"error": "slow down"}']), "HTTP 429 .*slow down"),
     "500": (lambda r: r.reply(500, [b"out of memory"]), "HTTP 500 .*out of memory"),
+    "gone before it answers": (lambda r: r.connection.shutdown(socket.SHUT_RDWR), "disconnected|reset"),
     "connection cut": (drop, "payload|ayload|closed|Connection"),
     "stream cut": (lambda r: r.reply(200, GOOD[:2]), r"cut off: its stream ended without \[DONE\]"),
     "no reason": (lambda r: r.reply(200, [GOOD[0], DONE]), "cut off: no chunk says why it ended"),
@@ -208,6 +231,8 @@ def test_a_fault_names_its_request(fault: str, serve: Any, mini: Path) -> None:
         _steps(backend)
     backend.close()
     assert raised.value.request == 11
+    assert str(raised.value).startswith(backend.server.address), "it says whose fault it is"
+    assert "the server's log" in str(raised.value)
     assert handler.asked == 2, "nothing is sent twice"
 
 
