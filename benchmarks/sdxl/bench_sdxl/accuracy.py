@@ -1,30 +1,35 @@
 """CLIP score and FID by the rules of the official script, an image at a time: the log of 5,000 has 31 GB.
 
 CLIP score: 100 times the mean cosine between an image and its caption, in OpenAI's ViT-B/32. FID: the distance of the
-images' features from those of COCO's photographs, which `val2014.npz` holds. The reviewed images are written too.
+images' features from those of COCO's photographs, which `val2014.npz` holds. The reviewed images are written too, and a
+sheet of them for the report.
 """
 
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from PIL import Image as Picture
+from PIL import ImageDraw, ImageFont
 
 from bench_sdxl.dataset import Dataset
 from bench_sdxl.official import CLIP, INCEPTION
 from bench_sdxl.postprocess import Image, decode
-from loadgen.contracts import Entry, InputError, Scoring
+from loadgen.contracts import CONTACT_SHEET, Entry, InputError, Scoring
 
 REVIEWED = (4459, 4015, 2705, 1682, 4048, 4683, 3757, 1578, 3319, 95)
 """Samples whose images are kept where the round names none: those of v4.0 and v5.0."""
 _AT_ONCE = 8
 """Images that are in memory together: 25 MB, and the features of as many."""
+_TILE, _GAP, _WORDS, _ACROSS = 190, 10, 58, 5
+"""Of the sheet: an image's side, what lies between two, a caption's height, all in pixels; and images in a row."""
 
 
 def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, float]:
-    """`CLIP_SCORE` and `FID_SCORE`; writes `images/` beside the log, if there is a place for it.
+    """`CLIP_SCORE` and `FID_SCORE`; writes `images/` and a sheet of them beside the log, if there is a place for them.
 
     Raises InputError that names a sample whose answer is no image, or the scorers' files that are missing.
     """
@@ -47,6 +52,8 @@ def score(entries: Iterable[Entry], dataset: Dataset, at: Scoring) -> dict[str, 
         if review:
             for entry, image in zip(batch, images, strict=True):
                 review.keep(entry.index, image)
+    if review:
+        review.sheet().save(review.folder.parent / CONTACT_SHEET, quality=85)
     return {"CLIP_SCORE": judge.clip_score, "FID_SCORE": judge.fid}
 
 
@@ -87,6 +94,8 @@ class Review:
         """named: by the round."""
         self.folder = folder
         self._wanted = reviewed(dataset.total_count, named or REVIEWED)
+        self._captions = dataset.captions
+        self._small: dict[int, Picture.Image] = {}
         folder.mkdir(parents=True, exist_ok=True)
         lines = [f"{index}  {dataset.captions[index]}\n" for index in self._wanted]
         (folder / "captions.txt").write_text("".join(lines), encoding="utf-8")
@@ -94,7 +103,22 @@ class Review:
     def keep(self, index: int, image: Image) -> None:
         """Write it if it is one of them."""
         if index in self._wanted:
-            Picture.fromarray(image).save(self.folder / f"{index}.png")
+            whole = Picture.fromarray(image)
+            whole.save(self.folder / f"{index}.png")
+            self._small[index] = whole.resize((_TILE, _TILE))
+
+    def sheet(self) -> Picture.Image:
+        """All of them, small, each over its sample and caption."""
+        across, down = _TILE + _GAP, _TILE + _GAP + _WORDS
+        rows = max(1, -(-len(self._small) // _ACROSS))
+        made = Picture.new("RGB", (_ACROSS * across - _GAP, rows * down - _GAP), "white")
+        draw, font = ImageDraw.Draw(made), ImageFont.load_default(12)
+        for number, index in enumerate(index for index in self._wanted if index in self._small):
+            place = number % _ACROSS * across, number // _ACROSS * down
+            made.paste(self._small[index], place)
+            lines = textwrap.wrap(f"{index}  {self._captions[index]}", 32, max_lines=3, placeholder=" ...")
+            draw.text((place[0], place[1] + _TILE + 4), "\n".join(lines), "black", font)
+        return made
 
 
 def reviewed(count: int, named: tuple[int, ...] = REVIEWED) -> tuple[int, ...]:

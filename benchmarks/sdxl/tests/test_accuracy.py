@@ -13,7 +13,7 @@ from PIL import Image as Picture
 from bench_sdxl.accuracy import REVIEWED, reviewed, score
 from bench_sdxl.dataset import Dataset
 from bench_sdxl.postprocess import decode, encode
-from loadgen.contracts import Entry, InputError, Scoring
+from loadgen.contracts import CONTACT_SHEET, Entry, InputError, Scoring
 from loadgen.rules import load_round
 
 from .conftest import Images, Scored
@@ -57,6 +57,19 @@ def test_reviewed_images_are_the_answers(mini: Path, dataset: Dataset, images: I
         assert caption == dataset.captions[int(index)]
         with Picture.open(tmp_path / "images" / f"{index}.png") as picture:
             np.testing.assert_array_equal(np.asarray(picture), images[int(index)])
+
+
+def test_a_sheet_shows_them_for_the_report(mini: Path, dataset: Dataset, images: Images, tmp_path: Path) -> None:
+    score((Entry(i, image.tobytes()) for i, image in enumerate(images)), dataset, Scoring(mini, output=tmp_path))
+    first, second = list(reviewed(dataset.total_count))[:2]
+    with Picture.open(tmp_path / CONTACT_SHEET) as sheet:
+        assert sheet.size == (990, 506)
+        for index, left in ((first, 0), (second, 200)):
+            shown = np.asarray(sheet.crop((left, 0, left + 190, 190)).resize((8, 8)), int)
+            expected = np.asarray(Picture.fromarray(images[index]).resize((8, 8)), int)
+            assert np.abs(shown - expected).max() < 20
+        words = np.asarray(sheet.crop((0, 190, 190, 248)))
+        assert words.min() < 100, "the caption"
 
 
 def test_each_round_has_its_own_images(mini: Path, dataset: Dataset, images: Images, tmp_path: Path) -> None:

@@ -149,6 +149,6 @@ def test_another_kind_of_schedule_is_refused() -> None:
     ],
 )
 def test_numbers_that_make_no_schedule_are_named(change: dict[str, float], fault: str) -> None:
-    """They ended in images of nothing, in a test that was VALID."""
+    """With some of them an image was drawn all the same, and the test ended VALID."""
     with pytest.raises(InputError, match=rf"scheduler_config.json: .*{fault}"):
         schedule(replace(SchedulerConfig(), **change))  # type: ignore[arg-type]

@@ -263,6 +263,9 @@ class Entry:
     first_token: bytes | None = None
 
 
+CONTACT_SHEET = "contact_sheet.jpg"
+
+
 @dataclass(frozen=True)
 class Scoring:
     """Where a score is computed, which metrics with networks of their own need, and how a log is to be read."""
@@ -271,7 +274,8 @@ class Scoring:
     """The profile's, with `data/` and `model/` below it."""
     device: str = "cpu"
     output: Path | None = None
-    """The accuracy log's folder, for files that the rules want beside the score; None: write none."""
+    """The accuracy log's folder, for files that the rules want beside the score, and for a picture of some answers,
+    `CONTACT_SHEET`, which the report shows; None: write none."""
     dtype: str = ""
     """Of the log's numbers, where another system wrote it and somebody says so; empty: the benchmark's own.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import re
 from collections import defaultdict
@@ -12,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from loadgen.contracts import InputError
+from loadgen.contracts import CONTACT_SHEET, InputError
 from loadgen.harness.files import saving, whole_file
 from loadgen.harness.machine import telemetry
 from loadgen.harness.peak import Tried
@@ -140,6 +141,7 @@ def _view(run: SavedRun, number: int) -> dict[str, Any]:
         "headings": headings,
         "latencies": rows,
         "charts": pictures,
+        "sheet": _sheet(test),
         "gpus": [_gpu(row) for row in test.telemetry],
         "gpu_charts": _gpu_charts(test, number),
         "missing": missing,
@@ -212,6 +214,14 @@ def _charts(test: SavedTest, number: int) -> tuple[list[tuple[Chart, Markup]], s
     except InputError as error:
         return [], f"No charts: {error}."
     return [picture(chart) for chart in drawn], "" if drawn else "No charts: no query was answered."
+
+
+def _sheet(test: SavedTest) -> str:
+    """The address of the picture of some answers, which is the picture itself; empty: the benchmark has left none."""
+    file = test.folder / CONTACT_SHEET
+    if test.kind != "accuracy" or not file.is_file():
+        return ""
+    return f"data:image/jpeg;base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def judged_of(test: SavedTest) -> charts.Judged:
