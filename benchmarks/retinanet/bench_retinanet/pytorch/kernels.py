@@ -116,8 +116,8 @@ def _select(
     over = (value > limit) | (value != value)
     if tl.sum(tl.sum(over.to(tl.int32), axis=1), axis=0) > 0:  # seldom: read once more, location by location
         for number in range(rows):
-            is_real = (first + number < locations) & (output < outputs)
             index = (first + number) * outputs + output
+            is_real = (index < locations * outputs) & (output < outputs)
             logit = tl.load(logits + index, mask=is_real, other=float("-inf")).to(tl.float32) + added
             passes = (logit > limit) | (logit != logit)
             count = tl.sum(passes.to(tl.int32), axis=0)
