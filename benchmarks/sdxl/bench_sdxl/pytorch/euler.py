@@ -53,7 +53,7 @@ def schedule(config: SchedulerConfig, steps: int = STEPS) -> Schedule:
             "0 and 1; fetch the official file"
         )
     timesteps = (np.arange(steps) * (config.num_train_timesteps // steps))[::-1] + config.steps_offset
-    if not 0 <= timesteps[-1] < timesteps[0] < config.num_train_timesteps:
+    if steps > config.num_train_timesteps or not 0 <= timesteps[-1] <= timesteps[0] < config.num_train_timesteps:
         raise InputError(
             f"scheduler_config.json: num_train_timesteps {config.num_train_timesteps} with steps_offset "
             f"{config.steps_offset} leave no room for {steps} steps; fetch the official file"
