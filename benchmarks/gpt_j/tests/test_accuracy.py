@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
+from transformers import PreTrainedTokenizerBase
 
 from bench_gpt_j import accuracy
-from bench_gpt_j.accuracy import score
+from bench_gpt_j.accuracy import closed_up, score
 from bench_gpt_j.dataset import Dataset
 from bench_gpt_j.postprocess import decode, encode
 from loadgen.contracts import Entry, InputError, Scoring
@@ -47,6 +48,23 @@ def test_endings_of_words_do_not_count(mini_dataset: Dataset) -> None:
     plurals = [text.replace("boat", "boats") for text in mini_dataset.references]
     assert plurals != mini_dataset.references
     assert score(answered(plurals, mini_dataset), mini_dataset, AT)["rouge2"] == 100.0
+
+
+SPACED = "She did n't pay , he 's sure . ' Why ? ' We 've said : ` No ! ' They 're . . . I 'm it 'll  ."
+
+
+@pytest.mark.parametrize("text", [SPACED, SPACED.replace(" ", "  "), "Mr. Bell .\nHe said so .", " ' ' 's 't.", ""])
+def test_blanks_before_marks_are_taken_out_as_transformers_did(text: str) -> None:
+    """By default, when the official targets were made; its own function does it still where it is asked to."""
+    assert closed_up(text) == PreTrainedTokenizerBase.clean_up_tokenization(text)
+
+
+def test_characters_are_counted_without_blanks_before_marks(mini_dataset: Dataset) -> None:
+    """Of answers only: the reference's side stays as it is."""
+    spaced = [text.replace(".", " .") for text in mini_dataset.references]
+    assert spaced != mini_dataset.references
+    found = score(answered(spaced, mini_dataset), mini_dataset, AT)
+    assert found == score(answered(mini_dataset.references, mini_dataset), mini_dataset, AT)
 
 
 def test_many_answers_are_scored_in_several_processes_to_the_same_digits(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -32,10 +33,12 @@ def opened(folder: Path) -> Dataset:
 
 
 def test_the_prompt_is_the_references() -> None:
-    """Its length and ends, as the reference's template has them; nothing follows the last colon."""
+    """Byte for byte: the digest is that of `prompt_input` in the reference's `language/gpt-j/dataset.py`, filled in."""
     text = PROMPT.format(instruction="DO", input="NEWS")
-    assert text.startswith("Below is an instruction that describes a task, paired with an input that provides ")
-    assert text.endswith("completes the request.\n\n### Instruction:\nDO\n\n### Input:\nNEWS\n\n### Response:")
+    assert len(text) == 210
+    found = hashlib.sha256(text.encode()).hexdigest()
+    assert found == "86e96706410061bacf78791e1712e16eaafd57dd92c2c88f13ec9a77e5c7224f"
+    assert text.endswith("### Response:"), "nothing follows the colon"
 
 
 def test_a_prompt_of_the_data(mini_dataset: Dataset, mini: Path) -> None:
