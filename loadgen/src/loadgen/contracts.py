@@ -264,6 +264,7 @@ class Entry:
 
 
 CONTACT_SHEET = "contact_sheet.jpg"
+"""A picture of some answers, in the folder of an accuracy test: see `Scoring.output`."""
 
 
 @dataclass(frozen=True)

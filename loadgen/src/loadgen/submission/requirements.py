@@ -10,7 +10,7 @@ from loadgen.rules import Limits, ModelRules, Round, SubmissionRules, load_round
 from loadgen.settings import Scenario
 
 STREAMS = ("SingleStream", "MultiStream")
-LOWER = {scenario.name.lower(): scenario.name for scenario in Scenario}
+LOWER = {name.lower(): name for name in (*(scenario.name for scenario in Scenario), "Interactive")}
 """The official checker takes a scenario's folder in lower case too."""
 ROUND = "v4.0"
 """The round whose official checker is known here, defects included."""
